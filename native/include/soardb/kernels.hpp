@@ -1,0 +1,150 @@
+// The kernels' face: plain structs, one table of function pointers per instruction set.
+//
+//   module.cpp -> dispatch.cpp -> [kernels.hpp] <- kernels_{scalar,avx2,avx512,neon}.cpp
+//
+// soardb/kernels/reference.py says what each function computes; shapes and names are the same.
+// Pointers are borrowed. Scratch memory is the caller's: nothing behind this table allocates.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+namespace soardb {
+
+enum Metric : int { kDot = 0, kCosine = 1, kL2 = 2 };
+enum Status : int { kOk = 0, kNotFinite = 1, kZeroVector = 2 };
+
+constexpr int64_t kBlock = 16;       // vectors in a block of codes or of 8-bit centroids
+constexpr int64_t kLine = 64;        // bytes in a line of packed codes
+constexpr int64_t kPanel = 32;       // vectors in a panel of the float32 matrix kernels
+constexpr int64_t kLeadLists = 8;    // lists scanned in order of score before memory order
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// soardb/kernels/layout.py: IvfArrays.
+struct Ivf {
+  int metric = 0;
+  int64_t d = 0, nlist = 0, nslot = 0, ncell = 0, m = 0, width = 0, stride = 0;
+  bool is_spilled = false;
+  const float* vectors = nullptr;
+  const int64_t* ids = nullptr;
+  const float* mean = nullptr;
+  const float* centroid_bias = nullptr;
+  const uint8_t* centroid_codes = nullptr;
+  const float* centroid_scale = nullptr;
+  const float* centroid_offset = nullptr;
+  const int32_t* slot_list = nullptr;
+  const uint8_t* cell_codes = nullptr;
+  const float* cell_bias = nullptr;
+  const int32_t* cell_start = nullptr;
+  const int64_t* list_start = nullptr;
+  const int32_t* list_count = nullptr;
+  const uint8_t* codes = nullptr;
+  const uint32_t* code_rows = nullptr;
+  const float* codebook = nullptr;
+  const int32_t* block_dims = nullptr;
+  const uint8_t* store = nullptr;
+  const float* store_scale = nullptr;
+  const float* store_bias = nullptr;
+};
+
+// soardb/kernels/layout.py: SearchPlan.
+struct Plan {
+  int64_t k = 0, nprobe = 0, cellprobe = 0, collect = 0, rerank = 0, refine = 0;
+};
+
+// One thread's memory for one search; sizes are set by dispatch.cpp (Scratch::fit).
+struct Scratch {
+  float *query, *centred, *extended;   // padded with zeros to a multiple of 64
+  int8_t *centroid_query, *store_query;
+  float* slot_scores;                  // scores of the slots that were looked at
+  int32_t *slot_ids, *order;           // slot of each score; the lists to visit
+  float* order_scores;
+  float* tables;                       // (m, 16)
+  float* lows;                         // (m,)
+  uint8_t* lut;                        // (m, 16), 64-byte aligned
+  int32_t *keys, *sort_keys;           // capacity `pool`
+  uint32_t *slots, *rows;              // capacity `pool`
+  uint32_t *hash_rows, *hash_places;   // capacity `hash_size`, a power of two
+  float* rough;                        // capacity `pool`
+  int64_t pool, hash_size;
+};
+
+struct Kernels {
+  const char* name;
+
+  void (*lut16_sums)(const uint8_t* packed, int64_t n, int64_t m, const uint8_t* lut, int32_t* out);
+  // Keeps the `keep` biggest in keys/positions (room: pool_capacity(keep)); returns how many.
+  int64_t (*lut16_topk)(const uint8_t* packed, int64_t n, int64_t m, const uint8_t* lut,
+                        int32_t bias, int64_t keep, int64_t capacity, int32_t* keys,
+                        uint32_t* positions);
+  void (*dot_u8)(const uint8_t* rows, int64_t n, int64_t stride, const uint32_t* chosen,
+                 const int8_t* query, int64_t d, int32_t* out);
+  void (*score_blocks_u8)(const uint8_t* blocks, int64_t nblock, int64_t quads,
+                          const int8_t* query, int32_t* out);
+  void (*score_f32)(const float* vectors, int64_t n, int64_t d, const uint32_t* chosen,
+                    const float* query, int metric, float* out);
+  // One query's `keep` best of rows [0, n), unsorted; returns how many.
+  int64_t (*exact_topk_row)(const float* vectors, int64_t n, int64_t d, const float* query,
+                            int metric, int64_t keep, int64_t capacity, int32_t* keys,
+                            uint32_t* rows);
+  // Queries [0, nq) against one panel-packed block of rows; pushes into per-query pools.
+  void (*exact_topk_block)(const float* panels, int64_t nrow, int64_t first_row, int64_t d,
+                           const float* queries, int64_t nq, int metric, int64_t keep,
+                           int64_t capacity, int32_t* keys, uint32_t* rows, int64_t* counts,
+                           int32_t* thresholds);
+  int64_t (*keep_largest)(int32_t* keys, uint32_t* values, int64_t n, int64_t keep,
+                          int32_t* threshold);
+  void (*assign)(const float* vectors, int64_t n, int64_t d, const float* panels,
+                 const float* half_norms, int64_t nlist, int32_t* out, float* scores);
+  void (*spill_assign)(const float* vectors, const float* directions, const float* along,
+                       int64_t n, int64_t d, const float* panels, const float* norms,
+                       int64_t nlist, const int32_t* primary, float soar_lambda,
+                       bool include_primary, int32_t* out);
+  void (*encode)(const float* residuals, const float* directions, const float* eta, int64_t n,
+                 int64_t d, const float* codebook, int64_t m, int64_t width,
+                 const int32_t* block_dims, float* scratch, uint8_t* out);
+  int (*ivf_search)(const Ivf& index, const Plan& plan, const float* query, Scratch& scratch,
+                    float* scores, int64_t* ids);
+};
+
+// Room that a pool needs beyond what it keeps, so that the scan may push before it selects.
+constexpr int64_t pool_capacity(int64_t keep) { return 2 * keep + 512; }
+
+extern const Kernels kScalar;
+#ifdef SOARDB_X86
+extern const Kernels kAvx2;
+extern const Kernels kAvx512;
+#endif
+#ifdef SOARDB_NEON
+extern const Kernels kNeon;
+#endif
+
+// dispatch.cpp
+const Kernels& kernels();                   // the level in use
+bool has_level(const char* name);
+bool use_level(const char* name);           // false: unknown, or not on this CPU
+const char* cpu_features();                 // space separated, for `soardb info`
+
+// 0, or query * 4 + Status of the first bad query, or -1 when some query found fewer than k rows.
+int64_t ivf_search(const Kernels& k, const Ivf& index, const Plan& plan, const float* queries,
+                int64_t nq, int threads, float* scores, int64_t* ids);
+void exact_topk(const Kernels& k, const float* vectors, int64_t n, int64_t d, const float* queries,
+                int64_t nq, int metric, int64_t want, int threads, float* scores, int64_t* rows);
+void assign(const Kernels& k, const float* vectors, int64_t n, int64_t d, const float* centroids,
+            int64_t nlist, int threads, int32_t* out, float* scores);
+void spill_assign(const Kernels& k, const float* vectors, int64_t n, int64_t d,
+                  const float* centroids, int64_t nlist, const int32_t* primary, float soar_lambda,
+                  bool include_primary, int threads, int32_t* out);
+void encode(const Kernels& k, const float* residuals, const float* directions, const float* eta,
+            int64_t n, int64_t d, const float* codebook, int64_t m, int64_t width,
+            const int32_t* block_dims, int threads, uint8_t* out);
+
+// Calls body(begin, end) over [0, n) in pieces of `grain`, on the calling thread and threads - 1
+// of its own, which end before it returns. An exception of a piece is thrown again here.
+void parallel(int64_t n, int64_t grain, int threads,
+              const std::function<void(int64_t, int64_t)>& body);
+
+}  // namespace soardb

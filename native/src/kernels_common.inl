@@ -1,0 +1,776 @@
+// The kernels written once over a handful of primitives; each instruction set includes this file
+// inside an anonymous namespace, so no template or inline function of it can leak into another
+// object file and carry its instructions to an older CPU.
+//
+//   kernels_<isa>.cpp: kLanes, kRows, fma, sums16, mask_above, push_above, dot_bytes, ... -> [this]
+//
+// What each function computes, and in which order it adds, is laid down in
+// soardb/kernels/reference.py. std:: templates are avoided here for the reason above.
+
+typedef float FV __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef int32_t IV __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+constexpr int kParts = 16 / kLanes;
+
+// Sixteen floats in however many registers that takes.
+struct F16 {
+  FV v[kParts];
+};
+struct I16 {
+  IV v[kParts];
+};
+
+#define SOARDB_PARTS _Pragma("GCC unroll 16") for (int p = 0; p < kParts; ++p)
+#define SOARDB_INLINE static inline __attribute__((always_inline))
+
+SOARDB_INLINE F16 set16(float x) {
+  F16 r;
+  SOARDB_PARTS r.v[p] = FV{} + x;
+  return r;
+}
+SOARDB_INLINE F16 load16(const float* x) {
+  F16 r;
+  SOARDB_PARTS r.v[p] = *reinterpret_cast<const FV*>(x + p * kLanes);
+  return r;
+}
+SOARDB_INLINE void store16(float* x, F16 a) {
+  SOARDB_PARTS *reinterpret_cast<FV*>(x + p * kLanes) = a.v[p];
+}
+SOARDB_INLINE F16 operator+(F16 a, F16 b) {
+  SOARDB_PARTS a.v[p] += b.v[p];
+  return a;
+}
+SOARDB_INLINE F16 operator-(F16 a, F16 b) {
+  SOARDB_PARTS a.v[p] -= b.v[p];
+  return a;
+}
+SOARDB_INLINE F16 operator*(F16 a, F16 b) {
+  SOARDB_PARTS a.v[p] *= b.v[p];
+  return a;
+}
+SOARDB_INLINE F16 fma16(F16 a, F16 b, F16 c) {
+  SOARDB_PARTS c.v[p] = fma_part(a.v[p], b.v[p], c.v[p]);
+  return c;
+}
+SOARDB_INLINE F16 max16(F16 a, F16 b) {
+  SOARDB_PARTS a.v[p] = a.v[p] > b.v[p] ? a.v[p] : b.v[p];
+  return a;
+}
+SOARDB_INLINE F16 abs16(F16 a) {
+  SOARDB_PARTS a.v[p] = a.v[p] < 0.0f ? -a.v[p] : a.v[p];
+  return a;
+}
+// Round half to even, for |x| < 2^22.
+SOARDB_INLINE F16 round16(F16 a) { return (a + set16(12582912.0f)) - set16(12582912.0f); }
+
+SOARDB_INLINE float lowest16(F16 a) {
+  float x[16];
+  store16(x, a);
+  float best = x[0];
+  for (int i = 1; i < 16; ++i) best = x[i] < best ? x[i] : best;
+  return best;
+}
+SOARDB_INLINE float highest16(F16 a) {
+  float x[16];
+  store16(x, a);
+  float best = x[0];
+  for (int i = 1; i < 16; ++i) best = x[i] > best ? x[i] : best;
+  return best;
+}
+SOARDB_INLINE int argmin16(F16 a) {
+  float x[16];
+  store16(x, a);
+  int best = 0;
+  for (int i = 1; i < 16; ++i) best = x[i] < x[best] ? i : best;
+  return best;
+}
+
+// The shared order of a float32 product's lanes: reference.py, fold_lanes.
+SOARDB_INLINE float fold16(F16 a) {
+  float x[16];
+  store16(x, a);
+  for (int half = 8; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) x[i] += x[half + i];
+  return x[0];
+}
+
+template <typename Term>
+SOARDB_INLINE float fold_lanes(int64_t d, const Term& term) {
+  F16 acc[4] = {set16(0), set16(0), set16(0), set16(0)};
+  int64_t i = 0;
+  for (; i + 64 <= d; i += 64) {
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; ++q) acc[q] = acc[q] + term(i + 16 * q, 16);
+  }
+  for (int q = 0; i < d; i += 16, ++q) acc[q] = acc[q] + term(i, d - i < 16 ? d - i : 16);
+  return fold16((acc[0] + acc[1]) + (acc[2] + acc[3]));
+}
+
+SOARDB_INLINE F16 load_some(const float* x, int64_t count) {
+  return count == 16 ? load16(x) : load_part(x, count);
+}
+
+SOARDB_INLINE float lane_dot(const float* a, const float* b, int64_t d) {
+  return fold_lanes(
+      d, [=](int64_t i, int64_t c) { return load_some(a + i, c) * load_some(b + i, c); });
+}
+SOARDB_INLINE float lane_square_distance(const float* a, const float* b, int64_t d) {
+  return fold_lanes(d, [=](int64_t i, int64_t c) {
+    const F16 difference = load_some(a + i, c) - load_some(b + i, c);
+    return difference * difference;
+  });
+}
+SOARDB_INLINE float exact_score(const float* row, const float* query, int64_t d, int metric) {
+  return metric == kL2 ? -lane_square_distance(row, query, d) : lane_dot(row, query, d);
+}
+
+// A float's bits as an integer that sorts the same way. -0 and +0 are made one.
+SOARDB_INLINE int32_t sortable(float x) {
+  x += 0.0f;
+  int32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  return bits ^ static_cast<int32_t>(static_cast<uint32_t>(bits >> 31) >> 1);
+}
+
+// ---------------------------------------------------------------- selection
+
+// The `keep`-th largest of n > keep keys, by bisection on the value.
+SOARDB_INLINE int32_t nth_largest(const int32_t* keys, int64_t n, int64_t keep) {
+  int32_t least, most;
+  key_range(keys, n, &least, &most);
+  int64_t low = least, high = static_cast<int64_t>(most) + 1;  // count(low) >= keep > count(high)
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    const int64_t count = count_at_least(keys, n, static_cast<int32_t>(middle));
+    if (count >= keep) {
+      low = middle;
+      if (count == keep) {
+        // Exactly the right number: the pivot may be any value down to the next smaller key.
+        break;
+      }
+    } else {
+      high = middle;
+    }
+  }
+  return static_cast<int32_t>(low);
+}
+
+static int64_t keep_largest(int32_t* keys, uint32_t* values, int64_t n, int64_t keep,
+                            int32_t* threshold) {
+  if (n <= keep) return n;
+  const int32_t pivot = nth_largest(keys, n, keep);
+  // Keys above the pivot stay; of those equal to it the earliest, as many as fit.
+  int64_t ties = keep - (pivot == INT32_MAX ? 0 : count_at_least(keys, n, pivot + 1));
+  *threshold = pivot;
+  return compress_largest(keys, values, n, pivot, ties);
+}
+
+// ---------------------------------------------------------------- 4-bit codes
+
+SOARDB_INLINE uint32_t tail_mask(int64_t left) {
+  return left >= kBlock ? 0xFFFFu : (1u << left) - 1u;
+}
+
+static void lut16_sums(const uint8_t* packed, int64_t n, int64_t m, const uint8_t* lut,
+                       int32_t* out) {
+  const int64_t lines = m / 8;
+  for (int64_t i = 0; i < n; i += kBlock) {
+    int32_t sums[16];
+    store_sums(sums, sums16(packed + (i / kBlock) * lines * kLine, lines, lut, 0));
+    const int64_t count = n - i < kBlock ? n - i : kBlock;
+    for (int64_t j = 0; j < count; ++j) out[i + j] = sums[j];
+  }
+}
+
+// The unsorted pool of the best keys so far.
+struct Pool {
+  int32_t* keys;
+  uint32_t* values;
+  int64_t keep, capacity, size;
+  int32_t threshold;
+  bool open;  // nothing was dropped yet: every key is welcome
+};
+
+SOARDB_INLINE void settle(Pool& pool) {
+  if (pool.size <= pool.keep) return;
+  pool.size = keep_largest(pool.keys, pool.values, pool.size, pool.keep, &pool.threshold);
+  pool.open = false;
+}
+
+SOARDB_INLINE void offer(Pool& pool, Sums16 sums, uint32_t first, uint32_t valid) {
+  const uint32_t mask = (pool.open ? 0xFFFFu : mask_above(sums, pool.threshold)) & valid;
+  if (mask == 0) return;
+  pool.size += push_some(sums, mask, first, pool.keys + pool.size, pool.values + pool.size);
+  if (pool.size > pool.capacity - 2 * kBlock) settle(pool);
+}
+
+// Scan one list into the pool: codes first*16 .. first*16 + n of the arena.
+static void scan_list(Pool& pool, const uint8_t* packed, int64_t n, int64_t lines,
+                      const uint8_t* lut, int32_t bias, uint32_t first) {
+  const int64_t bytes = lines * kLine;
+  int64_t i = 0;
+  for (; i + 2 * kBlock <= n; i += 2 * kBlock, packed += 2 * bytes) {
+    Sums16 a, b;
+    sums16_pair(packed, packed + bytes, lines, lut, bias, &a, &b);
+    offer(pool, a, first + static_cast<uint32_t>(i), 0xFFFFu);
+    offer(pool, b, first + static_cast<uint32_t>(i + kBlock), 0xFFFFu);
+  }
+  for (; i < n; i += kBlock, packed += bytes)
+    offer(pool, sums16(packed, lines, lut, bias), first + static_cast<uint32_t>(i),
+          tail_mask(n - i));
+}
+
+static int64_t lut16_topk(const uint8_t* packed, int64_t n, int64_t m, const uint8_t* lut,
+                          int32_t bias, int64_t keep, int64_t capacity, int32_t* keys,
+                          uint32_t* positions) {
+  Pool pool{keys, positions, keep, capacity, 0, INT32_MIN, true};
+  scan_list(pool, packed, n, m / 8, lut, bias, 0);
+  settle(pool);
+  return pool.size;
+}
+
+// ---------------------------------------------------------------- 8-bit rows
+
+static int32_t sum_bytes(const int8_t* query, int64_t d) {
+  int32_t sum = 0;
+  for (int64_t i = 0; i < d; ++i) sum += query[i];
+  return sum;
+}
+
+static void dot_u8(const uint8_t* rows, int64_t n, int64_t stride, const uint32_t* chosen,
+                   const int8_t* query, int64_t d, int32_t* out) {
+  const int32_t correction = 128 * sum_bytes(query, d);
+  constexpr int64_t ahead = 16;
+  const int64_t touched = d < stride ? d : stride;
+  for (int64_t i = 0; chosen && i < (n < ahead ? n : ahead); ++i)
+    for (int64_t byte = 0; byte < touched; byte += 64)
+      __builtin_prefetch(rows + chosen[i] * stride + byte);
+  for (int64_t i = 0; i < n; ++i) {
+    if (chosen && i + ahead < n)
+      for (int64_t byte = 0; byte < touched; byte += 64)
+        __builtin_prefetch(rows + chosen[i + ahead] * stride + byte);
+    const int64_t row = chosen ? chosen[i] : i;
+    out[i] = dot_bytes(rows + row * stride, query, d) - correction;
+  }
+}
+
+static void score_f32(const float* vectors, int64_t n, int64_t d, const uint32_t* chosen,
+                      const float* query, int metric, float* out) {
+  if (chosen)
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < d; j += 16) __builtin_prefetch(vectors + chosen[i] * d + j);
+  for (int64_t i = 0; i < n; ++i)
+    out[i] = exact_score(vectors + (chosen ? chosen[i] : i) * d, query, d, metric);
+}
+
+// ---------------------------------------------------------------- float32 panels
+
+// acc[r][h] += row r (kRows of them, `step` floats apart) times panel columns [16h, 16h + 16).
+template <int R>
+SOARDB_INLINE void panel_products(const float* panel, const float* rows, int64_t step, int64_t d,
+                                  F16 (&acc)[R][2]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = set16(0);
+  for (int64_t i = 0; i < d; ++i) {
+    const F16 left = load16(panel + i * kPanel), right = load16(panel + i * kPanel + 16);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const F16 x = set16(rows[r * step + i]);
+      acc[r][0] = fma16(x, left, acc[r][0]);
+      acc[r][1] = fma16(x, right, acc[r][1]);
+    }
+  }
+}
+template <int R>
+SOARDB_INLINE void panel_distances(const float* panel, const float* rows, int64_t step, int64_t d,
+                                   F16 (&acc)[R][2]) {
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = set16(0);
+  for (int64_t i = 0; i < d; ++i) {
+    const F16 left = load16(panel + i * kPanel), right = load16(panel + i * kPanel + 16);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const F16 x = set16(rows[r * step + i]);
+      const F16 a = x - left, b = x - right;
+      acc[r][0] = fma16(a, a, acc[r][0]);
+      acc[r][1] = fma16(b, b, acc[r][1]);
+    }
+  }
+}
+
+// The best column of every row so far.
+struct Best {
+  F16 value;
+  I16 index;
+};
+SOARDB_INLINE void improve(Best& best, F16 value, int32_t first) {
+  SOARDB_PARTS {
+    IV column;
+    for (int l = 0; l < kLanes; ++l) column[l] = first + p * kLanes + l;
+    const auto better = value.v[p] > best.value.v[p];
+    best.value.v[p] = better ? value.v[p] : best.value.v[p];
+    best.index.v[p] = better ? column : best.index.v[p];
+  }
+}
+SOARDB_INLINE void finish(const Best& a, const Best& b, int32_t* index, float* value) {
+  float top = -__builtin_inff();
+  int32_t where = INT32_MAX;
+  const Best* both[2] = {&a, &b};
+  for (const Best* part : both) {
+    float values[16];
+    int32_t columns[16];
+    store16(values, part->value);
+    __builtin_memcpy(columns, &part->index, sizeof columns);
+    for (int l = 0; l < 16; ++l)
+      if (values[l] > top || (values[l] == top && columns[l] < where)) {
+        top = values[l];
+        where = columns[l];
+      }
+  }
+  *index = where;
+  if (value) *value = top;
+}
+
+template <int R>
+static void assign_rows(const float* rows, int64_t d, const float* panels, const float* half_norms,
+                        int64_t nlist, int32_t* out, float* scores) {
+  Best best[R][2];
+  for (int r = 0; r < R; ++r)
+    for (int h = 0; h < 2; ++h) best[r][h] = {set16(-__builtin_inff()), I16{}};
+  for (int64_t c = 0; c < nlist; c += kPanel) {
+    F16 acc[R][2];
+    panel_products<R>(panels + c * d, rows, d, d, acc);
+    const F16 norm[2] = {load16(half_norms + c), load16(half_norms + c + 16)};
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+      for (int h = 0; h < 2; ++h)
+        improve(best[r][h], acc[r][h] - norm[h], static_cast<int32_t>(c) + 16 * h);
+  }
+  for (int r = 0; r < R; ++r) finish(best[r][0], best[r][1], out + r, scores ? scores + r : nullptr);
+}
+
+// half_norms of padding columns are +inf, so that they never win.
+static void assign(const float* vectors, int64_t n, int64_t d, const float* panels,
+                   const float* half_norms, int64_t nlist, int32_t* out, float* scores) {
+  int64_t i = 0;
+  for (; i + kRows <= n; i += kRows)
+    assign_rows<kRows>(vectors + i * d, d, panels, half_norms, nlist, out + i,
+                       scores ? scores + i : nullptr);
+  for (; i < n; ++i)
+    assign_rows<1>(vectors + i * d, d, panels, half_norms, nlist, out + i,
+                   scores ? scores + i : nullptr);
+}
+
+template <int R>
+static void spill_rows(const float* rows, const float* directions, const float* along, int64_t d,
+                       const float* panels, const float* norms, int64_t nlist,
+                       const int32_t* primary, float soar_lambda, bool include_primary,
+                       int32_t* out) {
+  Best best[R][2];
+  for (int r = 0; r < R; ++r)
+    for (int h = 0; h < 2; ++h) best[r][h] = {set16(-__builtin_inff()), I16{}};
+  for (int64_t c = 0; c < nlist; c += kPanel) {
+    F16 dots[R][2], shadows[R][2];
+    panel_products<R>(panels + c * d, rows, d, d, dots);
+    panel_products<R>(panels + c * d, directions, d, d, shadows);
+    for (int r = 0; r < R; ++r)
+      for (int h = 0; h < 2; ++h) {
+        const F16 shadow = set16(along[r]) - shadows[r][h];
+        F16 cost = load16(norms + c + 16 * h) - set16(2.0f) * dots[r][h];
+        cost = cost + set16(soar_lambda) * (shadow * shadow);
+        if (!include_primary && primary[r] >= c + 16 * h && primary[r] < c + 16 * h + 16) {
+          float costs[16];
+          store16(costs, cost);
+          costs[primary[r] - c - 16 * h] = __builtin_inff();
+          cost = load16(costs);
+        }
+        improve(best[r][h], set16(0) - cost, static_cast<int32_t>(c) + 16 * h);
+      }
+  }
+  for (int r = 0; r < R; ++r) finish(best[r][0], best[r][1], out + r, nullptr);
+}
+
+static void spill_assign(const float* vectors, const float* directions, const float* along,
+                         int64_t n, int64_t d, const float* panels, const float* norms,
+                         int64_t nlist, const int32_t* primary, float soar_lambda,
+                         bool include_primary, int32_t* out) {
+  int64_t i = 0;
+  for (; i + kRows <= n; i += kRows)
+    spill_rows<kRows>(vectors + i * d, directions + i * d, along + i, d, panels, norms, nlist,
+                      primary + i, soar_lambda, include_primary, out + i);
+  for (; i < n; ++i)
+    spill_rows<1>(vectors + i * d, directions + i * d, along + i, d, panels, norms, nlist,
+                  primary + i, soar_lambda, include_primary, out + i);
+}
+
+// ---------------------------------------------------------------- exact search
+
+SOARDB_INLINE void offer_scores(Pool& pool, F16 scores, uint32_t first, uint32_t valid) {
+  float values[16];
+  store16(values, scores);
+  int32_t keys[16];
+  for (int l = 0; l < 16; ++l) keys[l] = sortable(values[l]);
+  offer(pool, load_sums(keys), first, valid);
+}
+
+template <int R>
+SOARDB_INLINE void topk_rows(const float* panel, int64_t left, uint32_t first, int64_t d,
+                             const float* queries, int metric, Pool* pools) {
+  F16 acc[R][2];
+  if (metric == kL2)
+    panel_distances<R>(panel, queries, d, d, acc);
+  else
+    panel_products<R>(panel, queries, d, d, acc);
+  for (int r = 0; r < R; ++r)
+    for (int h = 0; h < 2; ++h) {
+      const int64_t here = left - 16 * h;
+      if (here <= 0) continue;
+      const F16 scores = metric == kL2 ? set16(0) - acc[r][h] : acc[r][h];
+      offer_scores(pools[r], scores, first + 16 * h, tail_mask(here));
+    }
+}
+
+static void exact_topk_block(const float* panels, int64_t nrow, int64_t first_row, int64_t d,
+                             const float* queries, int64_t nq, int metric, int64_t keep,
+                             int64_t capacity, int32_t* keys, uint32_t* rows, int64_t* counts,
+                             int32_t* thresholds) {
+  for (int64_t q = 0; q < nq;) {
+    const int64_t take = nq - q >= kRows ? kRows : 1;
+    Pool pools[kRows];
+    for (int64_t r = 0; r < take; ++r)
+      pools[r] = Pool{keys + (q + r) * capacity, rows + (q + r) * capacity, keep, capacity,
+                      counts[q + r], thresholds[q + r], thresholds[q + r] == INT32_MIN};
+    for (int64_t c = 0; c < nrow; c += kPanel) {
+      const uint32_t first = static_cast<uint32_t>(first_row + c);
+      if (take == kRows)
+        topk_rows<kRows>(panels + c * d, nrow - c, first, d, queries + q * d, metric, pools);
+      else
+        topk_rows<1>(panels + c * d, nrow - c, first, d, queries + q * d, metric, pools);
+    }
+    for (int64_t r = 0; r < take; ++r) {
+      counts[q + r] = pools[r].size;
+      thresholds[q + r] = pools[r].open ? INT32_MIN : pools[r].threshold;
+    }
+    q += take;
+  }
+}
+
+// Shell sort of positions by a strict order: small inputs, no allocation, no std:: template.
+template <typename Before>
+SOARDB_INLINE void sort_positions(int32_t* positions, int64_t n, const Before& before) {
+  int64_t gap = 1;
+  while (gap < n / 3) gap = 3 * gap + 1;
+  for (; gap > 0; gap /= 3)
+    for (int64_t i = gap; i < n; ++i) {
+      const int32_t moving = positions[i];
+      int64_t j = i;
+      for (; j >= gap && before(moving, positions[j - gap]); j -= gap)
+        positions[j] = positions[j - gap];
+      positions[j] = moving;
+    }
+}
+
+static int64_t exact_topk_row(const float* vectors, int64_t n, int64_t d, const float* query,
+                              int metric, int64_t keep, int64_t capacity, int32_t* keys,
+                              uint32_t* rows) {
+  Pool pool{keys, rows, keep, capacity, 0, INT32_MIN, true};
+  for (int64_t i = 0; i < n; i += kBlock) {
+    const int64_t count = n - i < kBlock ? n - i : kBlock;
+    float block[16] = {};
+    for (int64_t j = 0; j < count; ++j)
+      block[j] = exact_score(vectors + (i + j) * d, query, d, metric);
+    offer_scores(pool, load16(block), static_cast<uint32_t>(i), tail_mask(count));
+  }
+  settle(pool);
+  return pool.size;
+}
+
+// ---------------------------------------------------------------- anisotropic encoding
+
+// scratch: 2 * 16 * m floats, then m int32.
+static void encode_one(const float* residual, const float* direction, float eta,
+                       const float* codebook, int64_t m, int64_t width, const int32_t* dims,
+                       float* scratch, uint8_t* code) {
+  float* norms = scratch;
+  float* alongs = scratch + 16 * m;
+  int32_t* order = reinterpret_cast<int32_t*>(scratch + 32 * m);
+  for (int64_t b = 0; b < m; ++b) {
+    F16 norm = set16(0), along = set16(0);
+    for (int32_t j = dims[b]; j < dims[b + 1]; ++j) {
+      const F16 error = set16(residual[j]) - load16(codebook + (b * width + j - dims[b]) * 16);
+      norm = norm + error * error;
+      along = along + error * set16(direction[j]);
+    }
+    store16(norms + 16 * b, norm);
+    store16(alongs + 16 * b, along);
+    code[b] = static_cast<uint8_t>(argmin16(norm));
+  }
+  if (eta == 1.0f) return;
+  float parallel = 0;
+  for (int64_t b = 0; b < m; ++b) {
+    parallel = parallel + alongs[16 * b + code[b]];
+    order[b] = static_cast<int32_t>(b);
+  }
+  sort_positions(order, m, [=](int32_t a, int32_t b) {
+    const float x = norms[16 * a + code[a]], y = norms[16 * b + code[b]];
+    return x > y || (x == y && a < b);
+  });
+  for (int round = 0; round < 10; ++round) {
+    bool changed = false;
+    for (int64_t i = 0; i < m; ++i) {
+      const int32_t b = order[i];
+      const int old = code[b];
+      const F16 along = load16(alongs + 16 * b), norm = load16(norms + 16 * b);
+      const F16 moved = (set16(parallel) - set16(alongs[16 * b + old])) + along;
+      const F16 d_parallel = moved * moved - set16(parallel) * set16(parallel);
+      const F16 d_norm = norm - set16(norms[16 * b + old]);
+      F16 cost = set16(eta) * d_parallel + (d_norm - d_parallel);
+      SOARDB_PARTS cost.v[p] = d_parallel.v[p] > 0.0f ? FV{} + __builtin_inff() : cost.v[p];
+      float costs[16];
+      store16(costs, cost);
+      costs[old] = 0;
+      const int best = argmin16(load16(costs));
+      if (costs[best] < 0) {
+        float moves[16];
+        store16(moves, moved);
+        parallel = moves[best];
+        code[b] = static_cast<uint8_t>(best);
+        changed = true;
+      }
+    }
+    if (!changed) break;
+  }
+}
+
+static void encode(const float* residuals, const float* directions, const float* eta, int64_t n,
+                   int64_t d, const float* codebook, int64_t m, int64_t width,
+                   const int32_t* block_dims, float* scratch, uint8_t* out) {
+  for (int64_t i = 0; i < n; ++i)
+    encode_one(residuals + i * d, directions + i * d, eta[i], codebook, m, width, block_dims,
+               scratch, out + i * m);
+}
+
+// ---------------------------------------------------------------- the fused query
+
+// Round a query folded with the rows' scale to signed bytes; returns the step.
+static float quantize_query(const float* query, const float* scale, int64_t d, int8_t* out) {
+  F16 peaks = set16(0);
+  for (int64_t i = 0; i < d; i += 16) {
+    const int64_t c = d - i < 16 ? d - i : 16;
+    peaks = max16(peaks, abs16(load_some(query + i, c) * load_some(scale + i, c)));
+  }
+  const float peak = highest16(peaks);
+  const float inverse = peak == 0 ? 0.0f : 127.0f / peak;
+  for (int64_t i = 0; i < d; i += 16) {
+    const int64_t c = d - i < 16 ? d - i : 16;
+    const F16 folded = load_some(query + i, c) * load_some(scale + i, c);
+    float rounded[16];
+    store16(rounded, round16(folded * set16(inverse)));
+    for (int j = 0; j < 16; ++j) out[i + j] = static_cast<int8_t>(rounded[j]);
+  }
+  return peak / 127.0f;
+}
+
+// Returns (in *span, *floor) and fills the byte tables: reference.py, build_lut.
+static void build_lut(const Ivf& x, const float* query, Scratch& s, float* span, float* floor) {
+  float widest = 0, sum = 0;
+  for (int64_t b = 0; b < x.m; ++b) {
+    F16 table = set16(0);
+    for (int32_t j = x.block_dims[b]; j < x.block_dims[b + 1]; ++j)
+      table = table +
+              set16(query[j]) * load16(x.codebook + (b * x.width + j - x.block_dims[b]) * 16);
+    const float low = lowest16(table), range = highest16(table) - low;
+    s.lows[b] = low;
+    sum = sum + low;
+    widest = range > widest ? range : widest;
+    store16(s.tables + 16 * b, table);
+  }
+  *span = widest;
+  *floor = sum;
+  const float step = widest > 0 ? 255.0f / widest : 0.0f;
+  for (int64_t b = 0; b < x.m; ++b) {
+    const F16 level = (load16(s.tables + 16 * b) - set16(s.lows[b])) * set16(step);
+    store_bytes(s.lut + 16 * b, round16(level));
+  }
+}
+
+// The lists to visit, in order, into s.order / s.order_scores; returns how many.
+static int64_t best_lists(const Ivf& x, const Plan& plan, Scratch& s) {
+  const int64_t quads = ceil_div(x.d, 4);
+  const float step = quantize_query(s.centred, x.centroid_scale, x.d, s.centroid_query);
+  const float offset = lane_dot(s.centred, x.centroid_offset, x.d);
+  const int32_t correction = 128 * sum_bytes(s.centroid_query, x.d);
+  int64_t seen = 0;
+  int32_t* products = s.sort_keys;
+
+  const auto score_range = [&](const uint8_t* codes, const float* bias, int64_t first,
+                               int64_t blocks) {
+    score_blocks(codes + first * quads * kLine, blocks, quads, s.centroid_query, correction,
+                 products + seen);
+    for (int64_t i = 0; i < blocks * kBlock; i += kBlock) {
+      const F16 product = to_float(products + seen + i);
+      const F16 score = product * set16(step) + load16(bias + first * kBlock + i);
+      store16(s.slot_scores + seen + i, score);
+      for (int l = 0; l < kBlock; ++l)
+        s.slot_ids[seen + i + l] = static_cast<int32_t>(first * kBlock + i) + l;
+    }
+    seen += blocks * kBlock;
+  };
+  const auto keep_best = [&](int64_t keep) {
+    for (int64_t i = 0; i < seen; i += kBlock) sortable16(s.slot_scores + i, s.sort_keys + i);
+    int32_t threshold = INT32_MIN;
+    return keep_largest(s.sort_keys, reinterpret_cast<uint32_t*>(s.slot_ids), seen, keep,
+                        &threshold);
+  };
+
+  if (x.ncell) {
+    score_range(x.cell_codes, x.cell_bias, 0, ceil_div(x.ncell, kBlock));
+    const int64_t cells = keep_best(plan.cellprobe);
+    for (int64_t i = 0; i < cells; ++i) s.order[i] = s.slot_ids[i];
+    seen = 0;
+    for (int64_t i = 0; i < cells; ++i) {
+      const int32_t cell = s.order[i];
+      if (cell >= x.ncell) continue;
+      score_range(x.centroid_codes, x.centroid_bias, x.cell_start[cell],
+                  x.cell_start[cell + 1] - x.cell_start[cell]);
+    }
+  } else {
+    score_range(x.centroid_codes, x.centroid_bias, 0, x.nslot / kBlock);
+  }
+  // Scores by slot stay where they were written; keep_best only moves keys and slot ids.
+  int64_t count = keep_best(plan.nprobe), kept = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t slot = s.slot_ids[i];
+    if (x.slot_list[slot] < 0) continue;
+    s.order[kept] = slot;
+    s.order_scores[kept++] = from_sortable(s.sort_keys[i]);
+  }
+  const int64_t lead = kept < kLeadLists ? kept : kLeadLists;
+  for (int64_t i = 0; i < lead; ++i) {
+    int64_t best = i;
+    for (int64_t j = i + 1; j < kept; ++j)
+      if (s.order_scores[j] > s.order_scores[best]) best = j;
+    const float score = s.order_scores[best];
+    const int32_t slot = s.order[best];
+    for (int64_t j = best; j > i; --j) {  // the others keep their order
+      s.order[j] = s.order[j - 1];
+      s.order_scores[j] = s.order_scores[j - 1];
+    }
+    s.order[i] = slot;
+    s.order_scores[i] = score;
+  }
+  for (int64_t i = 0; i < kept; ++i) s.order_scores[i] = s.order_scores[i] + offset;
+  return kept;
+}
+
+static void scan_lists(const Ivf& x, Scratch& s, int64_t lists, float span, float floor,
+                       Pool& pool) {
+  float peak = 0;
+  for (int64_t i = 0; i < lists; ++i) {
+    const float size = s.order_scores[i] < 0 ? -s.order_scores[i] : s.order_scores[i];
+    peak = size > peak ? size : peak;
+  }
+  const float least = (peak + (floor < 0 ? -floor : floor)) * 0x1p-20f;
+  const float widest = span > least ? span : least;
+  const double step = widest > 0 ? static_cast<double>(255.0f / widest) : 0.0;
+  if (widest > span) __builtin_memset(s.lut, 0, 16 * x.m);
+  const int64_t lines = x.m / 8, bytes = lines * kLine;
+  for (int64_t i = 0; i < lists; ++i) {
+    if (i + 1 < lists) {
+      const int32_t next = x.slot_list[s.order[i + 1]];
+      const uint8_t* start = x.codes + x.list_start[next] * bytes;
+      for (int64_t byte = 0; byte < 1536; byte += kLine) __builtin_prefetch(start + byte);
+    }
+    const int32_t list = x.slot_list[s.order[i]];
+    const float score = s.order_scores[i] + floor;
+    const int32_t bias = round_to_int(static_cast<double>(score) * step);
+    scan_list(pool, x.codes + x.list_start[list] * bytes, x.list_count[list], lines, s.lut, bias,
+              static_cast<uint32_t>(x.list_start[list] * kBlock));
+  }
+  settle(pool);
+}
+
+// Slots become rows; two codes of one row become one with the mean key. Returns how many are left.
+static int64_t join_copies(const Ivf& x, Scratch& s, int64_t n) {
+  const uint32_t mask = static_cast<uint32_t>(s.hash_size - 1);
+  for (int64_t i = 0; i < n; ++i) __builtin_prefetch(x.code_rows + s.slots[i]);
+  if (!x.is_spilled) {
+    for (int64_t i = 0; i < n; ++i) s.rows[i] = x.code_rows[s.slots[i]];
+    return n;
+  }
+  __builtin_memset(s.hash_rows, 0xFF, s.hash_size * sizeof(uint32_t));
+  int64_t kept = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t row = x.code_rows[s.slots[i]];
+    uint32_t place = (row * 2654435769u >> 7) & mask;
+    while (s.hash_rows[place] != UINT32_MAX && s.hash_rows[place] != row) place = (place + 1) & mask;
+    if (s.hash_rows[place] == row) {
+      int32_t& key = s.keys[s.hash_places[place]];
+      key = (key + s.keys[i]) >> 1;
+      continue;
+    }
+    s.hash_rows[place] = row;
+    s.hash_places[place] = static_cast<uint32_t>(kept);
+    s.keys[kept] = s.keys[i];
+    s.rows[kept++] = row;
+  }
+  return kept;
+}
+
+static int ivf_search(const Ivf& x, const Plan& plan, const float* raw, Scratch& s, float* scores,
+                      int64_t* ids) {
+  const float squared = lane_dot(raw, raw, x.d);
+  if (!(squared <= __FLT_MAX__)) return kNotFinite;
+  const float* query = raw;
+  if (x.metric == kCosine) {
+    if (squared == 0) return kZeroVector;
+    const float inverse = 1.0f / __builtin_sqrtf(squared);
+    for (int64_t i = 0; i < x.d; ++i) s.query[i] = raw[i] * inverse;
+    query = s.query;
+  }
+  for (int64_t i = 0; i < x.d; ++i)
+    s.centred[i] = x.metric == kL2 ? query[i] - x.mean[i] : query[i];
+  // The extended query: the norm sub-spaces of l2 are multiplied by one.
+  for (int64_t i = x.d; i < x.block_dims[x.m]; ++i) s.centred[i] = 1.0f;
+
+  const int64_t lists = best_lists(x, plan, s);
+  float span, floor;
+  build_lut(x, s.centred, s, &span, &floor);
+  Pool pool{s.keys, s.slots, plan.collect, s.pool, 0, INT32_MIN, true};
+  scan_lists(x, s, lists, span, floor, pool);
+  int64_t n = join_copies(x, s, pool.size);
+  int32_t unused;
+  n = keep_largest(s.keys, s.rows, n, plan.rerank, &unused);
+
+  const float step = quantize_query(s.centred, x.store_scale, x.d, s.store_query);
+  int32_t* products = s.keys;
+  dot_u8(x.store, n, x.stride, s.rows, s.store_query, x.d, products);
+  for (int64_t i = 0; i < n; ++i) {
+    float rough = static_cast<float>(products[i]) * step;
+    if (x.metric == kL2) rough = rough - x.store_bias[s.rows[i]];
+    s.keys[i] = sortable(rough);
+  }
+  n = keep_largest(s.keys, s.rows, n, plan.refine, &unused);
+  score_f32(x.vectors, n, x.d, s.rows, query, x.metric, s.rough);
+  for (int64_t i = 0; i < n; ++i) s.sort_keys[i] = static_cast<int32_t>(i);
+  sort_positions(s.sort_keys, n, [&](int32_t a, int32_t b) {
+    return s.rough[a] > s.rough[b] ||
+           (s.rough[a] == s.rough[b] && x.ids[s.rows[a]] < x.ids[s.rows[b]]);
+  });
+  for (int64_t i = 0; i < plan.k; ++i) {
+    scores[i] = i < n ? s.rough[s.sort_keys[i]] : -__builtin_inff();
+    ids[i] = i < n ? x.ids[s.rows[s.sort_keys[i]]] : -1;
+  }
+  return kOk;
+}
+
+static void score_blocks_u8(const uint8_t* blocks, int64_t nblock, int64_t quads,
+                            const int8_t* query, int32_t* out) {
+  score_blocks(blocks, nblock, quads, query, 128 * sum_bytes(query, 4 * quads), out);
+}
+
+static constexpr Kernels make_table(const char* name) {
+  return Kernels{name,           lut16_sums,       lut16_topk,   dot_u8,
+                 score_blocks_u8, score_f32,        exact_topk_row, exact_topk_block,
+                 keep_largest,   assign,           spill_assign, encode,
+                 ivf_search};
+}

@@ -1,0 +1,173 @@
+"""k-means for the coarse quantizer.
+
+    index/ivf.py -> [clustering.py] -> kernels (assign)
+
+Lloyd's algorithm with L2 distances on a seeded sample. After every round but the last two, lists
+that are empty or starved take half of the largest one, so that no list ends up empty or giant; a
+centroid that still has no point at the end is dropped. AVQ's centroid update (Guo et al., ICML
+2020) is here too, since it moves the same centroids.
+
+Nothing here knows of codes or ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from soardb.errors import InvalidArgument
+from soardb.kernels.dispatch import active
+from soardb.kernels.layout import F32, I32
+from soardb.metrics import unit_rows
+
+__all__ = ["POINTS_PER_CENTROID", "Progress", "avq_centroids", "kmeans"]
+
+Progress = Callable[[str, float], None]
+
+POINTS_PER_CENTROID = 256
+"""Sampled points a centroid. Fewer than 128 cost recall: see docs/index-guide.md."""
+
+_STARVED, _GIANT = 1 / 16, 6.0
+_SETTLING_ROUNDS = 2
+
+
+def kmeans(
+    vectors: F32,
+    nlist: int,
+    *,
+    seed: int = 0,
+    iterations: int = 10,
+    init: Literal["random", "kmeans++"] = "random",
+    spherical: bool = False,
+    points_per_centroid: int = POINTS_PER_CENTROID,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> F32:
+    """Centroids of (n, d) float32 vectors.
+
+    Returns (nlist, d) float32, fewer where the data have fewer distinct places. Costs `iterations`
+    products of (min(n, nlist * points_per_centroid), d) x (d, nlist). spherical: centroids are
+    scaled to unit length after each round. Errors: InvalidArgument when nlist > n.
+    """
+    if not 1 <= nlist <= len(vectors):
+        raise InvalidArgument(
+            f"expected nlist within 1..{len(vectors)} (the training vectors), got {nlist}"
+        )
+    rng = np.random.default_rng(seed)
+    wanted = max(nlist * points_per_centroid, 1)
+    sample = vectors
+    if wanted < len(vectors):
+        sample = vectors[np.sort(rng.choice(len(vectors), wanted, replace=False))]
+    centroids = _seeds(sample, nlist, init, rng, threads)
+    counts = np.zeros(nlist, np.int64)
+    for i in range(iterations):
+        if progress:
+            progress("k-means", i / iterations)
+        lists, _ = active.assign(sample, centroids, threads)
+        centroids, counts = _means(sample, lists, centroids)
+        if i < iterations - _SETTLING_ROUNDS:
+            _rebalance(centroids, counts, rng)
+        if spherical:
+            centroids = unit_rows(centroids)
+    if (counts == 0).any():
+        lists, _ = active.assign(sample, centroids, threads)
+        counts = np.bincount(lists, minlength=nlist)
+    if progress:
+        progress("k-means", 1.0)
+    return np.ascontiguousarray(centroids[counts > 0])
+
+
+def _seeds(sample: F32, nlist: int, init: str, rng: np.random.Generator, threads: int) -> F32:
+    if init == "random":
+        return sample[rng.choice(len(sample), nlist, replace=False)].copy()
+    if init != "kmeans++":
+        raise InvalidArgument(f"expected init 'random' or 'kmeans++', got {init!r}")
+    # D^2 sampling over a part of the sample: enough for seeds, and one pass a seed stays cheap.
+    pool = sample
+    if len(sample) > 32 * nlist:
+        pool = sample[rng.choice(len(sample), 32 * nlist, replace=False)]
+    chosen = np.empty(nlist, np.int64)
+    chosen[0] = rng.integers(len(pool))
+    nearest = np.full(len(pool), np.inf)
+    for i in range(1, nlist):
+        scores = active.exact_scores(pool, np.ascontiguousarray(pool[chosen[i - 1]]), "l2")
+        nearest = np.minimum(nearest, -scores.astype(np.float64))
+        total = nearest.sum()
+        chosen[i] = (
+            rng.choice(len(pool), p=nearest / total) if total > 0 else rng.integers(len(pool))
+        )
+    del threads
+    return pool[chosen].copy()
+
+
+def list_sums(vectors: F32, lists: I32, nlist: int) -> tuple[F32, np.ndarray]:
+    """Sum of the vectors of each list, and how many: ((nlist, d) float32, (nlist,) int64)."""
+    counts = np.bincount(lists, minlength=nlist)
+    sums = np.zeros((nlist, vectors.shape[1]), np.float32)
+    order = np.argsort(lists, kind="stable")
+    held = counts > 0
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])[held]
+    if len(starts):
+        sums[held] = np.add.reduceat(vectors[order], starts, axis=0)
+    return sums, counts
+
+
+def _means(sample: F32, lists: I32, centroids: F32) -> tuple[F32, np.ndarray]:
+    sums, counts = list_sums(sample, lists, len(centroids))
+    moved = centroids.copy()
+    held = counts > 0
+    moved[held] = sums[held] / counts[held, None].astype(np.float32)
+    return moved, counts
+
+
+def _rebalance(centroids: F32, counts: np.ndarray, rng: np.random.Generator) -> None:
+    """Let starved lists take half of the largest ones; both arrays change in place.
+
+    An empty list always moves; one with under 1/16 of the mean moves only while a list holds more
+    than 6 times the mean.
+    """
+    mean = counts.mean()
+    for poor in np.argsort(counts, kind="stable"):
+        rich = int(counts.argmax())
+        starving = counts[poor] < _STARVED * mean and counts[rich] > _GIANT * mean
+        if (counts[poor] > 0 and not starving) or counts[rich] < 2:
+            return
+        nudge = rng.normal(scale=1e-3, size=centroids.shape[1]).astype(np.float32)
+        nudge *= np.abs(centroids[rich]) + np.float32(1e-6)
+        centroids[poor] = centroids[rich] + nudge
+        centroids[rich] -= nudge
+        counts[poor] = counts[rich] // 2
+        counts[rich] -= counts[poor]
+
+
+def avq_centroids(vectors: F32, lists: I32, centroids: F32, eta: float) -> F32:
+    """Move every centroid to where it minimises the anisotropic loss over its members.
+
+    vectors (n, d), lists (n,) int32, centroids (nlist, d), eta >= 1 (1 is the norm-weighted mean).
+    Solves one d x d system a list, then applies the single global rescale. A list without members
+    keeps its centroid. AVQ, section 3.4 of the method's description; assignments stay as they are.
+    """
+    nlist, d = centroids.shape
+    moved = centroids.astype(np.float64)
+    order = np.argsort(lists, kind="stable")
+    counts = np.bincount(lists, minlength=nlist)
+    ends = np.cumsum(counts)
+    agreement = norm = 0.0
+    for j in range(nlist):
+        members = vectors[order[ends[j] - counts[j] : ends[j]]].astype(np.float64)
+        squared = np.einsum("ij,ij->i", members, members)
+        members, squared = members[squared > 0], squared[squared > 0]
+        if not len(members):
+            continue
+        weights = squared ** ((eta - 1) / 2)
+        outer = (members * (weights / squared)[:, None]).T @ members
+        system = weights.sum() * np.eye(d) + (eta - 1) * outer
+        total = members.sum(axis=0)
+        moved[j] = eta * np.linalg.solve(system, weights @ members)
+        agreement += float(moved[j] @ total)
+        norm += len(members) * float(moved[j] @ moved[j])
+    if norm > 0 and agreement > 0:
+        moved *= agreement / norm
+    return moved.astype(np.float32)

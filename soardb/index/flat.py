@@ -1,0 +1,162 @@
+"""Exact search over every vector: small collections, and the judge of all other indexes.
+
+    base.py <- [flat.py] -> rows.py, kernels (exact_topk)
+
+No training, no approximation, O(n d) a query. `nprobe` and `rerank` are accepted and mean nothing.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+from soardb.arrays import as_dim, as_ids, as_int, as_queries, as_vectors
+from soardb.clustering import Progress
+from soardb.errors import CorruptStorage, InvalidArgument
+from soardb.index.base import Index
+from soardb.index.rows import Rows
+from soardb.kernels.dispatch import active
+from soardb.kernels.layout import F32, I64, Metric
+from soardb.metrics import as_metric, unit_rows
+from soardb.storage.format import read_arrays, write_arrays
+
+__all__ = ["FlatIndex", "check_k", "check_rows", "exact_search"]
+
+
+def check_k(k: object, held: int) -> int:
+    """k within 1..held, or InvalidArgument; an empty index has its own message."""
+    if held == 0:
+        raise InvalidArgument("expected an index that holds vectors, got an empty one; add() first")
+    return as_int(k, "k", 1, held, f"the index holds {held} vectors")
+
+
+def check_rows(rows: Rows, metric: Metric) -> None:
+    """CorruptStorage unless ids are distinct and vectors finite (and unit length under cosine)."""
+    ids = np.sort(rows.ids)
+    if (ids < 0).any() or (ids[1:] == ids[:-1]).any():
+        raise CorruptStorage("an id is negative or stands twice")
+    squares = np.einsum("ij,ij->i", rows.vectors, rows.vectors)
+    if not np.isfinite(squares).all():
+        raise CorruptStorage(f"row {int((~np.isfinite(squares)).argmax())} is not finite")
+    if metric == "cosine" and (np.abs(squares - 1) > 1e-4).any():
+        raise CorruptStorage(f"row {int(np.abs(squares - 1).argmax())} is not of unit length")
+
+
+def exact_search(
+    rows: Rows, metric: Metric, queries: F32, k: int, threads: int
+) -> tuple[F32, I64]:
+    """Every row scored: (scores (nq, k), ids (nq, k)), ties to the lower id."""
+    squares = np.einsum("ij,ij->i", queries, queries)
+    bad = ~np.isfinite(squares)
+    if bad.any():
+        raise InvalidArgument(
+            "expected finite queries whose squares fit float32, got NaN, infinity or too large a "
+            f"value in query {int(bad.argmax())}"
+        )
+    if metric == "cosine":
+        if (squares == 0).any():
+            raise InvalidArgument(
+                "expected queries with a direction under cosine, got a zero vector at "
+                f"{int((squares == 0).argmax())}"
+            )
+        queries = unit_rows(queries)
+    scores, found = active.exact_topk(rows.vectors, queries, k, metric, threads)
+    ids = rows.ids[found]
+    if k > 1:
+        order = np.lexsort((ids, -scores), axis=1)
+        scores = np.take_along_axis(scores, order, axis=1)
+        ids = np.take_along_axis(ids, order, axis=1)
+    return scores, ids
+
+
+class FlatIndex(Index):
+    """Exact nearest neighbours.
+
+        index = FlatIndex(d=100, metric="cosine")
+        index.add(vectors, ids)
+        scores, ids = index.search(queries, k=10)
+    """
+
+    _KIND = "flat-index"
+
+    def __init__(self, d: int, metric: str = "cosine") -> None:
+        self.d = as_dim(d)
+        self.metric = as_metric(metric)
+        self._rows = Rows(self.d)
+
+    @property
+    def is_trained(self) -> bool:
+        """Always: there is nothing to learn."""
+        return True
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def train(self, vectors: npt.ArrayLike, progress: Progress | None = None) -> None:
+        """Check the vectors; nothing is learnt."""
+        as_vectors(vectors, self.d, self.metric)
+        if progress:
+            progress("train", 1.0)
+
+    def add(
+        self,
+        vectors: npt.ArrayLike,
+        ids: npt.ArrayLike | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """See Index.add. Under cosine the vectors are stored at unit length."""
+        checked = as_vectors(vectors, self.d, self.metric)
+        new = self._rows.new_ids(None if ids is None else as_ids(ids, len(checked)), len(checked))
+        self._rows.append(unit_rows(checked) if self.metric == "cosine" else checked, new)
+        if progress:
+            progress("add", 1.0)
+
+    def remove(self, ids: npt.ArrayLike) -> int:
+        """See Index.remove."""
+        rows = self._rows.find(np.unique(as_ids(ids)))
+        self._rows.remove(rows[rows >= 0])
+        return int((rows >= 0).sum())
+
+    def search(
+        self,
+        queries: npt.ArrayLike,
+        k: int = 10,
+        *,
+        nprobe: int | None = None,
+        rerank: int | None = None,
+        exact: bool = True,
+        threads: int = 1,
+    ) -> tuple[F32, I64]:
+        """See Index.search; always exact."""
+        del nprobe, rerank, exact
+        checked = as_queries(queries, self.d)
+        k = check_k(k, len(self))
+        threads = as_int(threads, "threads", 1, 1024)
+        return exact_search(self._rows, self.metric, checked, k, threads)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """See Index.save."""
+        parameters = {"d": self.d, "metric": self.metric}
+        write_arrays(path, self._KIND, parameters, self._rows.arrays())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> FlatIndex:
+        """See Index.load."""
+        parameters, arrays = read_arrays(path, cls._KIND)
+        try:
+            index = cls(parameters["d"], parameters["metric"])
+            index._rows = Rows.of(arrays)
+        except (KeyError, InvalidArgument) as error:
+            raise CorruptStorage(f"{path}: the parameters are not a flat index's: {error}") from None
+        return index
+
+    def validate(self) -> None:
+        """See Index.validate."""
+        check_rows(self._rows, self.metric)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of vectors and ids."""
+        sizes = self._rows.memory()
+        return {"vectors": sizes["vectors"], "ids": sizes["ids"]}

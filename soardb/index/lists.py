@@ -1,0 +1,166 @@
+"""The packed codes of the partitions: one arena of blocks, a slice of it a list.
+
+    ivf.py -> [lists.py] -> kernels (pack_codes)
+
+A list is `count` codes from block `start` on, with room for `room` blocks; beside each code stands
+the row that it belongs to. A list that outgrows its room moves to the end of the arena with half as
+much again, and the arena is packed anew when more than half of it is left behind. Codes of a list
+keep the order in which they came; removing closes the gaps.
+
+Nothing here knows what a code means.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from soardb.errors import CorruptStorage
+from soardb.kernels.dispatch import active
+from soardb.kernels.layout import BLOCK, I32, I64, LINE, U8, U32
+
+__all__ = ["CodeLists"]
+
+
+class CodeLists:
+    """nlist growable lists of (code, row) pairs; m sub-spaces, a multiple of 8.
+
+    start (nlist,) int64 and count (nlist,) int32; codes (nblock, m/8, 64) uint8 and rows
+    (nblock * 16,) uint32 are the arena.
+    """
+
+    def __init__(self, nlist: int, m: int) -> None:
+        self.start: I64 = np.zeros(nlist, np.int64)
+        self.count: I32 = np.zeros(nlist, np.int32)
+        self.codes: U8 = np.zeros((0, m // 8, LINE), np.uint8)
+        self.rows: U32 = np.zeros(0, np.uint32)
+        self._room: I64 = np.zeros(nlist, np.int64)
+        self._used = 0
+
+    @classmethod
+    def of(cls, start: I64, count: I32, codes: U8, rows: U32) -> CodeLists:
+        """Lists over mapped arrays; CorruptStorage where a list leaves the arena."""
+        lists = cls(len(start), codes.shape[1] * 8)
+        blocks = -(-count.astype(np.int64) // BLOCK)
+        if (
+            len(count) != len(start)
+            or len(rows) != len(codes) * BLOCK
+            or (count < 0).any()
+            or (start < 0).any()
+            or (start + blocks > len(codes)).any()
+        ):
+            raise CorruptStorage("a list reaches beyond the codes that are stored")
+        lists.start, lists.count, lists.codes, lists.rows = start, count, codes, rows
+        lists._room, lists._used = blocks, len(codes)
+        return lists
+
+    def __len__(self) -> int:
+        return int(self.count.sum())
+
+    @property
+    def m(self) -> int:
+        """Sub-spaces of a code."""
+        return self.codes.shape[1] * 8
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of the arena, spare room included."""
+        return {"codes": self.codes.nbytes, "code_rows": self.rows.nbytes}
+
+    def list_rows(self, part: int) -> U32:
+        """Rows of one list, in order: a view."""
+        first = self.start[part] * BLOCK
+        return self.rows[first : first + self.count[part]]
+
+    def list_codes(self, part: int) -> U8:
+        """(count, m) uint8 codes of one list, unpacked."""
+        count = int(self.count[part])
+        first = self.start[part]
+        return active.unpack_codes(self.codes[first : first + -(-count // BLOCK)], count)
+
+    def append(self, parts: I32, rows: U32, codes: U8) -> None:
+        """Add (n,) pairs: list, row and (n, m) code of each."""
+        if not len(parts):
+            return
+        if not len(self):
+            self._build(parts, rows, codes)
+            return
+        order = np.argsort(parts, kind="stable")
+        touched, firsts = np.unique(parts[order], return_index=True)
+        for part, mine in zip(touched, np.split(order, firsts[1:]), strict=True):
+            joined = np.concatenate([self.list_codes(part), codes[mine]])
+            self._put(part, joined, np.concatenate([self.list_rows(part), rows[mine]]))
+
+    def replace(self, part: int, keep: np.ndarray, rows: U32) -> None:
+        """Keep the codes of one list where the (count,) mask is true, under new row numbers."""
+        self._put(part, self.list_codes(part)[keep], rows)
+
+    def homes(self, n: int) -> I32:
+        """(n, 2) int32: the lists that hold each row; -1 where there is no second one."""
+        parts = np.repeat(np.arange(len(self.count)), self.count)
+        offsets = np.arange(len(parts)) - np.repeat(np.cumsum(self.count) - self.count, self.count)
+        rows = self.rows[np.repeat(self.start * BLOCK, self.count) + offsets]
+        order = np.argsort(rows, kind="stable")
+        rows, parts = rows[order], parts[order]
+        is_second = np.concatenate([[False], rows[1:] == rows[:-1]])
+        homes = np.full((n, 2), -1, np.int32)
+        homes[rows[~is_second], 0] = parts[~is_second]
+        homes[rows[is_second], 1] = parts[is_second]
+        return homes
+
+    def packed(self) -> tuple[I64, I32, U8, U32]:
+        """start, count, codes, rows without spare room, lists in order: what is saved."""
+        blocks = -(-self.count.astype(np.int64) // BLOCK)
+        start = np.cumsum(blocks) - blocks
+        source = np.repeat(self.start - start, blocks) + np.arange(int(blocks.sum()))
+        if len(source) == len(self.codes) and (source == np.arange(len(source))).all():
+            return start, self.count, self.codes, self.rows
+        rows = self.rows.reshape(-1, BLOCK)[source].reshape(-1)
+        return start, self.count, self.codes[source], rows
+
+    def _build(self, parts: I32, rows: U32, codes: U8) -> None:
+        nlist = len(self.count)
+        order = np.argsort(parts, kind="stable")
+        self.count = np.bincount(parts, minlength=nlist).astype(np.int32)
+        blocks = -(-self.count.astype(np.int64) // BLOCK)
+        self.start = np.cumsum(blocks) - blocks
+        self._room, self._used = blocks, int(blocks.sum())
+        ends = np.cumsum(self.count)
+        slots = np.arange(len(parts)) + np.repeat(self.start * BLOCK - (ends - self.count), self.count)
+        self.rows = np.zeros(self._used * BLOCK, np.uint32)
+        self.rows[slots] = rows[order]
+        self.codes = np.empty((self._used, codes.shape[1] // 8, LINE), np.uint8)
+        step = 65536
+        for first in range(0, self._used, step // BLOCK):
+            last = min(first + step // BLOCK, self._used)
+            low, high = np.searchsorted(slots, [first * BLOCK, last * BLOCK])
+            part = np.zeros(((last - first) * BLOCK, codes.shape[1]), np.uint8)
+            part[slots[low:high] - first * BLOCK] = codes[order[low:high]]
+            self.codes[first:last] = active.pack_codes(part)
+
+    def _put(self, part: int, codes: U8, rows: U32) -> None:
+        packed = active.pack_codes(codes)
+        if len(packed) > self._room[part]:
+            self._move(part, len(packed))
+        first = int(self.start[part])
+        self.codes[first : first + len(packed)] = packed
+        self.rows[first * BLOCK : first * BLOCK + len(rows)] = rows
+        self.count[part] = len(rows)
+
+    def _move(self, part: int, blocks: int) -> None:
+        room = blocks + max(blocks // 2, 1)
+        if self._used + room > len(self.codes):
+            left_behind = self._used - int(self._room.sum())
+            if 2 * left_behind > self._used:
+                self.start, _, self.codes, self.rows = self.packed()
+                self._room = -(-self.count.astype(np.int64) // BLOCK)
+                self._used = int(self._room.sum())
+            self._grow(self._used + room)
+        self.start[part], self._room[part] = self._used, room
+        self._used += room
+
+    def _grow(self, need: int) -> None:
+        size = max(need, len(self.codes) + len(self.codes) // 2)
+        codes = np.zeros((size, *self.codes.shape[1:]), np.uint8)
+        codes[: len(self.codes)] = self.codes
+        rows = np.zeros(size * BLOCK, np.uint32)
+        rows[: len(self.rows)] = self.rows
+        self.codes, self.rows = codes, rows

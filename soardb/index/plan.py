@@ -1,0 +1,221 @@
+"""What an index decides when the caller does not: build parameters and the plan of one search.
+
+    ivf.py -> [plan.py]
+
+The rules are short formulas of n, d, metric and k. They began as ScaNN's autopilot (section 4.8 of
+the method's description) and follow what benchmarks/ measured; docs/index-guide.md has the figures.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Never, TypedDict
+
+from soardb.arrays import as_int
+from soardb.errors import InvalidArgument
+from soardb.kernels.layout import Metric, SearchPlan
+
+__all__ = [
+    "BuildOptions",
+    "BuildParams",
+    "choose_build",
+    "choose_search",
+    "reject_unknown",
+]
+
+_EXACT_FLOATS = 2**20
+_EXACT_ROWS = 2_000
+_SOAR_ROWS = 500_000
+_TWO_LEVEL_LISTS = 4_096
+_MAX_LISTS = 2**20
+
+
+class BuildOptions(TypedDict, total=False):
+    """The keyword arguments of SoarIndex; see BuildParams for their meaning."""
+
+    nlist: int | None
+    soar_lambda: float | None
+    dims_per_block: int | None
+    avq_eta: float | None
+    anisotropic_threshold: float
+    ncell: int | None
+    include_primary: bool
+    overretrieve: float
+    spherical: bool
+    init: Literal["random", "kmeans++"]
+    iterations: int
+    points_per_centroid: int
+    seed: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuildParams:
+    """How an index is built. None is chosen by train() from n, d and metric.
+
+    nlist                  partitions; 0 keeps the index exact
+    soar_lambda            weight of the parallel part in the spilled assignment; 0 is plain IVF
+    dims_per_block         dimensions coded by one 4-bit code
+    avq_eta                AVQ update of the centroids, at least 1; 0 leaves the k-means ones
+    anisotropic_threshold  share of the typical norm above which inner products matter; 0 is plain
+                           PQ. Not used under l2
+    ncell                  cells of the upper level of centroids; 0 is one level
+    include_primary        whether the primary partition may win the second assignment, which
+                           stores that vector once
+    overretrieve           codes kept by the scan over `rerank`, when vectors stand in two lists
+    spherical              k-means with centroids of unit length
+    init                   k-means seeds: "random" or "kmeans++"
+    iterations             rounds of k-means, and of the codebooks
+    points_per_centroid    sampled points a centroid
+    seed                   of every random choice
+    threads                used by train() and add()
+    """
+
+    nlist: int | None = None
+    soar_lambda: float | None = None
+    dims_per_block: int | None = None
+    avq_eta: float | None = None
+    anisotropic_threshold: float = 0.2
+    ncell: int | None = None
+    include_primary: bool = True
+    overretrieve: float = 2.0
+    spherical: bool = False
+    init: Literal["random", "kmeans++"] = "random"
+    iterations: int = 10
+    points_per_centroid: int = 256
+    seed: int = 0
+    threads: int = 1
+
+    @classmethod
+    def of(cls, options: dict[str, Any], metric: Metric) -> BuildParams:
+        """Checked parameters; InvalidArgument names the first one that cannot be."""
+        reject_unknown(options.keys() - BuildOptions.__annotations__.keys(), cls.__slots__)
+        params = cls(**options)
+        for name, low, high in (
+            ("nlist", 0, _MAX_LISTS),
+            ("dims_per_block", 1, 64),
+            ("ncell", 0, _MAX_LISTS),
+            ("iterations", 1, 1000),
+            ("points_per_centroid", 1, 2**31),
+            ("seed", 0, 2**63),
+            ("threads", 1, 1024),
+        ):
+            if getattr(params, name) is not None:
+                as_int(getattr(params, name), name, low, high)
+        for name, least, most in (
+            ("soar_lambda", 0.0, 1e6),
+            ("avq_eta", 0.0, 1e6),
+            ("anisotropic_threshold", 0.0, 1.0),
+            ("overretrieve", 1.0, 2.0),
+        ):
+            value = getattr(params, name)
+            if value is not None and not (_is_real(value) and least <= value <= most):
+                raise InvalidArgument(f"expected {name} within {least}..{most}, got {value!r}")
+        if params.init not in ("random", "kmeans++"):
+            raise InvalidArgument(f"expected init 'random' or 'kmeans++', got {params.init!r}")
+        if params.avq_eta and metric == "l2":
+            raise InvalidArgument(
+                "expected no avq_eta under l2: the anisotropic loss is about inner products; "
+                "leave it out, or use metric 'dot' or 'cosine'"
+            )
+        if params.avq_eta and params.avq_eta < 1:
+            raise InvalidArgument(f"expected avq_eta 0 (off) or at least 1, got {params.avq_eta}")
+        return params
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def reject_unknown(unknown: Iterable[str] | Iterable[Never], known: Iterable[str]) -> None:
+    """InvalidArgument for the first unknown keyword, with the nearest known one."""
+    choices = sorted(known)
+    for name in sorted(unknown):
+        near = difflib.get_close_matches(name, choices, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(choices)}"
+        raise InvalidArgument(f"unknown parameter {name!r}{hint}")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The parameters that were None, chosen."""
+
+    nlist: int
+    soar_lambda: float
+    dims_per_block: int
+    avq_eta: float
+    ncell: int
+
+
+def choose_build(params: BuildParams, n: int, d: int, metric: Metric) -> Choice:
+    """Fill in what is None for n training vectors of d dimensions.
+
+    Small collections stay exact (nlist 0). InvalidArgument when nlist exceeds n.
+    """
+    nlist = params.nlist
+    if nlist is None:
+        is_small = n * d <= _EXACT_FLOATS or n <= _EXACT_ROWS
+        nlist = 0 if is_small else min(max(round(3.5 * math.sqrt(n)), 16), _MAX_LISTS)
+    if nlist > n:
+        raise InvalidArgument(
+            f"expected nlist of at most the {n} training vectors, got {nlist}; "
+            "lower it, train on more, or leave it out"
+        )
+    soar_lambda = params.soar_lambda
+    if soar_lambda is None:
+        soar_lambda = 1.5 if n >= _SOAR_ROWS else 0.0
+    dims_per_block = params.dims_per_block
+    if dims_per_block is None:
+        dims_per_block = 2 if d < 256 else 4
+    avq_eta = params.avq_eta
+    if avq_eta is None:
+        avq_eta = 0.0
+    ncell = params.ncell
+    if ncell is None:
+        ncell = round(math.sqrt(nlist)) if nlist >= _TWO_LEVEL_LISTS else 0
+    return Choice(nlist, float(soar_lambda), dims_per_block, float(avq_eta), min(ncell, nlist))
+
+
+def choose_search(
+    *,
+    k: int,
+    nprobe: int | None,
+    rerank: int | None,
+    n: int,
+    nlist: int,
+    ncell: int,
+    collect_factor: float,
+    dims_per_block: int,
+) -> SearchPlan:
+    """The plan of one search over n rows, nlist >= 1 lists.
+
+    Given knobs are kept within what exists (nprobe <= nlist, k <= rerank <= n); None takes a
+    default meant for recall@k near 0.95.
+    """
+    if nprobe is None:
+        nprobe = default_nprobe(nlist)
+    if rerank is None:
+        rerank = math.ceil(max(4 * k, (16 * dims_per_block + 16) * math.sqrt(k)))
+    nprobe = min(nprobe, nlist)
+    rerank = min(max(rerank, k), n)
+    cellprobe = 0
+    if ncell:
+        share = max(0.2, 4 * nprobe / nlist)
+        cellprobe = min(ncell, max(1, math.ceil(share * ncell)))
+    return SearchPlan(
+        nprobe=nprobe,
+        cellprobe=cellprobe,
+        collect=math.ceil(rerank * collect_factor),
+        rerank=rerank,
+        refine=min(rerank, k + max(10, k // 4)),
+    )
+
+
+def default_nprobe(nlist: int) -> int:
+    """Half of what ScaNN's autopilot visits, 42 * 2^log10(nlist / 42): 2,000 lists give 67."""
+    if nlist <= 16:
+        return nlist
+    return max(8, math.ceil(21 * 2 ** math.log10(max(nlist, 42) / 42)))

@@ -1,0 +1,168 @@
+"""Which kernels run: chosen once when the package is imported, logged once, shown by `soardb info`.
+
+    index, clustering, ... -> [dispatch.py] -> native.py | portable.py | reference.py
+
+SOARDB_KERNELS=native|numba|reference forces a backend; unset, it is the extension where it was
+built, else Numba where it is installed, else NumPy. SOARDB_SIMD=scalar|avx2|avx512|neon forces the
+extension's instruction set. What is forced and cannot be had is an error, never a silent fallback.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Protocol, cast
+
+from soardb.errors import InvalidArgument
+from soardb.kernels.layout import F32, I8, I32, I64, U8, U32, IvfArrays, Metric, SearchPlan
+
+__all__ = ["LEVELS", "Kernels", "Searcher", "active", "describe", "levels", "load", "use_level"]
+
+LEVELS = ("scalar", "avx2", "avx512", "neon")
+
+_log = logging.getLogger("soardb")
+
+
+class Searcher(Protocol):
+    """A prepared index; see reference.IvfSearcher."""
+
+    def __init__(self, arrays: IvfArrays) -> None: ...
+
+    def search(
+        self, queries: F32, k: int, plan: SearchPlan, threads: int, scores: F32, ids: I64
+    ) -> int:
+        """Fill scores and ids; see reference.IvfSearcher.search."""
+        ...
+
+
+class Kernels(Protocol):
+    """What every backend offers; reference.py says what each function computes."""
+
+    IvfSearcher: type[Searcher]
+
+    def pack_codes(self, codes: U8) -> U8: ...
+    def unpack_codes(self, packed: U8, n: int) -> U8: ...
+    def pack_u8_blocks(self, rows: U8) -> U8: ...
+    def lut16_sums(self, packed: U8, n: int, lut: U8) -> I32: ...
+    def lut16_topk(
+        self, packed: U8, n: int, lut: U8, bias: int, keep: int
+    ) -> tuple[I32, I32]: ...
+    def dot_u8(self, rows: U8, query: I8) -> I32: ...
+    def score_blocks_u8(self, blocks: U8, query: I8) -> I32: ...
+    def rerank_u8(self, store: U8, rows: U32, query: I8) -> I32: ...
+    def rerank_f32(self, vectors: F32, rows: U32, query: F32, metric: Metric) -> F32: ...
+    def exact_scores(self, vectors: F32, query: F32, metric: Metric) -> F32: ...
+    def exact_topk(
+        self, vectors: F32, queries: F32, k: int, metric: Metric, threads: int = 1
+    ) -> tuple[F32, I64]: ...
+    def assign(self, vectors: F32, centroids: F32, threads: int = 1) -> tuple[I32, F32]: ...
+    def spill_assign(
+        self,
+        vectors: F32,
+        centroids: F32,
+        primary: I32,
+        soar_lambda: float,
+        include_primary: bool = True,
+        threads: int = 1,
+    ) -> I32: ...
+    def encode(
+        self,
+        residuals: F32,
+        directions: F32,
+        eta: F32,
+        codebook: F32,
+        block_dims: I32,
+        threads: int = 1,
+    ) -> U8: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The chosen path. backend: native, numba or reference; simd: the level, or "none"."""
+
+    backend: str
+    simd: str
+    cpu_features: str
+
+
+_MODULES = {
+    "native": "soardb.kernels.native",
+    "numba": "soardb.kernels.portable",
+    "reference": "soardb.kernels.reference",
+}
+
+
+def _is_available(backend: str) -> bool:
+    if backend == "native":
+        return importlib.util.find_spec("soardb.kernels._native") is not None
+    return backend == "reference" or importlib.util.find_spec("numba") is not None
+
+
+def _choose() -> str:
+    forced = os.environ.get("SOARDB_KERNELS")
+    if not forced:
+        return next(name for name in _MODULES if _is_available(name))
+    if forced not in _MODULES:
+        raise InvalidArgument(
+            f"expected SOARDB_KERNELS to be one of {', '.join(_MODULES)}, got {forced!r}"
+        )
+    if not _is_available(forced):
+        raise InvalidArgument(
+            f"SOARDB_KERNELS={forced} cannot be had here: "
+            + (
+                "the extension was not built; install soardb with a C++20 compiler at hand"
+                if forced == "native"
+                else "Numba is not installed; pip install 'soardb[portable]'"
+            )
+        )
+    return forced
+
+
+def load(backend: str) -> Kernels:
+    """The kernels of one backend by name, whatever is active. For tests and benchmarks."""
+    if backend not in _MODULES:
+        raise InvalidArgument(f"expected one of {', '.join(_MODULES)}, got {backend!r}")
+    module: ModuleType = importlib.import_module(_MODULES[backend])
+    return cast("Kernels", module)
+
+
+def levels() -> tuple[str, ...]:
+    """The instruction sets of the extension that this machine can run; () without the extension."""
+    if not _is_available("native"):
+        return ()
+    from soardb.kernels import _native
+
+    return tuple(name for name in LEVELS if _native.has_level(name))
+
+
+def use_level(name: str) -> None:
+    """Force the extension's instruction set for the whole process, as SOARDB_SIMD does."""
+    if name not in levels():
+        raise InvalidArgument(
+            f"expected a SIMD level of this machine ({', '.join(levels()) or 'none: no extension'})"
+            f", got {name!r}"
+        )
+    from soardb.kernels import _native
+
+    _native.use_level(name)
+
+
+def describe() -> Description:
+    """The backend in use, its instruction set and what the CPU offers."""
+    if _backend != "native":
+        return Description(_backend, "none", "")
+    from soardb.kernels import _native
+
+    return Description(_backend, _native.level(), _native.cpu_features())
+
+
+_backend = _choose()
+active: Kernels = load(_backend)
+"""The kernels that the index uses."""
+
+if _backend == "native" and os.environ.get("SOARDB_SIMD"):
+    use_level(os.environ["SOARDB_SIMD"])
+_log.info("soardb kernels: %s, SIMD level %s", describe().backend, describe().simd)

@@ -1,0 +1,449 @@
+"""The kernels in NumPy: the specification that every faster version must equal.
+
+    [reference.py] == portable.py (Numba) == native/ (C++ per instruction set)
+
+Clear before fast. Integers agree bit for bit everywhere. So do the float32 scores of a search,
+because one order of operations is laid down here (`lane_dot`): products are added into 64 lanes,
+lane by lane, and the lanes are folded in halves, without fused multiply-adds. Only the matrix
+kernels (`assign`, `spill_assign`, `exact_topk` before its re-scoring) may round differently.
+
+SOAR: Sun et al., NeurIPS 2023 (arXiv 2404.00774). Anisotropic codes: Guo et al., ICML
+2020 (arXiv 1908.10396).
+
+Nothing here checks its caller (arrays.py does) and nothing reads a disk.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from soardb.kernels.layout import (
+    BLOCK,
+    F32,
+    I8,
+    I32,
+    I64,
+    LEAD_LISTS,
+    LINE,
+    U8,
+    U32,
+    IvfArrays,
+    Metric,
+    SearchPlan,
+)
+
+_LANES = 64
+_EXTRA_CANDIDATES = 16
+
+# ---------------------------------------------------------------------------- products
+
+
+def fold_lanes(products: F32) -> F32:
+    """Sum (..., d) float32 products over the last axis in the order that all kernels share.
+
+    Element i goes to lane i % 64; a lane adds its elements in order; the four quarters of 16 lanes
+    are joined as (0 + 1) + (2 + 3); those 16 lanes are then folded in halves.
+    """
+    d = products.shape[-1]
+    chunks = -(-d // _LANES)
+    padded = np.zeros((*products.shape[:-1], chunks * _LANES), np.float32)
+    padded[..., :d] = products
+    lanes = np.zeros((*products.shape[:-1], _LANES), np.float32)
+    for c in range(chunks):
+        lanes = lanes + padded[..., c * _LANES : (c + 1) * _LANES]
+    quarters = lanes.reshape(*products.shape[:-1], 4, 16)
+    folded = (quarters[..., 0, :] + quarters[..., 1, :]) + (
+        quarters[..., 2, :] + quarters[..., 3, :]
+    )
+    for half in (8, 4, 2, 1):
+        folded = folded[..., :half] + folded[..., half : 2 * half]
+    total: F32 = folded[..., 0]
+    return total
+
+
+def lane_dot(left: F32, right: F32) -> F32:
+    """Inner product over the last axis, broadcasting; float32, in the shared order."""
+    return fold_lanes(np.multiply(left, right, dtype=np.float32))
+
+
+def exact_scores(vectors: F32, query: F32, metric: Metric) -> F32:
+    """Scores of (n, d) rows for one (d,) query: bigger is closer.
+
+    dot and cosine: the inner product (cosine expects unit vectors on both sides).
+    l2: minus the squared distance.
+    """
+    if metric == "l2":
+        difference = np.subtract(vectors, query, dtype=np.float32)
+        return -lane_dot(difference, difference)
+    return lane_dot(vectors, query)
+
+
+# ---------------------------------------------------------------------------- packed 4-bit codes
+
+
+def pack_codes(codes: U8) -> U8:
+    """Interleave (n, m) 4-bit codes, m a multiple of 8, into (ceil(n/16), m/8, 64) lines.
+
+    The last block is padded with code 0; readers mask by count.
+    """
+    n, m = codes.shape
+    blocks = -(-n // BLOCK)
+    padded = np.zeros((blocks * BLOCK, m), np.uint8)
+    padded[:n] = codes
+    lines = padded.reshape(blocks, BLOCK, m // 8, 2, 4)  # (block, vector, line, nibble, L)
+    packed = lines[:, :, :, 0, :] | (lines[:, :, :, 1, :] << 4)
+    return np.ascontiguousarray(packed.transpose(0, 2, 1, 3)).reshape(blocks, m // 8, LINE)
+
+
+def unpack_codes(packed: U8, n: int) -> U8:
+    """The first n rows of `pack_codes`' input: (n, m) uint8 in 0..15."""
+    blocks, lines, _ = packed.shape
+    quads = packed.reshape(blocks, lines, BLOCK, 4).transpose(0, 2, 1, 3)
+    codes = np.stack([quads & 0x0F, quads >> 4], axis=3)  # (block, vector, line, nibble, L)
+    return np.ascontiguousarray(codes.reshape(blocks * BLOCK, lines * 8)[:n])
+
+
+def lut16_sums(packed: U8, n: int, lut: U8) -> I32:
+    """Sum of table entries of each of n packed codes.
+
+    packed (nblock, m/8, 64) uint8, lut (m, 16) uint8. Returns (n,) int32.
+    """
+    codes = unpack_codes(packed, n)
+    return lut[np.arange(codes.shape[1]), codes].sum(axis=1, dtype=np.int32)
+
+
+def lut16_topk(packed: U8, n: int, lut: U8, bias: int, keep: int) -> tuple[I32, I32]:
+    """Scan n packed codes and keep the `keep` biggest keys (sum + bias).
+
+    Returns (keys, positions), both (min(keep, n),) int32 in order of position; among equal keys the
+    earlier position stays.
+    """
+    keys = lut16_sums(packed, n, lut) + np.int32(bias)
+    chosen = first_largest(keys, keep).astype(np.int32)
+    return keys[chosen], chosen
+
+
+def first_largest(keys: I32 | F32, keep: int) -> I64:
+    """Positions of the `keep` biggest keys, in order of position; equal keys: the earlier stays."""
+    order = np.argsort(-keys.astype(np.float64), kind="stable")[:keep]
+    return np.sort(order)
+
+
+# ---------------------------------------------------------------------------- 8-bit rows
+
+
+def quantize_query(query: F32, scale: F32) -> tuple[I8, np.float32]:
+    """Fold the rows' scale into (d,) query and round it to signed bytes.
+
+    Returns (codes (d,) int8 in [-127, 127], step): <query, row> ~ step * <codes, row codes> plus
+    <query, offset>. A zero query gives zeros and step 0.
+    """
+    folded = query * scale
+    peak = np.float32(np.max(np.abs(folded), initial=0.0))
+    if peak == 0:
+        return np.zeros(query.shape, np.int8), np.float32(0)
+    codes = np.rint(folded * (np.float32(127) / peak)).astype(np.int8)
+    return codes, peak / np.float32(127)
+
+
+def dot_u8(rows: U8, query: I8) -> I32:
+    """Integer products of (n, >= d) uint8 rows (value + 128) with a (d,) int8 query: (n,) int32."""
+    d = query.shape[0]
+    return (rows[:, :d].astype(np.int32) - 128) @ query.astype(np.int32)
+
+
+def pack_u8_blocks(rows: U8) -> U8:
+    """Interleave (n, d) uint8 rows for `score_blocks_u8`: (ceil(n/16), ceil(d/4), 16, 4).
+
+    Padding is 128, which stands for zero.
+    """
+    n, d = rows.shape
+    nblock, quads = -(-n // BLOCK), -(-d // 4)
+    padded = np.full((nblock * BLOCK, quads * 4), 128, np.uint8)
+    padded[:n, :d] = rows
+    blocks = padded.reshape(nblock, BLOCK, quads, 4).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(blocks)
+
+
+def score_blocks_u8(blocks: U8, query: I8) -> I32:
+    """Integer products of every row of `pack_u8_blocks` with a (d,) int8 query: (nblock*16,)."""
+    nblock, quads = blocks.shape[:2]
+    rows = blocks.transpose(0, 2, 1, 3).reshape(nblock * BLOCK, quads * 4)
+    return dot_u8(rows, query)
+
+
+def rerank_u8(store: U8, rows: U32, query: I8) -> I32:
+    """`dot_u8` of the gathered rows: (len(rows),) int32."""
+    return dot_u8(store[rows], query)
+
+
+def rerank_f32(vectors: F32, rows: U32, query: F32, metric: Metric) -> F32:
+    """`exact_scores` of the gathered rows: (len(rows),) float32."""
+    return exact_scores(vectors[rows], query, metric)
+
+
+# ---------------------------------------------------------------------------- exact search
+
+
+def exact_topk(
+    vectors: F32, queries: F32, k: int, metric: Metric, threads: int = 1
+) -> tuple[F32, I64]:
+    """The k closest rows of every query by brute force.
+
+    vectors (n, d) float32, queries (nq, d) float32 (unit vectors under cosine), 1 <= k <= n.
+    Returns (scores (nq, k) float32, rows (nq, k) int64), best first; ties go to the lower row.
+    A blocked matrix product finds k + 16 candidates, which are then scored in the shared order.
+    """
+    del threads
+    keep = min(k + _EXTRA_CANDIDATES, len(vectors))
+    scores = np.empty((len(queries), k), np.float32)
+    rows = np.empty((len(queries), k), np.int64)
+    for i, query in enumerate(queries):
+        candidates = first_largest(exact_scores(vectors, query, metric), keep)
+        found = exact_scores(vectors[candidates], query, metric)
+        best = np.lexsort((candidates, -found))[:k]
+        scores[i], rows[i] = found[best], candidates[best]
+    return scores, rows
+
+
+# ---------------------------------------------------------------------------- building
+
+
+def assign(vectors: F32, centroids: F32, threads: int = 1) -> tuple[I32, F32]:
+    """Nearest centroid of every vector by L2.
+
+    vectors (n, d), centroids (nlist, d). Returns (list (n,) int32, <x, c> - |c|^2/2 (n,) float32);
+    ties go to the lower list. Costs one (n, d) x (d, nlist) product.
+    """
+    del threads
+    scores = vectors @ centroids.T - 0.5 * np.square(centroids).sum(axis=1)
+    nearest = scores.argmax(axis=1).astype(np.int32)
+    return nearest, scores[np.arange(len(vectors)), nearest].astype(np.float32)
+
+
+def spill_assign(
+    vectors: F32,
+    centroids: F32,
+    primary: I32,
+    soar_lambda: float,
+    include_primary: bool = True,
+    threads: int = 1,
+) -> I32:
+    """Second partition of every vector: argmin |x - c|^2 + lambda <r_hat, x - c>^2 over all c.
+
+    r_hat is the unit primary residual (zero where |r|^2 < 1e-7). Returns (n,) int32; equal to
+    primary where nothing beats it, which `include_primary=False` rules out. SOAR, theorem 3.1.
+    """
+    del threads
+    residual = vectors - centroids[primary]
+    squared = np.square(residual).sum(axis=1, keepdims=True)
+    direction = np.where(squared < 1e-7, 0, residual / np.sqrt(np.maximum(squared, 1e-30)))
+    along = (direction * vectors).sum(axis=1, keepdims=True) - direction @ centroids.T
+    cost = np.square(centroids).sum(axis=1) - 2 * (vectors @ centroids.T)
+    cost = cost + np.float32(soar_lambda) * np.square(along)
+    if not include_primary:
+        cost[np.arange(len(vectors)), primary] = np.inf
+    return cost.argmin(axis=1).astype(np.int32)
+
+
+def encode(
+    residuals: F32,
+    directions: F32,
+    eta: F32,
+    codebook: F32,
+    block_dims: I32,
+    threads: int = 1,
+) -> U8:
+    """Product codes of (n, d) residuals, noise-shaped along (n, d) unit directions.
+
+    eta (n,) float32 weighs error parallel to the direction against error across it; 1 gives the
+    nearest code of each sub-space. codebook (m, width, 16), block_dims (m + 1,). Returns (n, m)
+    uint8. Coordinate descent, at most 10 rounds, sub-spaces in order of falling error; a move that
+    would raise the parallel error is never taken. AVQ, section 3.2.
+    """
+    del threads
+    n, m = len(residuals), len(codebook)
+    codes = np.empty((n, m), np.uint8)
+    for i in range(n):
+        codes[i] = _encode_one(residuals[i], directions[i], eta[i], codebook, block_dims)
+    return codes
+
+
+def _encode_one(residual: F32, direction: F32, eta: np.float32, codebook: F32, dims: I32) -> U8:
+    m = len(codebook)
+    norms = np.zeros((m, 16), np.float32)
+    alongs = np.zeros((m, 16), np.float32)
+    for b in range(m):
+        for j, dim in enumerate(range(dims[b], dims[b + 1])):
+            error = residual[dim] - codebook[b, j]
+            norms[b] = norms[b] + error * error
+            alongs[b] = alongs[b] + error * direction[dim]
+    code = norms.argmin(axis=1).astype(np.uint8)
+    if eta == 1:
+        return code
+    every = np.arange(m)
+    parallel = np.float32(0)
+    for b in range(m):
+        parallel = parallel + alongs[b, code[b]]
+    order = np.argsort(-norms[every, code], kind="stable")
+    for _ in range(10):
+        changed = False
+        for b in order:
+            old = code[b]
+            moved = (parallel - alongs[b, old]) + alongs[b]  # (16,)
+            d_parallel = moved * moved - parallel * parallel
+            d_norm = norms[b] - norms[b, old]
+            cost = eta * d_parallel + (d_norm - d_parallel)
+            cost = np.where(d_parallel > 0, np.float32(np.inf), cost)
+            cost[old] = 0
+            best = int(cost.argmin())
+            if cost[best] < 0:
+                parallel = moved[best]
+                code[b] = best
+                changed = True
+        if not changed:
+            break
+    return code
+
+
+# ---------------------------------------------------------------------------- the fused search
+
+
+def build_lut(query: F32, codebook: F32, block_dims: I32) -> tuple[U8, np.float32, np.float32]:
+    """Byte tables of one extended query.
+
+    query (block_dims[-1],), codebook (m, width, 16). Returns (lut (m, 16) uint8, span, floor):
+    <query, codeword sum> ~ floor + sum(lut) * span / 255, where span is the widest table's range.
+    """
+    m = len(codebook)
+    tables = np.zeros((m, 16), np.float32)
+    for b in range(m):
+        for j, dim in enumerate(range(block_dims[b], block_dims[b + 1])):
+            tables[b] = tables[b] + query[dim] * codebook[b, j]
+    low = tables.min(axis=1)
+    span = np.float32((tables.max(axis=1) - low).max())
+    floor = np.float32(0)
+    for b in range(m):
+        floor = floor + low[b]
+    step = np.float32(255) / span if span > 0 else np.float32(0)
+    return np.rint((tables - low[:, None]) * step).astype(np.uint8), span, floor
+
+
+class IvfSearcher:
+    """The fused query over borrowed arrays. Same face in every backend."""
+
+    def __init__(self, arrays: IvfArrays) -> None:
+        self.arrays = arrays
+
+    def search(
+        self,
+        queries: F32,
+        k: int,
+        plan: SearchPlan,
+        threads: int,
+        scores: F32,
+        ids: I64,
+    ) -> int:
+        """Fill scores (nq, k) and ids (nq, k) for (nq, d) raw queries, best first.
+
+        Returns 0; or the first bad query as ``position * 4 + status`` (see layout.STATUS); or -1
+        when the visited lists held fewer than k rows for some query. What was not found is id -1
+        and score -inf.
+        """
+        del threads
+        for i, query in enumerate(queries):
+            status = self._search_one(query, k, plan, scores[i], ids[i])
+            if status:
+                return i * 4 + status
+        return -1 if (ids < 0).any() else 0
+
+    def _search_one(self, raw: F32, k: int, plan: SearchPlan, scores: F32, ids: I64) -> int:
+        a = self.arrays
+        squared = lane_dot(raw, raw)
+        if not np.isfinite(squared):
+            return 1
+        query = raw
+        if a.metric == "cosine":
+            if squared == 0:
+                return 2
+            query = raw * (np.float32(1) / np.sqrt(squared))
+        centred = query - a.mean if a.metric == "l2" else query
+
+        slots, centroid_scores = self._best_lists(centred, plan)
+        extended = np.ones(a.block_dims[-1], np.float32)
+        extended[: len(centred)] = centred
+        lut, span, floor = build_lut(extended, a.codebook, a.block_dims)
+        keys, rows = self._scan(slots, centroid_scores, lut, span, floor, plan.collect)
+        if a.is_spilled:
+            keys, rows = average_copies(keys, rows)
+        rows = rows[first_largest(keys, plan.rerank)]
+
+        codes, step = quantize_query(centred, a.store_scale)
+        rough = rerank_u8(a.store, rows, codes).astype(np.float32) * step
+        if a.metric == "l2":
+            rough = rough - a.store_bias[rows]
+        rows = rows[first_largest(rough, plan.refine)]
+        exact = rerank_f32(a.vectors, rows, query, a.metric)
+        best = np.lexsort((a.ids[rows], -exact))[:k]
+        scores[:], ids[:] = -np.inf, -1
+        scores[: len(best)], ids[: len(best)] = exact[best], a.ids[rows[best]]
+        return 0
+
+    def _best_lists(self, query: F32, plan: SearchPlan) -> tuple[I64, F32]:
+        """Slots to visit, in visiting order, and the score of each slot's centroid."""
+        a = self.arrays
+        codes, step = quantize_query(query, a.centroid_scale)
+        offset = lane_dot(query, a.centroid_offset)
+        blocks = np.arange(len(a.centroid_codes))
+        if len(a.cell_bias):
+            cells = score_blocks_u8(a.cell_codes, codes).astype(np.float32)
+            best = first_largest(cells * step + a.cell_bias, plan.cellprobe)
+            blocks = np.concatenate(
+                [np.arange(a.cell_start[cell], a.cell_start[cell + 1]) for cell in best]
+            )
+        slots = (blocks[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+        products = score_blocks_u8(a.centroid_codes[blocks], codes).astype(np.float32)
+        scores = products * step + a.centroid_bias[slots]
+        chosen = first_largest(scores, plan.nprobe)
+        chosen = chosen[a.slot_list[slots[chosen]] >= 0]
+        lead = np.argsort(-scores[chosen], kind="stable")[:LEAD_LISTS]
+        order = np.concatenate([chosen[lead], np.delete(chosen, lead)])
+        return slots[order], scores[order] + offset
+
+    def _scan(
+        self, slots: I64, scores: F32, lut: U8, span: np.float32, floor: np.float32, keep: int
+    ) -> tuple[I32, U32]:
+        """The `keep` best codes of the visited lists as (integer keys, rows), in visiting order."""
+        a = self.arrays
+        peak = np.float32(np.max(np.abs(scores), initial=0.0))
+        # The floor of the span keeps a list's integer bias below 2^29.
+        widest = np.maximum(span, (peak + np.abs(floor)) * np.float32(2.0**-20))
+        step = np.float32(255) / widest if widest > 0 else np.float32(0)
+        if widest > span:
+            lut = np.zeros_like(lut)
+        keys, rows = [np.empty(0, np.int32)], [np.empty(0, np.uint32)]
+        for slot, score in zip(slots, scores, strict=True):
+            part = a.slot_list[slot]
+            start, count = a.list_start[part], a.list_count[part]
+            bias = np.int32(np.rint(np.float64(score + floor) * np.float64(step)))
+            packed = a.codes[start : start + -(-count // BLOCK)]
+            keys.append(lut16_sums(packed, count, lut) + bias)
+            rows.append(a.code_rows[start * BLOCK : start * BLOCK + count])
+        every_key, every_row = np.concatenate(keys), np.concatenate(rows)
+        chosen = first_largest(every_key, keep)
+        return every_key[chosen], every_row[chosen]
+
+
+def average_copies(keys: I32, rows: U32) -> tuple[I32, U32]:
+    """Join the two codes of a row: the floor of their mean key, at the first one's place."""
+    seen: dict[int, int] = {}
+    out_keys: list[int] = []
+    out_rows: list[int] = []
+    for key, row in zip(keys.tolist(), rows.tolist(), strict=True):
+        if row in seen:
+            out_keys[seen[row]] = (out_keys[seen[row]] + key) >> 1
+        else:
+            seen[row] = len(out_rows)
+            out_keys.append(key)
+            out_rows.append(row)
+    return np.array(out_keys, np.int32), np.array(out_rows, np.uint32)

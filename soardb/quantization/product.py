@@ -1,0 +1,158 @@
+"""4-bit product quantization with anisotropic (noise-shaped) encoding.
+
+    index/ivf.py -> [product.py] -> kernels (encode)
+
+The d dimensions are divided as evenly as possible over m sub-spaces, m a multiple of 8, with 16
+centres each, trained by k-means on primary residuals. Under l2 two more sub-spaces hold a number
+instead of dimensions (a coarse and a fine level): what has to be added to a vector's estimate so
+that it is exact where the query is the vector itself. See docs/decisions/002-l2-by-norm-blocks.md.
+
+AVQ (Guo et al., ICML 2020) section 3: `anisotropic_eta` and the coordinate descent in the kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from soardb.clustering import Progress
+from soardb.kernels.dispatch import active
+from soardb.kernels.layout import F32, I32, U8
+
+__all__ = ["ProductQuantizer", "anisotropic_eta", "block_count"]
+
+_CENTRES = 16
+_TERM_BLOCKS = 2
+_MAX_SHARE = 0.25
+
+
+def block_count(d: int, dims_per_block: int, has_term: bool) -> int:
+    """Sub-spaces that hold dimensions, so that all of them together are a multiple of 8."""
+    extra = _TERM_BLOCKS if has_term else 0
+    return -(-(-(-d // dims_per_block) + extra) // 8) * 8 - extra
+
+
+def anisotropic_eta(norms: F32, d: int, threshold: float, typical_norm: float) -> F32:
+    """Weight of parallel against orthogonal error: (n,) float32, at least 1.
+
+    norms (n,); threshold is a share of typical_norm (1 for unit vectors): the inner product above
+    which errors matter. (d - 1) t / (1 - t) with t = (threshold / norm)^2, at most 1/4: a vector so
+    short never comes near the threshold. AVQ, theorem 3.4 in its limit form; threshold 0 gives 1.
+    """
+    share = np.square(threshold * typical_norm / np.maximum(norms, np.float32(1e-30)))
+    share = np.minimum(share, _MAX_SHARE)
+    return np.maximum((d - 1) * share / (1 - share), 1).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class ProductQuantizer:
+    """codebook (m, width, 16) float32 and block_dims (m + 1,) int32; see kernels/layout.py.
+
+    d is the number of real dimensions; has_term says whether the last two sub-spaces hold the
+    additive term of l2.
+    """
+
+    codebook: F32
+    block_dims: I32
+    d: int
+    has_term: bool
+
+    @property
+    def m(self) -> int:
+        """Sub-spaces, the term's two included: a multiple of 8."""
+        return len(self.codebook)
+
+    @classmethod
+    def train(
+        cls,
+        residuals: F32,
+        dims_per_block: int,
+        *,
+        has_term: bool,
+        iterations: int = 10,
+        seed: int = 0,
+        threads: int = 1,
+        progress: Progress | None = None,
+    ) -> ProductQuantizer:
+        """k-means in every sub-space of (n >= 1, d) float32 residuals."""
+        d = residuals.shape[1]
+        blocks = block_count(d, dims_per_block, has_term)
+        dims = (np.arange(blocks + 1) * d // blocks).astype(np.int32)
+        width = int(np.diff(dims).max(initial=1))
+        rng = np.random.default_rng(seed)
+        codebook = np.zeros((blocks, width, _CENTRES), np.float32)
+        for b in range(blocks):
+            picks = residuals[rng.choice(len(residuals), _CENTRES), dims[b] : dims[b + 1]]
+            codebook[b, : dims[b + 1] - dims[b]] = picks.T
+        trainer = cls(codebook, dims, d, has_term=False)
+        for i in range(iterations):
+            if progress:
+                progress("codebooks", i / iterations)
+            trainer._improve(residuals, trainer.encode(residuals, threads=threads), rng)
+        if has_term:
+            dims = np.concatenate([dims, dims[-1:] + np.arange(1, _TERM_BLOCKS + 1)])
+            codebook = np.concatenate([codebook, np.zeros((_TERM_BLOCKS, width, _CENTRES))])
+        trained = cls(codebook.astype(np.float32), dims.astype(np.int32), d, has_term)
+        if progress:
+            progress("codebooks", 1.0)
+        return trained
+
+    def _improve(self, residuals: F32, codes: U8, rng: np.random.Generator) -> None:
+        """One Lloyd step; a centre without points restarts at a random residual."""
+        for b in range(len(self.codebook)):
+            counts = np.bincount(codes[:, b], minlength=_CENTRES)
+            restarts = residuals[rng.integers(len(residuals), size=_CENTRES)]
+            for j, dim in enumerate(range(self.block_dims[b], self.block_dims[b + 1])):
+                sums = np.bincount(codes[:, b], residuals[:, dim], minlength=_CENTRES)
+                means = sums / np.maximum(counts, 1)
+                self.codebook[b, j] = np.where(counts > 0, means, restarts[:, dim])
+
+    def fit_term(self, terms: F32) -> None:
+        """Set the levels of the additive term from (n,) samples: 16 coarse steps of 16 fine ones."""
+        low, high = float(terms.min(initial=0)), float(terms.max(initial=0))
+        step = (high - low) / (_CENTRES * _CENTRES - 1)
+        levels = np.arange(_CENTRES)
+        self.codebook[-2, 0] = low + step * _CENTRES * levels
+        self.codebook[-1, 0] = step * levels
+
+    def encode(
+        self,
+        residuals: F32,
+        directions: F32 | None = None,
+        eta: F32 | None = None,
+        threads: int = 1,
+    ) -> U8:
+        """(n, blocks) uint8 codes of the dimensions of (n, d) residuals, the term left out.
+
+        directions (n, d) unit vectors and eta (n,) shape the error; without them the nearest
+        centre of every sub-space is taken.
+        """
+        blocks = self.m - (_TERM_BLOCKS if self.has_term else 0)
+        if directions is None or eta is None:
+            directions, eta = residuals, np.ones(len(residuals), np.float32)
+        return active.encode(
+            residuals,
+            directions,
+            eta,
+            self.codebook[:blocks],
+            self.block_dims[: blocks + 1],
+            threads,
+        )
+
+    def encode_term(self, terms: F32) -> U8:
+        """(n, 2) uint8: coarse and fine level of (n,) additive terms, clipped to the range."""
+        low, step = self.codebook[-2, 0, 0], self.codebook[-1, 0, 1]
+        top = _CENTRES * _CENTRES - 1
+        level = np.rint((terms - low) / step) if step > 0 else np.zeros(len(terms))
+        level = np.clip(level, 0, top).astype(np.uint8)
+        return np.stack([level >> 4, level & 15], axis=1)
+
+    def decode(self, codes: U8) -> F32:
+        """(n, >= blocks) codes to (n, d) float32 reconstructions of the residuals."""
+        out = np.empty((len(codes), self.d), np.float32)
+        blocks = self.m - (_TERM_BLOCKS if self.has_term else 0)
+        for b in range(blocks):
+            for j, dim in enumerate(range(self.block_dims[b], self.block_dims[b + 1])):
+                out[:, dim] = self.codebook[b, j, codes[:, b]]
+        return out
