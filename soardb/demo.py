@@ -14,23 +14,22 @@ from __future__ import annotations
 import difflib
 import importlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from soardb.clustering import Progress
 from soardb.errors import CorruptStorage, InvalidArgument, NotFound, Unavailable
 from soardb.evaluate import CurvePoint, Exam, bytes_per_vector, ground_truth, search_curve
-from soardb.index.ivf import SoarIndex
+from soardb.index import SoarIndex
+from soardb.index.plan import default_nprobe
 from soardb.kernels.layout import F32, I64
 from soardb.vectors_io import read_vectors
 
-Progress = Callable[[str, float], None]
-
-ASKED = ("king", "python", "jazz", "copenhagen")
+ASKED = ("king", "jazz", "python", "copenhagen")
 LEAST_WORDS = 100
 K = 10
 _HELD_OUT = 1000
@@ -62,7 +61,7 @@ class Report:
 
     neighbours  asked word -> [(neighbour, cosine)], best first, the word itself left out
     curve       recall@10 and times of the held-out queries, over nprobe
-    memory      bytes a vector by part
+    memory      bytes a vector by part, after the build and before the words held out were added
     """
 
     index: SoarIndex
@@ -95,7 +94,7 @@ def load_words(limit: int | None = None) -> Words:
 
 def run(
     words: Words,
-    asked: Sequence[str] = ASKED,
+    asked: Sequence[str] | None = None,
     *,
     seed: int = 0,
     threads: int = 1,
@@ -103,27 +102,32 @@ def run(
 ) -> Report:
     """Build, measure, complete and ask an index over the words.
 
+    asked  words to look up; None: those of ASKED that are among the words
+
     Raises NotFound before anything is built when an asked word does not exist.
     """
     report = progress or (lambda stage, fraction: None)
+    if asked is None:
+        asked = [word for word in ASKED if word in words.words]
     asked_rows = [words.row(word) for word in asked]
     held_out, kept = _split(len(words.words), seed)
 
     index = SoarIndex(words.vectors.shape[1], "cosine", seed=seed, threads=threads)
     start = time.perf_counter()
-    index.train(words.vectors[kept], progress=report)
+    index.train(words.vectors[kept], report)
     train_s = time.perf_counter() - start
     start = time.perf_counter()
-    index.add(words.vectors[kept], kept)
+    index.add(words.vectors[kept], kept, report)
     add_s = time.perf_counter() - start
 
+    memory = bytes_per_vector(index)
     curve = _measure(index, words.vectors, held_out, kept, threads, report)
     index.add(words.vectors[held_out], held_out)
     return Report(
         index=index,
         neighbours=_ask(index, words, asked_rows),
         curve=curve,
-        memory=bytes_per_vector(index),
+        memory=memory,
         held_out=len(held_out),
         train_s=train_s,
         add_s=add_s,
@@ -168,9 +172,16 @@ def _measure(
     return curve
 
 
-def _ask(
-    index: SoarIndex, words: Words, rows: Sequence[int]
-) -> dict[str, list[tuple[str, float]]]:
+def _nprobes(index: SoarIndex) -> list[int | None]:
+    """A quarter, a half, the whole, twice and four times the default; [None] if it is exact."""
+    if index.nlist == 0:
+        return [None]
+    usual = default_nprobe(index.nlist)
+    several = (usual // 4, usual // 2, usual, 2 * usual, 4 * usual)
+    return [*sorted({min(max(1, nprobe), index.nlist) for nprobe in several})]
+
+
+def _ask(index: SoarIndex, words: Words, rows: Sequence[int]) -> dict[str, list[tuple[str, float]]]:
     """The K nearest other words of each row."""
     if not rows:
         return {}

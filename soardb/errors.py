@@ -3,7 +3,7 @@
     SoarError
       InvalidArgument (ValueError)      the call can never succeed as written
       NotTrained      (RuntimeError)    call train() first
-      NotFound        (LookupError)     no such collection or id; not KeyError, whose str() adds quotes
+      NotFound        (LookupError)     no such collection or id; not KeyError, whose str() quotes
       CorruptStorage  (OSError)         bytes on disk fail their checksum
       Unavailable     (ConnectionError) worth retrying
 

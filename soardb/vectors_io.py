@@ -14,12 +14,13 @@ h5py is imported only when an .hdf5 file is named.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,23 @@ def read_vectors(path: str | os.PathLike[str], *, part: str = "train") -> F32:
                 return _matrix(file, content, part, np.float32)
         case suffix:
             raise InvalidArgument(_unknown_suffix(file, suffix))
+
+
+def read_ids(path: str | os.PathLike[str]) -> I64:
+    """Read ids from an .npy file of integers of shape (n,); returns (n,) int64.
+
+    Whether they are distinct and not negative is the index's to check.
+    Raises NotFound, InvalidArgument or CorruptStorage, like read_vectors.
+    """
+    file = _existing(path)
+    if file.suffix.lower() != ".npy":
+        raise InvalidArgument(_unknown_suffix(file, file.suffix, (".npy",)))
+    ids = _map_npy(file)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise InvalidArgument(
+            f"{file}: expected integer ids of shape (n,), got {ids.dtype} {ids.shape}"
+        )
+    return np.array(ids, dtype=np.int64)
 
 
 def write_vectors(path: str | os.PathLike[str], vectors: npt.ArrayLike) -> None:
@@ -188,6 +206,11 @@ def _truncated(file: Path, expected: int, size: int) -> CorruptStorage:
 
 
 def _read_npy(file: Path) -> F32:
+    return _as_float32(file, _map_npy(file))
+
+
+def _map_npy(file: Path) -> npt.NDArray[Any]:
+    """The array of an .npy file, mapped read-only, after header and size were found to agree."""
     size = file.stat().st_size
     with file.open("rb") as content:
         if content.read(6) != b"\x93NUMPY":
@@ -208,19 +231,15 @@ def _read_npy(file: Path) -> F32:
                 f"{file}: unreadable .npy header before offset {content.tell()}: {error}"
             ) from error
         start = content.tell()
-    if len(shape) != 2 or dtype.kind not in "fiu":
-        raise InvalidArgument(
-            f"{file}: expected an array of real numbers of shape (n, d), got {dtype} {shape}"
-        )
-    expected = start + shape[0] * shape[1] * dtype.itemsize
+    if dtype.hasobject:
+        raise InvalidArgument(f"{file}: expected an array of numbers, got Python objects")
+    expected = start + math.prod(shape) * dtype.itemsize
     if size != expected:
         raise _truncated(file, expected, size)
-    if 0 in shape:
-        return np.empty(shape, dtype=np.float32)
-    rows = np.memmap(
-        file, dtype=dtype, mode="r", offset=start, shape=shape, order="F" if fortran else "C"
-    )
-    return _as_float32(file, np.asarray(rows))
+    if size == start:
+        return np.empty(shape, dtype)
+    order: Literal["C", "F"] = "F" if fortran else "C"
+    return np.asarray(np.memmap(file, dtype, "r", start, shape, order))
 
 
 def _read_fbin(file: Path) -> F32:

@@ -551,6 +551,9 @@ static void encode(const float* residuals, const float* directions, const float*
 
 // ---------------------------------------------------------------- the fused query
 
+// Ranges below this count as zero: the inverse of their step is no float.
+constexpr float kTiny = 0x1p-110f;
+
 // Round a query folded with the rows' scale to signed bytes; returns the step.
 static float quantize_query(const float* query, const float* scale, int64_t d, int8_t* out) {
   F16 peaks = set16(0);
@@ -559,7 +562,7 @@ static float quantize_query(const float* query, const float* scale, int64_t d, i
     peaks = max16(peaks, abs16(load_some(query + i, c) * load_some(scale + i, c)));
   }
   const float peak = highest16(peaks);
-  const float inverse = peak == 0 ? 0.0f : 127.0f / peak;
+  const float inverse = peak < kTiny ? 0.0f : 127.0f / peak;
   for (int64_t i = 0; i < d; i += 16) {
     const int64_t c = d - i < 16 ? d - i : 16;
     const F16 folded = load_some(query + i, c) * load_some(scale + i, c);
@@ -567,7 +570,7 @@ static float quantize_query(const float* query, const float* scale, int64_t d, i
     store16(rounded, round16(folded * set16(inverse)));
     for (int j = 0; j < 16; ++j) out[i + j] = static_cast<int8_t>(rounded[j]);
   }
-  return peak / 127.0f;
+  return peak < kTiny ? 0.0f : peak / 127.0f;
 }
 
 // Returns (in *span, *floor) and fills the byte tables: reference.py, build_lut.
@@ -586,7 +589,7 @@ static void build_lut(const Ivf& x, const float* query, Scratch& s, float* span,
   }
   *span = widest;
   *floor = sum;
-  const float step = widest > 0 ? 255.0f / widest : 0.0f;
+  const float step = widest >= kTiny ? 255.0f / widest : 0.0f;
   for (int64_t b = 0; b < x.m; ++b) {
     const F16 level = (load16(s.tables + 16 * b) - set16(s.lows[b])) * set16(step);
     store_bytes(s.lut + 16 * b, round16(level));
@@ -671,7 +674,7 @@ static void scan_lists(const Ivf& x, Scratch& s, int64_t lists, float span, floa
   }
   const float least = (peak + (floor < 0 ? -floor : floor)) * 0x1p-20f;
   const float widest = span > least ? span : least;
-  const double step = widest > 0 ? static_cast<double>(255.0f / widest) : 0.0;
+  const double step = widest >= kTiny ? static_cast<double>(255.0f / widest) : 0.0;
   if (widest > span) __builtin_memset(s.lut, 0, 16 * x.m);
   const int64_t lines = x.m / 8, bytes = lines * kLine;
   for (int64_t i = 0; i < lists; ++i) {
@@ -718,17 +721,20 @@ static int64_t join_copies(const Ivf& x, Scratch& s, int64_t n) {
 
 static int ivf_search(const Ivf& x, const Plan& plan, const float* raw, Scratch& s, float* scores,
                       int64_t* ids) {
-  const float squared = lane_dot(raw, raw, x.d);
+  float squared = lane_dot(raw, raw, x.d);
   if (!(squared <= __FLT_MAX__)) return kNotFinite;
+  // The square of a tiny query loses bits; a power of two moves nothing but the exponent.
+  const float lift = squared < 0x1p-100f ? 0x1p100f : 1.0f;
   const float* query = raw;
+  for (int64_t i = 0; i < x.d; ++i)
+    s.centred[i] = x.metric == kL2 ? raw[i] - x.mean[i] : raw[i] * lift;
   if (x.metric == kCosine) {
+    squared = lane_dot(s.centred, s.centred, x.d);
     if (squared == 0) return kZeroVector;
     const float inverse = 1.0f / __builtin_sqrtf(squared);
-    for (int64_t i = 0; i < x.d; ++i) s.query[i] = raw[i] * inverse;
+    for (int64_t i = 0; i < x.d; ++i) s.query[i] = s.centred[i] = s.centred[i] * inverse;
     query = s.query;
   }
-  for (int64_t i = 0; i < x.d; ++i)
-    s.centred[i] = x.metric == kL2 ? query[i] - x.mean[i] : query[i];
   // The extended query: the norm sub-spaces of l2 are multiplied by one.
   for (int64_t i = x.d; i < x.block_dims[x.m]; ++i) s.centred[i] = 1.0f;
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from typing import Never
 
 import numpy.typing as npt
 
@@ -18,7 +19,9 @@ from soardb.clustering import Progress
 from soardb.errors import InvalidArgument
 from soardb.kernels.layout import F32, I64, STATUS, Metric
 
-__all__ = ["Index", "refuse_bad_query"]
+__all__ = ["SEARCH_KEYWORDS", "Index", "refuse_bad_query"]
+
+SEARCH_KEYWORDS = ("k", "nprobe", "rerank", "exact", "threads")
 
 
 class Index(ABC):
@@ -74,12 +77,14 @@ class Index(ABC):
         rerank: int | None = None,
         exact: bool = False,
         threads: int = 1,
+        **unknown: Never,
     ) -> tuple[F32, I64]:
         """The k closest vectors of each of (nq, d) queries.
 
         Returns (scores (nq, k) float32, ids (nq, k) int64), best first. nprobe lists are visited
         and `rerank` candidates scored again; None means the index's default. exact: every vector is
-        scored. Errors: InvalidArgument for bad queries, k beyond what is held, an empty index.
+        scored. Errors: InvalidArgument for bad queries, k beyond what is held, an empty index, an
+        unknown keyword.
         """
 
     @abstractmethod

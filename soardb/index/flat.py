@@ -8,6 +8,7 @@ No training, no approximation, O(n d) a query. `nprobe` and `rerank` are accepte
 from __future__ import annotations
 
 import os
+from typing import Never
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,8 @@ import numpy.typing as npt
 from soardb.arrays import as_dim, as_ids, as_int, as_queries, as_vectors
 from soardb.clustering import Progress
 from soardb.errors import CorruptStorage, InvalidArgument
-from soardb.index.base import Index
+from soardb.index.base import SEARCH_KEYWORDS, Index
+from soardb.index.plan import reject_unknown
 from soardb.index.rows import Rows
 from soardb.kernels.dispatch import active
 from soardb.kernels.layout import F32, I64, Metric
@@ -44,9 +46,7 @@ def check_rows(rows: Rows, metric: Metric) -> None:
         raise CorruptStorage(f"row {int(np.abs(squares - 1).argmax())} is not of unit length")
 
 
-def exact_search(
-    rows: Rows, metric: Metric, queries: F32, k: int, threads: int
-) -> tuple[F32, I64]:
+def exact_search(rows: Rows, metric: Metric, queries: F32, k: int, threads: int) -> tuple[F32, I64]:
     """Every row scored: (scores (nq, k), ids (nq, k)), ties to the lower id."""
     squares = np.einsum("ij,ij->i", queries, queries)
     bad = ~np.isfinite(squares)
@@ -74,9 +74,9 @@ def exact_search(
 class FlatIndex(Index):
     """Exact nearest neighbours.
 
-        index = FlatIndex(d=100, metric="cosine")
-        index.add(vectors, ids)
-        scores, ids = index.search(queries, k=10)
+    index = FlatIndex(d=100, metric="cosine")
+    index.add(vectors, ids)
+    scores, ids = index.search(queries, k=10)
     """
 
     _KIND = "flat-index"
@@ -128,8 +128,10 @@ class FlatIndex(Index):
         rerank: int | None = None,
         exact: bool = True,
         threads: int = 1,
+        **unknown: Never,
     ) -> tuple[F32, I64]:
         """See Index.search; always exact."""
+        reject_unknown(unknown, SEARCH_KEYWORDS)
         del nprobe, rerank, exact
         checked = as_queries(queries, self.d)
         k = check_k(k, len(self))
@@ -149,7 +151,9 @@ class FlatIndex(Index):
             index = cls(parameters["d"], parameters["metric"])
             index._rows = Rows.of(arrays)
         except (KeyError, InvalidArgument) as error:
-            raise CorruptStorage(f"{path}: the parameters are not a flat index's: {error}") from None
+            raise CorruptStorage(
+                f"{path}: the parameters are not a flat index's: {error}"
+            ) from None
         return index
 
     def validate(self) -> None:

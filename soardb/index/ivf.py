@@ -1,6 +1,7 @@
 """SoarIndex: spilled IVF with 4-bit anisotropic codes, 8-bit re-ranking and exact scores.
 
-    base.py <- [ivf.py] -> clustering.py, soar.py, quantization/, lists.py, rows.py, plan.py, kernels
+    base.py <- [ivf.py] -> clustering.py, soar.py, quantization/, lists.py, rows.py, plan.py,
+                           kernels
 
 A build, in order (SOAR: Sun et al., NeurIPS 2023; AVQ: Guo et al., ICML 2020):
   1. k-means on a sample gives the partitions; AVQ may move their centroids afterwards.
@@ -28,7 +29,7 @@ import numpy.typing as npt
 from soardb.arrays import as_dim, as_ids, as_int, as_queries, as_vectors
 from soardb.clustering import Progress, avq_centroids, kmeans
 from soardb.errors import CorruptStorage, InvalidArgument, NotTrained
-from soardb.index.base import Index, refuse_bad_query
+from soardb.index.base import SEARCH_KEYWORDS, Index, refuse_bad_query
 from soardb.index.flat import check_k, check_rows, exact_search
 from soardb.index.lists import CodeLists
 from soardb.index.plan import (
@@ -85,9 +86,7 @@ class SoarIndex(Index):
 
     _KIND = "soar-index"
 
-    def __init__(
-        self, d: int, metric: str = "cosine", **options: Unpack[BuildOptions]
-    ) -> None:
+    def __init__(self, d: int, metric: str = "cosine", **options: Unpack[BuildOptions]) -> None:
         self.d = as_dim(d)
         self.metric: Metric = as_metric(metric)
         self.params = BuildParams.of(dict(options), self.metric)
@@ -291,10 +290,8 @@ class SoarIndex(Index):
             terms = _norm_terms(centred, residuals, codes, model)
             return np.concatenate([codes, product.encode_term(terms)], axis=1)
         norms = np.linalg.norm(centred, axis=1).astype(np.float32)
-        directions = centred / np.where(norms > 0, norms, np.float32(1))[:, None]
-        eta = anisotropic_eta(
-            norms, self.d, self.params.anisotropic_threshold, model.typical_norm
-        )
+        directions: F32 = centred / np.where(norms > 0, norms, 1).astype(np.float32)[:, None]
+        eta = anisotropic_eta(norms, self.d, self.params.anisotropic_threshold, model.typical_norm)
         return product.encode(residuals, directions, eta, threads)
 
     def remove(self, ids: npt.ArrayLike) -> int:
@@ -339,7 +336,7 @@ class SoarIndex(Index):
     ) -> tuple[F32, I64]:
         """See Index.search. Where the visited lists hold fewer than k vectors, more are visited."""
         if unknown:
-            reject_unknown(unknown, ("k", "nprobe", "rerank", "exact", "threads"))
+            reject_unknown(unknown, SEARCH_KEYWORDS)
         checked = as_queries(queries, self.d)
         if exact or self._model is None:
             if not self.is_trained:
@@ -423,7 +420,7 @@ class SoarIndex(Index):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """See Index.save."""
-        parameters = {
+        parameters: dict[str, Any] = {
             "d": self.d,
             "metric": self.metric,
             "params": asdict(self.params),

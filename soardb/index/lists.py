@@ -59,7 +59,7 @@ class CodeLists:
     @property
     def m(self) -> int:
         """Sub-spaces of a code."""
-        return self.codes.shape[1] * 8
+        return int(self.codes.shape[1]) * 8
 
     def memory(self) -> dict[str, int]:
         """Bytes of the arena, spare room included."""
@@ -124,7 +124,9 @@ class CodeLists:
         self.start = np.cumsum(blocks) - blocks
         self._room, self._used = blocks, int(blocks.sum())
         ends = np.cumsum(self.count)
-        slots = np.arange(len(parts)) + np.repeat(self.start * BLOCK - (ends - self.count), self.count)
+        slots = np.arange(len(parts)) + np.repeat(
+            self.start * BLOCK - (ends - self.count), self.count
+        )
         self.rows = np.zeros(self._used * BLOCK, np.uint32)
         self.rows[slots] = rows[order]
         self.codes = np.empty((self._used, codes.shape[1] // 8, LINE), np.uint8)

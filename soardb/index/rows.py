@@ -172,9 +172,7 @@ class Rows:
         if self._sorted is not None:
             for gone in gone_ids:
                 self._recent.pop(gone, None)
-            self._recent.update(
-                zip(self.ids[moved_to].tolist(), moved_to.tolist(), strict=True)
-            )
+            self._recent.update(zip(self.ids[moved_to].tolist(), moved_to.tolist(), strict=True))
             if len(self._recent) > 1024 + left // 8:
                 self._forget_order()
         return moved_from, moved_to

@@ -34,6 +34,8 @@ from soardb.kernels.layout import (
 
 _LANES = 64
 _EXTRA_CANDIDATES = 16
+_TINY = np.float32(2.0**-110)
+"""Ranges below this count as zero: the inverse of their step is no float32."""
 
 # ---------------------------------------------------------------------------- products
 
@@ -109,7 +111,8 @@ def lut16_sums(packed: U8, n: int, lut: U8) -> I32:
     packed (nblock, m/8, 64) uint8, lut (m, 16) uint8. Returns (n,) int32.
     """
     codes = unpack_codes(packed, n)
-    return lut[np.arange(codes.shape[1]), codes].sum(axis=1, dtype=np.int32)
+    sums: I32 = lut[np.arange(codes.shape[1]), codes].sum(axis=1, dtype=np.int32)
+    return sums
 
 
 def lut16_topk(packed: U8, n: int, lut: U8, bias: int, keep: int) -> tuple[I32, I32]:
@@ -136,11 +139,11 @@ def quantize_query(query: F32, scale: F32) -> tuple[I8, np.float32]:
     """Fold the rows' scale into (d,) query and round it to signed bytes.
 
     Returns (codes (d,) int8 in [-127, 127], step): <query, row> ~ step * <codes, row codes> plus
-    <query, offset>. A zero query gives zeros and step 0.
+    <query, offset>. A zero query, or one as good as zero, gives zeros and step 0.
     """
     folded = query * scale
     peak = np.float32(np.max(np.abs(folded), initial=0.0))
-    if peak == 0:
+    if peak < _TINY:
         return np.zeros(query.shape, np.int8), np.float32(0)
     codes = np.rint(folded * (np.float32(127) / peak)).astype(np.int8)
     return codes, peak / np.float32(127)
@@ -243,7 +246,8 @@ def spill_assign(
     cost = cost + np.float32(soar_lambda) * np.square(along)
     if not include_primary:
         cost[np.arange(len(vectors)), primary] = np.inf
-    return cost.argmin(axis=1).astype(np.int32)
+    second: I32 = cost.argmin(axis=1).astype(np.int32)
+    return second
 
 
 def encode(
@@ -278,7 +282,7 @@ def _encode_one(residual: F32, direction: F32, eta: np.float32, codebook: F32, d
             error = residual[dim] - codebook[b, j]
             norms[b] = norms[b] + error * error
             alongs[b] = alongs[b] + error * direction[dim]
-    code = norms.argmin(axis=1).astype(np.uint8)
+    code: U8 = norms.argmin(axis=1).astype(np.uint8)
     if eta == 1:
         return code
     every = np.arange(m)
@@ -325,7 +329,7 @@ def build_lut(query: F32, codebook: F32, block_dims: I32) -> tuple[U8, np.float3
     floor = np.float32(0)
     for b in range(m):
         floor = floor + low[b]
-    step = np.float32(255) / span if span > 0 else np.float32(0)
+    step = np.float32(255) / span if span >= _TINY else np.float32(0)
     return np.rint((tables - low[:, None]) * step).astype(np.uint8), span, floor
 
 
@@ -362,12 +366,16 @@ class IvfSearcher:
         squared = lane_dot(raw, raw)
         if not np.isfinite(squared):
             return 1
-        query = raw
+        # The square of a tiny query loses bits; a power of two moves nothing but the exponent.
+        lifted = raw * np.float32(2.0**100 if squared < np.float32(2.0**-100) else 1)
+        query, centred = raw, lifted
         if a.metric == "cosine":
+            squared = lane_dot(lifted, lifted)
             if squared == 0:
                 return 2
-            query = raw * (np.float32(1) / np.sqrt(squared))
-        centred = query - a.mean if a.metric == "l2" else query
+            query = centred = lifted * (np.float32(1) / np.sqrt(squared))
+        elif a.metric == "l2":
+            centred = raw - a.mean
 
         slots, centroid_scores = self._best_lists(centred, plan)
         extended = np.ones(a.block_dims[-1], np.float32)
@@ -398,6 +406,7 @@ class IvfSearcher:
         if len(a.cell_bias):
             cells = score_blocks_u8(a.cell_codes, codes).astype(np.float32)
             best = first_largest(cells * step + a.cell_bias, plan.cellprobe)
+            best = best[best < len(a.cell_start) - 1]  # no padding
             blocks = np.concatenate(
                 [np.arange(a.cell_start[cell], a.cell_start[cell + 1]) for cell in best]
             )
@@ -418,7 +427,7 @@ class IvfSearcher:
         peak = np.float32(np.max(np.abs(scores), initial=0.0))
         # The floor of the span keeps a list's integer bias below 2^29.
         widest = np.maximum(span, (peak + np.abs(floor)) * np.float32(2.0**-20))
-        step = np.float32(255) / widest if widest > 0 else np.float32(0)
+        step = np.float32(255) / widest if widest >= _TINY else np.float32(0)
         if widest > span:
             lut = np.zeros_like(lut)
         keys, rows = [np.empty(0, np.int32)], [np.empty(0, np.uint32)]

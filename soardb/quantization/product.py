@@ -109,7 +109,7 @@ class ProductQuantizer:
                 self.codebook[b, j] = np.where(counts > 0, means, restarts[:, dim])
 
     def fit_term(self, terms: F32) -> None:
-        """Set the levels of the additive term from (n,) samples: 16 coarse steps of 16 fine ones."""
+        """Set the term's levels from (n,) samples: 16 coarse steps of 16 fine ones."""
         low, high = float(terms.min(initial=0)), float(terms.max(initial=0))
         step = (high - low) / (_CENTRES * _CENTRES - 1)
         levels = np.arange(_CENTRES)

@@ -50,7 +50,7 @@ def write_arrays(
     parameters: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
 ) -> None:
-    """Write the file whole or not at all: a temporary beside it, fsync, rename, fsync of the folder.
+    """Write the file whole or not at all: temporary, fsync, rename, fsync of the folder.
 
     kind names what the file holds, parameters are JSON values. An existing file of that name is
     replaced at once; readers that mapped it keep the old one. Errors: OSError of the file system,
@@ -60,7 +60,7 @@ def write_arrays(
     entries, offset = [], 0
     contents = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     for name, array in contents.items():
-        raw = memoryview(array).cast("B") if array.size else memoryview(b"")
+        raw = array.data.cast("B") if array.size else memoryview(b"")
         pieces = [zlib.crc32(raw[i : i + _PIECE]) for i in range(0, len(raw), _PIECE)]
         entries.append(
             {
@@ -84,7 +84,7 @@ def write_arrays(
             for entry, array in zip(entries, contents.values(), strict=True):
                 file.seek(start + int(str(entry["offset"])))
                 if array.size:
-                    file.write(memoryview(array).cast("B"))
+                    file.write(array.data.cast("B"))
             file.truncate(start + offset)
             file.flush()
             os.fsync(file.fileno())
@@ -187,5 +187,7 @@ def _map_array(mapping: mmap.mmap, entry: dict[str, Any], start: int, target: Pa
     for piece, checksum in enumerate(entry["crc32"]):
         at = piece * _PIECE
         if zlib.crc32(view[at : at + _PIECE]) != checksum:
-            raise CorruptStorage(f"{target}: checksum of array {name!r} fails at offset {first + at}")
+            raise CorruptStorage(
+                f"{target}: checksum of array {name!r} fails at offset {first + at}"
+            )
     return np.frombuffer(mapping, dtype, count, first).reshape(shape)
