@@ -76,8 +76,11 @@ def as_vectors(array: npt.ArrayLike, d: int, metric: Metric, name: str = "vector
             raise InvalidArgument(
                 f"expected finite {name} whose squares fit float32, got {what} in row {row}"
             )
-        if metric == "cosine" and (squares == 0).any():
-            row = first + int((squares == 0).argmax())
+        # The square of a tiny vector vanishes too, but it has a direction.
+        zero = np.flatnonzero(squares == 0) if metric == "cosine" else np.empty(0, np.int64)
+        zero = zero[~part[zero].any(axis=1)]
+        if len(zero):
+            row = first + int(zero[0])
             raise InvalidArgument(
                 f"expected {name} with a direction under cosine, got a zero vector in row {row}; "
                 "leave it out or use metric 'dot' or 'l2'"
@@ -100,7 +103,10 @@ def as_queries(array: npt.ArrayLike, d: int) -> F32:
 
 def as_ids(ids: npt.ArrayLike, n: int | None = None) -> I64:
     """(n,) int64 ids, not negative. n None: any number of them."""
-    given = np.asarray(ids)
+    try:
+        given = np.asarray(ids)
+    except ValueError as error:
+        raise InvalidArgument(f"expected ids as one (n,) array: {error}") from None
     if given.size == 0 and given.ndim == 1:
         given = given.astype(np.int64)
     if given.ndim != 1 or (n is not None and len(given) != n):

@@ -128,14 +128,14 @@ def _rebalance(centroids: F32, counts: np.ndarray, rng: np.random.Generator) -> 
     An empty list always moves; one with under 1/16 of the mean moves only while a list holds more
     than 6 times the mean.
     """
-    mean = counts.mean()
+    mean, spread = counts.mean(), centroids.std(axis=0)
     for poor in np.argsort(counts, kind="stable"):
         rich = int(counts.argmax())
         starving = counts[poor] < _STARVED * mean and counts[rich] > _GIANT * mean
         if (counts[poor] > 0 and not starving) or counts[rich] < 2:
             return
         nudge = rng.normal(scale=1e-3, size=centroids.shape[1]).astype(np.float32)
-        nudge *= np.abs(centroids[rich]) + np.float32(1e-6)
+        nudge *= spread + np.float32(1e-6) * np.abs(centroids[rich])
         centroids[poor] = centroids[rich] + nudge
         centroids[rich] -= nudge
         counts[poor] = counts[rich] // 2
@@ -161,7 +161,7 @@ def avq_centroids(vectors: F32, lists: I32, centroids: F32, eta: float) -> F32:
         members, squared = members[squared > 0], squared[squared > 0]
         if not len(members):
             continue
-        weights = squared ** ((eta - 1) / 2)
+        weights = (squared / squared.max()) ** ((eta - 1) / 2)  # of one list: any scale will do
         outer = (members * (weights / squared)[:, None]).T @ members
         system = weights.sum() * np.eye(d) + (eta - 1) * outer
         total = members.sum(axis=0)

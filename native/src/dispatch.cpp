@@ -11,6 +11,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "soardb/kernels.hpp"
@@ -64,14 +65,15 @@ class Arena {
     total_ += round_up(count * static_cast<int64_t>(sizeof(T)) + 64, 64);
   }
   void bind() {
-    if (total_ > size_) {
-      memory_.reset(static_cast<char*>(::operator new(total_, std::align_val_t{64})));
-      std::memset(memory_.get(), 0, total_);
-      size_ = total_;
+    // Taken out first: an allocation that fails must not be asked for again by the next search.
+    const auto parts = std::exchange(parts_, {});
+    const int64_t total = std::exchange(total_, 0);
+    if (total > size_) {
+      memory_.reset(static_cast<char*>(::operator new(total, std::align_val_t{64})));
+      std::memset(memory_.get(), 0, total);
+      size_ = total;
     }
-    for (const auto& [part, offset] : parts_) *part = memory_.get() + offset;
-    parts_.clear();
-    total_ = 0;
+    for (const auto& [part, offset] : parts) *part = memory_.get() + offset;
   }
 
  private:
@@ -165,6 +167,7 @@ std::vector<float> packed_centroids(const float* centroids, int64_t nlist, int64
 constexpr int64_t kExtraCandidates = 16;
 constexpr int64_t kRowQueries = 4;       // below this a batch is scored row by row
 constexpr int64_t kQueryChunk = 1024;    // queries whose pools are held at once
+constexpr int64_t kPoolBytes = 64 << 20; // and what these pools may take where k is large
 constexpr int64_t kRowChunk = 2048;      // rows packed at once
 
 // Score the candidates of one query again and write its k best.
@@ -280,7 +283,8 @@ int64_t ivf_search(const Kernels& k, const Ivf& index, const Plan& plan, const f
 void exact_topk(const Kernels& k, const float* vectors, int64_t n, int64_t d, const float* queries,
                 int64_t nq, int metric, int64_t want, int threads, float* scores, int64_t* rows) {
   const int64_t share = ceil_div(nq, std::max(threads, 1));
-  parallel(nq, std::max<int64_t>(1, std::min(kQueryChunk, share)), threads,
+  const int64_t room = kPoolBytes / (8 * pool_capacity(std::min(want + kExtraCandidates, n)));
+  parallel(nq, std::max<int64_t>(1, std::min({kQueryChunk, share, room})), threads,
            [&](int64_t begin, int64_t end) {
              exact_topk_some(k, vectors, n, d, queries + begin * d, end - begin, metric, want,
                              scores + begin * want, rows + begin * want);

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -33,7 +34,12 @@ void parallel(int64_t n, int64_t grain, int threads,
   };
   std::vector<std::thread> helpers;
   const int64_t wanted = pieces < threads ? pieces : threads;
-  for (int64_t i = 1; i < wanted; ++i) helpers.emplace_back(work);
+  helpers.reserve(wanted);
+  try {
+    for (int64_t i = 1; i < wanted; ++i) helpers.emplace_back(work);
+  } catch (const std::system_error&) {
+    // The system grants no more threads: those that there are do the work.
+  }
   work();
   for (std::thread& helper : helpers) helper.join();
   if (failure) std::rethrow_exception(failure);

@@ -56,10 +56,11 @@ def exact_search(rows: Rows, metric: Metric, queries: F32, k: int, threads: int)
             f"value in query {int(bad.argmax())}"
         )
     if metric == "cosine":
-        if (squares == 0).any():
+        is_zero = ~queries.any(axis=1)
+        if is_zero.any():
             raise InvalidArgument(
                 "expected queries with a direction under cosine, got a zero vector at "
-                f"{int((squares == 0).argmax())}"
+                f"{int(is_zero.argmax())}"
             )
         queries = unit_rows(queries)
     scores, found = active.exact_topk(rows.vectors, queries, k, metric, threads)
@@ -149,11 +150,9 @@ class FlatIndex(Index):
         parameters, arrays = read_arrays(path, cls._KIND)
         try:
             index = cls(parameters["d"], parameters["metric"])
-            index._rows = Rows.of(arrays)
-        except (KeyError, InvalidArgument) as error:
-            raise CorruptStorage(
-                f"{path}: the parameters are not a flat index's: {error}"
-            ) from None
+            index._rows = Rows.of(arrays, index.d)
+        except (KeyError, TypeError, ValueError, CorruptStorage) as error:
+            raise CorruptStorage(f"{path}: the contents are not a flat index's: {error}") from None
         return index
 
     def validate(self) -> None:

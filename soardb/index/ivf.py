@@ -40,9 +40,19 @@ from soardb.index.plan import (
     choose_search,
     reject_unknown,
 )
-from soardb.index.rows import Rows
+from soardb.index.rows import Rows, expect_array
 from soardb.kernels.dispatch import Searcher, active
-from soardb.kernels.layout import BLOCK, F32, I32, I64, U8, IvfArrays, Metric, SearchPlan
+from soardb.kernels.layout import (
+    BLOCK,
+    F32,
+    I32,
+    I64,
+    LINE,
+    U8,
+    IvfArrays,
+    Metric,
+    SearchPlan,
+)
 from soardb.metrics import as_metric, unit_rows
 from soardb.quantization.product import ProductQuantizer, anisotropic_eta
 from soardb.quantization.scalar import ScalarQuantizer
@@ -53,6 +63,7 @@ __all__ = ["SoarIndex"]
 
 _BATCH = 65_536
 _CODEBOOK_SAMPLE = 65_536
+_KNOB = (int, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,14 +355,16 @@ class SoarIndex(Index):
             k = check_k(k, len(self))
             threads = as_int(threads, "threads", 1, 1024)
             return exact_search(self._rows, self.metric, checked, k, threads)
+        if not (type(k) is int and type(nprobe) in _KNOB and type(rerank) in _KNOB):
+            k, nprobe, rerank = self._as_knobs(k, nprobe, rerank)  # True == 1, 5.0 == 5 as keys
         plan = self._plans.get((k, nprobe, rerank)) or self._plan(k, nprobe, rerank)
-        if threads != 1:
+        if type(threads) is not int or threads != 1:
             threads = as_int(threads, "threads", 1, 1024)
         searcher = self._searcher or self._open_searcher()
         scores = np.empty((len(checked), k), np.float32)
         ids = np.empty((len(checked), k), np.int64)
         status = searcher.search(checked, k, plan, threads, scores, ids)
-        while status < 0:
+        while status < 0 and plan.nprobe < self.nlist:
             plan = choose_search(
                 k=k, nprobe=plan.nprobe * 4, rerank=rerank, **self._plan_facts(self._model)
             )
@@ -359,13 +372,18 @@ class SoarIndex(Index):
         refuse_bad_query(status)
         return scores, ids
 
+    def _as_knobs(
+        self, k: object, nprobe: object, rerank: object
+    ) -> tuple[int, int | None, int | None]:
+        return (
+            check_k(k, len(self)),
+            None if nprobe is None else as_int(nprobe, "nprobe", 1, 2**31),
+            None if rerank is None else as_int(rerank, "rerank", 1, 2**31),
+        )
+
     def _plan(self, k: int, nprobe: int | None, rerank: int | None) -> SearchPlan:
         assert self._model is not None
-        check_k(k, len(self))
-        if nprobe is not None:
-            as_int(nprobe, "nprobe", 1, 2**31)
-        if rerank is not None:
-            as_int(rerank, "rerank", 1, 2**31)
+        self._as_knobs(k, nprobe, rerank)
         plan = choose_search(k=k, nprobe=nprobe, rerank=rerank, **self._plan_facts(self._model))
         if len(self._plans) > 256:
             self._plans = {}
@@ -379,6 +397,7 @@ class SoarIndex(Index):
             "nlist": self.nlist,
             "ncell": model.choice.ncell,
             "collect_factor": self.params.overretrieve if spills else 1.0,
+            "copies": 2 if spills else 1,
             "dims_per_block": model.choice.dims_per_block,
         }
 
@@ -433,7 +452,6 @@ class SoarIndex(Index):
             parameters |= {
                 "choice": asdict(model.choice),
                 "typical_norm": model.typical_norm,
-                "has_term": model.product.has_term,
             }
             arrays |= {
                 "mean": model.mean,
@@ -458,11 +476,13 @@ class SoarIndex(Index):
         try:
             index = cls(parameters["d"], parameters["metric"], **parameters["params"])
             index._is_exact = bool(parameters["is_exact"])
-            names = ("vectors", "ids", "store", "store_bias")
-            index._rows = Rows.of({name: arrays[name] for name in names})
-            if "choice" in parameters:
+            if "choice" not in parameters:
+                index._rows = Rows.of(arrays, index.d)
+            else:
+                _check_arrays(arrays, index.d, index.metric)
+                index._rows = Rows.of(arrays, index.d, _stride(index.d), index.metric == "l2")
                 index._model = _Model(
-                    Choice(**parameters["choice"]),
+                    _as_choice(parameters["choice"], index.metric),
                     arrays["mean"],
                     float(parameters["typical_norm"]),
                     arrays["places"],
@@ -471,14 +491,24 @@ class SoarIndex(Index):
                         arrays["codebook"],
                         arrays["block_dims"],
                         index.d,
-                        bool(parameters["has_term"]),
+                        index.metric == "l2",
                     ),
                     ScalarQuantizer(arrays["store_offset"], arrays["store_scale"]),
                 )
                 index._lists = CodeLists.of(
-                    arrays["list_start"], arrays["list_count"], arrays["codes"], arrays["code_rows"]
+                    arrays["list_start"],
+                    arrays["list_count"],
+                    arrays["codes"],
+                    arrays["code_rows"],
+                    len(index),
                 )
-        except (KeyError, TypeError, InvalidArgument) as error:
+                most = 2 if index.soar_lambda > 0 else 1
+                if not len(index) <= len(index._lists) <= most * len(index):
+                    raise CorruptStorage(
+                        f"expected 1..{most} codes a vector, got {len(index._lists)} of "
+                        f"{len(index)} vectors"
+                    )
+        except (KeyError, TypeError, ValueError, OverflowError, CorruptStorage) as error:
             raise CorruptStorage(f"{path}: the contents are not a SOAR index's: {error}") from None
         return index
 
@@ -519,6 +549,56 @@ class SoarIndex(Index):
         }
 
 
+def _as_choice(given: dict[str, Any], metric: Metric) -> Choice:
+    """The choice that a file holds, checked like parameters of a caller."""
+    choice = Choice(**given)
+    BuildParams.of(asdict(choice), metric)
+    if None in asdict(choice).values():
+        raise CorruptStorage(f"expected a choice of every parameter, got {given}")
+    return choice
+
+
+def _check_arrays(arrays: dict[str, np.ndarray], d: int, metric: Metric) -> None:
+    """CorruptStorage unless what training learnt has the shapes and values that a search trusts.
+
+    Checksums find damage; this finds a file that was made wrong. Costs O(nlist * d); rows and lists
+    check themselves.
+    """
+    codebook, nlist, nblock = arrays["codebook"], len(arrays["list_start"]), len(arrays["codes"])
+    m = len(codebook)
+    width = codebook.size // max(16 * m, 1)
+    learnt: dict[str, tuple[int, ...]] = {
+        "mean": (d,),
+        "places": (nlist, d),
+        "store_offset": (d,),
+        "store_scale": (d,),
+        "codebook": (m, width, 16),
+    }
+    if "centroids" in arrays:
+        learnt["centroids"] = (nlist, d)
+    for name, shape in learnt.items():
+        expect_array(arrays, name, np.float32, shape)
+        if not np.isfinite(arrays[name]).all():
+            raise CorruptStorage(f"expected finite values in array {name!r}, got others")
+    expect_array(arrays, "list_start", np.int64, (nlist,))
+    expect_array(arrays, "list_count", np.int32, (nlist,))
+    expect_array(arrays, "codes", np.uint8, (nblock, m // 8, LINE))
+    expect_array(arrays, "code_rows", np.uint32, (nblock * BLOCK,))
+    expect_array(arrays, "block_dims", np.int32, (m + 1,))
+    dims = arrays["block_dims"].astype(np.int64)
+    ends = [d, d + 1, d + 2] if metric == "l2" else [d]
+    if (
+        nlist == 0
+        or m == 0
+        or m % 8
+        or dims[0] != 0
+        or dims[-len(ends) :].tolist() != ends
+        or (np.diff(dims) < 0).any()
+        or (np.diff(dims) > width).any()
+    ):
+        raise CorruptStorage(f"expected sub-spaces that cover {d} dimensions once, got {dims}")
+
+
 def _stride(d: int) -> int:
     """Bytes of an 8-bit row: whole cache lines where that costs under a third more."""
     lines = -(-d // 64) * 64
@@ -555,8 +635,9 @@ class _Upper:
 
 
 def _arrange_centroids(model: _Model, metric: Metric) -> _Upper:
-    centroids, ncell = model.centroids, model.choice.ncell
+    centroids = model.centroids
     nlist, d = centroids.shape
+    ncell = min(model.choice.ncell, nlist)  # k-means may have dropped lists
     scalar = ScalarQuantizer.train(centroids)
     norms = 0.5 * np.square(centroids).sum(axis=1)
     bias = -norms if metric == "l2" else np.zeros(nlist, np.float32)

@@ -37,18 +37,21 @@ class CodeLists:
         self._used = 0
 
     @classmethod
-    def of(cls, start: I64, count: I32, codes: U8, rows: U32) -> CodeLists:
-        """Lists over mapped arrays; CorruptStorage where a list leaves the arena."""
+    def of(cls, start: I64, count: I32, codes: U8, rows: U32, n: int) -> CodeLists:
+        """Lists over the mapped arrays of `packed()`, of rows below n.
+
+        CorruptStorage where the lists do not fill the arena in order, or a row is not below n.
+        """
         lists = cls(len(start), codes.shape[1] * 8)
         blocks = -(-count.astype(np.int64) // BLOCK)
-        if (
-            len(count) != len(start)
-            or len(rows) != len(codes) * BLOCK
-            or (count < 0).any()
-            or (start < 0).any()
-            or (start + blocks > len(codes)).any()
-        ):
-            raise CorruptStorage("a list reaches beyond the codes that are stored")
+        if (count < 0).any() or blocks.sum() != len(codes) or len(rows) != len(codes) * BLOCK:
+            raise CorruptStorage(
+                f"expected lists that fill {len(codes)} blocks, got {blocks.sum()}"
+            )
+        if (start != np.cumsum(blocks) - blocks).any():
+            raise CorruptStorage("expected lists one after the other, got gaps or overlaps")
+        if rows.max(initial=0) >= max(n, 1):
+            raise CorruptStorage(f"a list holds row {rows.max()}, the index has {n}")
         lists.start, lists.count, lists.codes, lists.rows = start, count, codes, rows
         lists._room, lists._used = blocks, len(codes)
         return lists
@@ -145,6 +148,7 @@ class CodeLists:
         first = int(self.start[part])
         self.codes[first : first + len(packed)] = packed
         self.rows[first * BLOCK : first * BLOCK + len(rows)] = rows
+        self.rows[first * BLOCK + len(rows) : (first + len(packed)) * BLOCK] = 0
         self.count[part] = len(rows)
 
     def _move(self, part: int, blocks: int) -> None:

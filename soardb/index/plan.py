@@ -11,7 +11,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal, Never, TypedDict
 
 from soardb.arrays import as_int
@@ -31,6 +32,7 @@ _EXACT_ROWS = 2_000
 _SOAR_ROWS = 500_000
 _TWO_LEVEL_LISTS = 4_096
 _MAX_LISTS = 2**20
+_CHOSEN = ("nlist", "soar_lambda", "dims_per_block", "avq_eta", "ncell")  # None: by train()
 
 
 class BuildOptions(TypedDict, total=False):
@@ -94,6 +96,7 @@ class BuildParams:
         """Checked parameters; InvalidArgument names the first one that cannot be."""
         reject_unknown(options.keys() - BuildOptions.__annotations__.keys(), cls.__slots__)
         params = cls(**options)
+        checked: dict[str, Any] = {}
         for name, low, high in (
             ("nlist", 0, _MAX_LISTS),
             ("dims_per_block", 1, 64),
@@ -103,8 +106,9 @@ class BuildParams:
             ("seed", 0, 2**63),
             ("threads", 1, 1024),
         ):
-            if getattr(params, name) is not None:
-                as_int(getattr(params, name), name, low, high)
+            value = getattr(params, name)
+            if value is not None or name not in _CHOSEN:
+                checked[name] = as_int(value, name, low, high)
         for name, least, most in (
             ("soar_lambda", 0.0, 1e6),
             ("avq_eta", 0.0, 1e6),
@@ -112,8 +116,16 @@ class BuildParams:
             ("overretrieve", 1.0, 2.0),
         ):
             value = getattr(params, name)
-            if value is not None and not (_is_real(value) and least <= value <= most):
+            if value is None and name in _CHOSEN:
+                continue
+            if not (_is_real(value) and least <= value <= most):
                 raise InvalidArgument(f"expected {name} within {least}..{most}, got {value!r}")
+            checked[name] = float(value)
+        for name in ("include_primary", "spherical"):
+            if not isinstance(getattr(params, name), bool):
+                raise InvalidArgument(
+                    f"expected {name} True or False, got {getattr(params, name)!r}"
+                )
         if params.init not in ("random", "kmeans++"):
             raise InvalidArgument(f"expected init 'random' or 'kmeans++', got {params.init!r}")
         if params.avq_eta and metric == "l2":
@@ -123,11 +135,11 @@ class BuildParams:
             )
         if params.avq_eta and params.avq_eta < 1:
             raise InvalidArgument(f"expected avq_eta 0 (off) or at least 1, got {params.avq_eta}")
-        return params
+        return replace(params, **checked)
 
 
 def _is_real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def reject_unknown(unknown: Iterable[str] | Iterable[Never], known: Iterable[str]) -> None:
@@ -188,12 +200,14 @@ def choose_search(
     nlist: int,
     ncell: int,
     collect_factor: float,
+    copies: int,
     dims_per_block: int,
 ) -> SearchPlan:
     """The plan of one search over n rows, nlist >= 1 lists.
 
     Given knobs are kept within what exists (nprobe <= nlist, k <= rerank <= n); None takes a
-    default meant for recall@k near 0.95.
+    default meant for recall@k near 0.95. copies is the most lists that a vector stands in: that
+    many times k codes hold k vectors.
     """
     if nprobe is None:
         nprobe = default_nprobe(nlist)
@@ -208,7 +222,7 @@ def choose_search(
     return SearchPlan(
         nprobe=nprobe,
         cellprobe=cellprobe,
-        collect=math.ceil(rerank * collect_factor),
+        collect=max(math.ceil(rerank * collect_factor), copies * k),
         rerank=rerank,
         refine=min(rerank, k + max(10, k // 4)),
     )

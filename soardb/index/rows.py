@@ -10,11 +10,24 @@ to the process and become ordinary ones at the first growth.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from soardb.errors import CorruptStorage, InvalidArgument
 from soardb.kernels.layout import F32, I64, U8
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "expect_array"]
+
+
+def expect_array(
+    arrays: dict[str, np.ndarray], name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]
+) -> None:
+    """CorruptStorage unless arrays[name] is of that dtype and shape."""
+    got = arrays[name]
+    if got.dtype != dtype or got.shape != shape:
+        raise CorruptStorage(
+            f"expected array {name!r} of shape {shape} and {np.dtype(dtype)}, "
+            f"got {got.shape} and {got.dtype}"
+        )
 
 
 class Rows:
@@ -36,16 +49,16 @@ class Rows:
         self._recent: dict[int, int] = {}  # id to row, added since
 
     @classmethod
-    def of(cls, arrays: dict[str, np.ndarray]) -> Rows:
-        """Rows over the arrays of `arrays()`, unchecked but for their lengths."""
-        n = len(arrays["ids"])
-        bias = len(arrays["store_bias"])
-        lengths = (len(arrays["vectors"]), len(arrays["store"]), bias)
-        stride = arrays["store"].shape[1]
-        if lengths[0] != n or lengths[1] not in (n, 0) or bias not in (n, 0):
-            raise CorruptStorage(f"expected {n} rows in every array, got {lengths}")
-        rows = cls(arrays["vectors"].shape[1], stride, n > 0 and bias == n)
-        rows._arrays = dict(arrays)
+    def of(
+        cls, arrays: dict[str, np.ndarray], d: int, stride: int = 0, has_bias: bool = False
+    ) -> Rows:
+        """Rows over the arrays of `arrays()`; CorruptStorage where a shape or dtype differs."""
+        rows, n = cls(d, stride, has_bias), len(arrays["ids"])
+        absent = {"store": stride == 0, "store_bias": not has_bias}
+        for name, empty in rows._arrays.items():
+            shape = (0 if absent.get(name) else n, *empty.shape[1:])
+            expect_array(arrays, name, empty.dtype, shape)
+            rows._arrays[name] = arrays[name]
         rows._n = n
         return rows
 
@@ -89,6 +102,10 @@ class Rows:
         """The ids of n rows about to be added: checked to be new and distinct, or made."""
         if ids is None:
             start = int(self.ids.max(initial=-1)) + 1
+            if start > np.iinfo(np.int64).max - n:
+                raise InvalidArgument(
+                    f"expected {n} numbers free above the highest id, {start - 1}; pass ids"
+                )
             return np.arange(start, start + n, dtype=np.int64)
         ordered = np.sort(ids)
         twice = ordered[1:][ordered[1:] == ordered[:-1]]

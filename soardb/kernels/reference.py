@@ -373,7 +373,7 @@ class IvfSearcher:
             squared = lane_dot(lifted, lifted)
             if squared == 0:
                 return 2
-            query = centred = lifted * (np.float32(1) / np.sqrt(squared))
+            query = centred = lifted * np.float32(np.float32(1) / np.sqrt(squared))
         elif a.metric == "l2":
             centred = raw - a.mean
 

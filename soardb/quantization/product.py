@@ -40,9 +40,10 @@ def anisotropic_eta(norms: F32, d: int, threshold: float, typical_norm: float) -
     which errors matter. (d - 1) t / (1 - t) with t = (threshold / norm)^2, at most 1/4: a vector so
     short never comes near the threshold. AVQ, theorem 3.4 in its limit form; threshold 0 gives 1.
     """
-    share = np.square(threshold * typical_norm / np.maximum(norms, np.float32(1e-30)))
-    share = np.minimum(share, _MAX_SHARE)
-    return np.maximum((d - 1) * share / (1 - share), 1).astype(np.float32)
+    least = threshold * typical_norm / _MAX_SHARE**0.5  # the norm at which the share is capped
+    share = _MAX_SHARE * np.square(least / np.maximum(norms, np.float32(max(least, 1e-30))))
+    eta: F32 = np.maximum((d - 1) * share / (1 - share), 1).astype(np.float32)
+    return eta
 
 
 @dataclass(frozen=True, slots=True)

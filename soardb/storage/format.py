@@ -21,8 +21,8 @@ import contextlib
 import json
 import mmap
 import os
+import secrets
 import struct
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,12 +71,13 @@ def write_arrays(
                 "crc32": pieces,
             }
         )
-        offset += -(-array.nbytes // _ALIGN) * _ALIGN
+        offset += _padded(array.nbytes)
     header = json.dumps({"kind": kind, "parameters": dict(parameters), "arrays": entries}).encode()
-    start = -(-(_PREFIX.size + len(header)) // _ALIGN) * _ALIGN
+    start = _padded(_PREFIX.size + len(header))
     if not target.parent.is_dir():
         raise NotFound(f"expected the folder {target.parent} to exist; make it first")
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask
     try:
         with os.fdopen(handle, "wb") as file:
             prefix = _PREFIX.pack(_MAGIC, FORMAT_VERSION, zlib.crc32(header), len(header))
@@ -88,7 +89,6 @@ def write_arrays(
             file.truncate(start + offset)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -121,15 +121,20 @@ def read_arrays(
     with target.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         header = _read_header(file.read(_PREFIX.size), file, size, target)
-        if size == 0:
-            raise CorruptStorage(f"{target}: the file is empty")
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     found, parameters, entries, start = header
     if found != kind:
         raise InvalidArgument(f"expected a file of kind {kind!r}, {target} holds {found!r}")
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
+    at = 0
     for entry in entries:
-        arrays[entry["name"]] = _map_array(mapping, entry, start, target)
+        name = entry["name"]
+        if entry["offset"] != at or name in arrays:
+            raise CorruptStorage(f"{target}: array {name!r} stands twice or out of its place")
+        arrays[name] = _map_array(mapping, entry, start, target)
+        at += _padded(arrays[name].nbytes)
+    if start + at != size:
+        raise CorruptStorage(f"{target}: expected {start + at} bytes, the file has {size}")
     return parameters, arrays
 
 
@@ -158,16 +163,20 @@ def _read_header(
             str(header["kind"]),
             dict(header["parameters"]),
             entries,
-            -(-(_PREFIX.size + length) // _ALIGN) * _ALIGN,
+            _padded(_PREFIX.size + length),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CorruptStorage(f"{target}: the header is not one of ours: {error}") from None
 
 
 def _check_entry(entry: Any, target: Path) -> dict[str, Any]:
     shape, offset = entry["shape"], entry["offset"]
     counts = [offset, *shape, *entry["crc32"]]
-    if entry["dtype"] not in _DTYPES or any(not isinstance(x, int) or x < 0 for x in counts):
+    if (
+        not isinstance(entry["name"], str)
+        or entry["dtype"] not in _DTYPES
+        or any(not isinstance(x, int) or x < 0 for x in counts)
+    ):
         raise CorruptStorage(f"{target}: array {entry['name']!r} is not described as one of ours")
     return dict(entry)
 
@@ -190,4 +199,12 @@ def _map_array(mapping: mmap.mmap, entry: dict[str, Any], start: int, target: Pa
             raise CorruptStorage(
                 f"{target}: checksum of array {name!r} fails at offset {first + at}"
             )
-    return np.frombuffer(mapping, dtype, count, first).reshape(shape)
+    try:
+        return np.frombuffer(mapping, dtype, count, first).reshape(shape)
+    except (ValueError, OverflowError) as error:
+        raise CorruptStorage(f"{target}: array {name!r} has no such shape: {error}") from None
+
+
+def _padded(size: int) -> int:
+    """Bytes up to the next multiple of the alignment."""
+    return -(-size // _ALIGN) * _ALIGN

@@ -1,0 +1,249 @@
+"""Who may import whom, read from the syntax trees and once tried in a fresh interpreter.
+
+    ARCHITECTURE.md -> [test_layers.py] -> every .py file of the four packages
+
+The tables below are the boundaries of ARCHITECTURE.md in a form that fails. A new module needs one
+line in LAYERS; a module that wants an import which the tables forbid needs a better idea first.
+
+Imports under `if TYPE_CHECKING` count like any other between our own packages, as a type is
+knowledge too; they do not count against optional dependencies, as they load nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SOURCES = {
+    "soardb": ROOT / "soardb",
+    "soardb_proto": ROOT / "proto/soardb_proto",
+    "soardb_service": ROOT / "service/soardb_service",
+    "soardb_client": ROOT / "client/soardb_client",
+}
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "soardb_proto": set(),
+    "soardb": set(),
+    "soardb_client": {"soardb_proto"},
+    "soardb_service": {"soardb", "soardb_proto"},
+}
+
+# Imports across packages that the table above forbids and this project wants nevertheless.
+EXCEPTIONS: set[tuple[str, str]] = set()
+
+# The parts of soardb, lowest first. A part may import its own row and the rows above it here.
+LAYERS: list[set[str]] = [
+    {"errors"},
+    {"arrays", "kernels", "metrics", "storage", "vectors_io"},
+    {"clustering", "quantization", "soar", "topk"},
+    {"index"},
+    {"evaluate"},
+    {"cli", "demo"},
+]
+
+# What the base install does not hold, or what is slow to load, and who may import it when loaded
+# itself. Others import it inside the function that needs it.
+AT_MODULE_LEVEL: dict[str, set[str]] = {
+    "h5py": set(),
+    "matplotlib": set(),
+    "numba": {"soardb.kernels.portable"},
+    "pyarrow": set(),
+    "rich": {"soardb.cli"},
+    "typer": {"soardb.cli"},
+}
+
+NOT_LOADED_BY_IMPORT = [
+    "grpc",
+    "h5py",
+    "matplotlib",
+    "numba",
+    "pyarrow",
+    "ray",
+    "rich",
+    "soardb_client",
+    "soardb_proto",
+    "soardb_service",
+    "torch",
+    "typer",
+]
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, as `importer` line `line` names it."""
+
+    importer: str
+    imported: str
+    line: int
+    at_module_level: bool
+
+    @property
+    def top(self) -> str:
+        return self.imported.partition(".")[0]
+
+    def __str__(self) -> str:
+        return f"{self.importer}, line {self.line}: imports {self.imported}"
+
+
+def modules_of(package: str) -> Iterator[tuple[str, Path]]:
+    """(dotted name, file) of each module of a package, in a stable order."""
+    folder = SOURCES[package]
+    for file in sorted(folder.rglob("*.py")):
+        parts = [package, *file.relative_to(folder).with_suffix("").parts]
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), file
+
+
+def imports_in(tree: ast.Module, importer: str, is_package: bool) -> Iterator[Import]:
+    """Every import of one module, relative ones resolved."""
+    loads_nothing = {
+        id(node)
+        for guard in ast.walk(tree)
+        if isinstance(guard, ast.If) and "TYPE_CHECKING" in ast.unparse(guard.test)
+        for statement in guard.body
+        for node in ast.walk(statement)
+    }
+    in_function = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        runs_on_load = id(node) not in loads_nothing and id(node) not in in_function
+        for name in imported_names(node, importer, is_package):
+            yield Import(importer, name, getattr(node, "lineno", 0), runs_on_load)
+
+
+def imported_names(node: ast.AST, importer: str, is_package: bool) -> list[str]:
+    """The modules that one statement names; `from package import x` may mean package.x."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            parents = importer.split(".")
+            parents = parents[: len(parents) - node.level + is_package]
+            base = ".".join([*parents, base] if base else parents)
+        return [f"{base}.{alias.name}" for alias in node.names]
+    return []
+
+
+def all_imports(package: str) -> list[Import]:
+    return [
+        found
+        for module, file in modules_of(package)
+        for found in imports_in(
+            ast.parse(file.read_text("utf-8"), str(file)), module, file.name == "__init__.py"
+        )
+    ]
+
+
+def part_of(module: str) -> str:
+    """soardb.index.ivf -> index; the package itself -> "" """
+    return [*module.split("."), ""][1]
+
+
+def layer_of(part: str) -> int:
+    for depth, parts in enumerate(LAYERS):
+        if part in parts:
+            return depth
+    pytest.fail(f"soardb.{part} stands in no row of LAYERS; say where it belongs")
+
+
+@pytest.mark.parametrize("package", SOURCES)
+class TestPackages:
+    def test_imports_only_the_packages_it_may(self, package: str) -> None:
+        """The engine knows nothing of the wire, and a client does not drag the engine along."""
+        forbidden = set(SOURCES) - MAY_IMPORT[package] - {package}
+        offenders = [
+            str(found)
+            for found in all_imports(package)
+            if found.top in forbidden and (found.importer, found.top) not in EXCEPTIONS
+        ]
+        assert not offenders
+
+    def test_declares_its_types(self, package: str) -> None:
+        """Without py.typed, mypy ignores every annotation of an installed package."""
+        assert (SOURCES[package] / "py.typed").is_file()
+
+    def test_imports_no_folder_of_the_repository(self, package: str) -> None:
+        """`tests` and `benchmarks` use the package, never the other way round."""
+        folders = {"tests", "benchmarks", "native", "service", "client", "proto"}
+        assert not [str(found) for found in all_imports(package) if found.top in folders]
+
+
+class TestEngine:
+    def test_every_part_has_its_layer(self) -> None:
+        """A module outside the table would be outside the rule."""
+        for module, _ in modules_of("soardb"):
+            if part_of(module):
+                layer_of(part_of(module))
+
+    def test_no_part_imports_one_above_it(self) -> None:
+        """Nothing below knows what is above it, so a part can be read with those below alone."""
+        offenders = [
+            str(found)
+            for found in all_imports("soardb")
+            if found.top == "soardb"
+            and part_of(found.importer)
+            and layer_of(part_of(found.imported)) > layer_of(part_of(found.importer))
+        ]
+        assert not offenders
+
+    def test_optional_dependencies_are_imported_where_they_are_used(self) -> None:
+        """The base install imports and searches; an extra is asked for when its part is called."""
+        offenders = [
+            str(found)
+            for found in all_imports("soardb")
+            if found.at_module_level
+            and found.top in AT_MODULE_LEVEL
+            and not any(
+                found.importer == allowed or found.importer.startswith(allowed + ".")
+                for allowed in AT_MODULE_LEVEL[found.top]
+            )
+        ]
+        assert not offenders
+
+    def test_every_other_import_is_numpy_or_the_standard_library(self) -> None:
+        """The base install needs nothing that is not named in the tables of this file."""
+        known = {"numpy", "soardb", *AT_MODULE_LEVEL, *sys.stdlib_module_names}
+        offenders = [
+            str(found)
+            for found in all_imports("soardb")
+            if found.at_module_level and found.top not in known
+        ]
+        assert not offenders
+
+
+class TestFreshInterpreter:
+    def test_importing_soardb_loads_nothing_heavy(self) -> None:
+        """`import soardb` is on the path of every script; it loads numpy and the kernels only."""
+        assert loaded_by("import soardb", NOT_LOADED_BY_IMPORT) == []
+
+    def test_importing_the_client_does_not_load_the_engine(self) -> None:
+        """A client runs where no kernel was ever compiled."""
+        assert loaded_by("import soardb_client", ["soardb", "soardb_service", "numba"]) == []
+
+
+def loaded_by(statement: str, suspects: list[str]) -> list[str]:
+    """Which of the suspects are in sys.modules after a statement, in an interpreter of its own."""
+    script = (
+        f"import sys\n{statement}\nprint('loaded', *(m for m in {suspects!r} if m in sys.modules))"
+    )
+    # -P: the source tree must not hide the installed package.
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    # An editable install may speak of its rebuild before.
+    word, *loaded = run.stdout.splitlines()[-1].split()
+    assert word == "loaded"
+    return loaded
