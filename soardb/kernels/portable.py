@@ -117,11 +117,13 @@ def _fold(lanes: F32) -> np.float32:
 @_jit
 def _dot(left: F32, right: F32, lanes: F32) -> np.float32:
     """reference.lane_dot of two vectors."""
-    d = len(right)
+    whole = len(right) // 64 * 64
     lanes[:] = _ZERO
-    for i in range(0, d, 64):
-        for j in range(min(64, d - i)):
+    for i in range(0, whole, 64):
+        for j in range(64):
             lanes[j] += left[i + j] * right[i + j]
+    for j in range(len(right) - whole):
+        lanes[j] += left[whole + j] * right[whole + j]
     return np.float32(_fold(lanes))
 
 
@@ -129,12 +131,15 @@ def _dot(left: F32, right: F32, lanes: F32) -> np.float32:
 def _score(row: F32, query: F32, is_l2: bool, lanes: F32) -> np.float32:
     if not is_l2:
         return np.float32(_dot(row, query, lanes))
-    d = len(query)
+    whole = len(query) // 64 * 64
     lanes[:] = _ZERO
-    for i in range(0, d, 64):
-        for j in range(min(64, d - i)):
+    for i in range(0, whole, 64):
+        for j in range(64):
             difference = row[i + j] - query[i + j]
             lanes[j] += difference * difference
+    for j in range(len(query) - whole):
+        difference = row[whole + j] - query[whole + j]
+        lanes[j] += difference * difference
     return np.float32(-_fold(lanes))
 
 
