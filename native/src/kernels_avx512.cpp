@@ -179,6 +179,14 @@ static inline int32_t round_to_int(double x) {
 }
 static inline void store_bytes(uint8_t* out, F16 x);
 
+// The last three steps of a fold: eight lanes into one, in halves.
+static inline float fold8(__m256 x) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+#define SOARDB_FOLDS "folds_avx512.inl"
 #include "kernels_common.inl"
 
 static inline F16 load_part(const float* x, int64_t count) {

@@ -62,37 +62,9 @@ SOARDB_INLINE F16 abs16(F16 a) {
 // Round half to even, for |x| < 2^22.
 SOARDB_INLINE F16 round16(F16 a) { return (a + set16(12582912.0f)) - set16(12582912.0f); }
 
-SOARDB_INLINE float lowest16(F16 a) {
-  float x[16];
-  store16(x, a);
-  float best = x[0];
-  for (int i = 1; i < 16; ++i) best = x[i] < best ? x[i] : best;
-  return best;
-}
-SOARDB_INLINE float highest16(F16 a) {
-  float x[16];
-  store16(x, a);
-  float best = x[0];
-  for (int i = 1; i < 16; ++i) best = x[i] > best ? x[i] : best;
-  return best;
-}
-SOARDB_INLINE int argmin16(F16 a) {
-  float x[16];
-  store16(x, a);
-  int best = 0;
-  for (int i = 1; i < 16; ++i) best = x[i] < x[best] ? i : best;
-  return best;
-}
+#include SOARDB_FOLDS
 
 // The shared order of a float32 product's lanes: reference.py, fold_lanes.
-SOARDB_INLINE float fold16(F16 a) {
-  float x[16];
-  store16(x, a);
-  for (int half = 8; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) x[i] += x[half + i];
-  return x[0];
-}
-
 template <typename Term>
 SOARDB_INLINE float fold_lanes(int64_t d, const Term& term) {
   F16 acc[4] = {set16(0), set16(0), set16(0), set16(0)};

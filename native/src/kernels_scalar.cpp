@@ -53,6 +53,7 @@ static inline void score_blocks(const uint8_t* blocks, int64_t nblock, int64_t q
   }
 }
 
+#define SOARDB_FOLDS "folds_plain.inl"
 #include "kernels_common.inl"
 #include "primitives_plain_late.inl"
 
