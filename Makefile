@@ -1,0 +1,113 @@
+# Everything that is done with this repository; `make help` lists it.
+#
+# Each target makes what it needs, once, inside .venv. The package is installed there as a user
+# would have it, and again after a change to the sources. After `make setup` it is an editable
+# install instead: Python edits are seen at once, C++ edits are compiled at the next import.
+#
+#   make test ARGS="-k spill"           arguments for pytest, for `soardb demo`, for the benchmarks
+#   make PYTHON=/path/to/python3.12     another interpreter than the one that is found
+#   make CXX=clang++                    another compiler
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := check
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+ifeq ($(origin CXX),default)
+CXX :=
+endif
+export PYTHON CXX
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export NO_MKDOCS_2_WARNING := 1
+
+ARGS    :=
+BIN     := .venv/bin
+PYTHON3 := $(BIN)/python
+STAMPS  := .venv/stamps
+# -P: the source tree must not hide the installed package, which alone has the compiled kernels.
+# The environment has the repository as its last place to look, for `benchmarks`. An editable
+# install finds CMake through PATH.
+INPATH  := PATH="$(CURDIR)/$(BIN):$$PATH"
+RUN     := $(INPATH) $(PYTHON3) -P -m
+
+# Folders count as sources, so that a deleted file is noticed too.
+SOURCES := pyproject.toml $(shell find native soardb proto service client \
+             -name __pycache__ -prune -o -print 2>/dev/null)
+# After `make setup` the package is an editable install, which looks after itself.
+PACKAGE := $(or $(wildcard $(STAMPS)/editable),$(STAMPS)/package)
+# Compiled objects stay in build/ from one install to the next; with an isolated build the headers
+# of nanobind would lie in a new folder each time, and everything would be compiled anew.
+INSTALL := CXX="$$(.ci/need compiler)" && export CXX && $(PYTHON3) -m pip install -q
+BUILD   := --no-build-isolation --no-deps
+
+.PHONY: check help setup demo test test-neon fmt lint types docs bench bench-kernels clean
+
+check: lint types docs test  ## what continuous integration runs; plain `make` is the same
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
+	    while IFS='|' read -r target what; do printf '  %-14s %s\n' "$$target" "$$what"; done
+
+# ---- environments ----
+
+$(STAMPS)/environment: pyproject.toml .ci/need .ci/requirements
+	rm -rf build
+	python="$$(.ci/need python)" && "$$python" -m venv .venv
+	pwd > "$$($(PYTHON3) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
+	@mkdir -p $(STAMPS)
+	$(PYTHON3) .ci/requirements build > $@.txt
+	$(PYTHON3) -m pip install -q -r $@.txt
+	@touch $@
+
+# One stamp an extra: .venv/stamps/extra-test says that what soardb[test] needs is installed.
+$(STAMPS)/extra-%: $(STAMPS)/environment
+	$(PYTHON3) .ci/requirements $* > $@.txt
+	$(INSTALL) -r $@.txt
+	@touch $@
+
+$(STAMPS)/package: $(STAMPS)/environment $(SOURCES)
+	$(INSTALL) $(BUILD) .
+	@touch $@
+
+$(STAMPS)/editable: $(STAMPS)/environment
+	$(INSTALL) $(BUILD) --config-settings=editable.rebuild=true -e .
+	@touch $@
+
+setup: $(STAMPS)/extra-dev $(STAMPS)/editable  ## an editable install with every development tool
+
+# ---- what users run ----
+
+demo: $(STAMPS)/extra-demo $(PACKAGE)  ## build an index over real word vectors and ask it a few words
+	$(INPATH) $(BIN)/soardb demo $(ARGS)
+
+test: $(STAMPS)/extra-test $(PACKAGE)  ## all tests, against the installed package
+	$(RUN) pytest $(ARGS)
+
+# ---- what developers run ----
+
+test-neon: $(STAMPS)/environment  ## the kernel tests on an emulated ARM machine
+	$(INPATH) tests/neon/run.sh
+
+fmt: $(STAMPS)/extra-dev  ## rewrite the sources in the house format
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format .
+
+lint: $(STAMPS)/extra-dev  ## style and format of the Python sources
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMPS)/extra-dev  ## mypy --strict over everything
+	$(BIN)/mypy
+
+docs: $(STAMPS)/extra-docs  ## the documentation, strictly, into site/
+	$(BIN)/mkdocs build --strict -q
+
+bench: $(STAMPS)/extra-bench $(PACKAGE)  ## soardb and its peers on the same data: JSON, plot and table
+	$(RUN) benchmarks.bench_peers $(or $(ARGS),--dataset glove6b-100-angular)
+
+bench-kernels: $(STAMPS)/extra-bench $(PACKAGE)  ## the kernels one by one
+	$(RUN) pytest benchmarks/bench_kernels.py --benchmark-only $(ARGS)
+
+clean:  ## remove whatever the targets above have made
+	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
