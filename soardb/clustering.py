@@ -2,9 +2,9 @@
 
     index/ivf.py -> [clustering.py] -> kernels (assign)
 
-Lloyd's algorithm with L2 distances on a seeded sample. After every round but the last two, lists
-that are empty or starved take half of the largest one, so that no list ends up empty or giant; a
-centroid that still has no point at the end is dropped. AVQ's centroid update (Guo et al., ICML
+Lloyd's algorithm with L2 distances on a seeded sample. After every round but the last two, small
+lists take half of giant ones, so that no list ends up empty or giant unless equal vectors make it
+so; a centroid that still has no point at the end is dropped. AVQ's centroid update (Guo et al., ICML
 2020) is here too, since it moves the same centroids.
 
 Nothing here knows of codes or ids.
@@ -29,7 +29,7 @@ Progress = Callable[[str, float], None]
 POINTS_PER_CENTROID = 256
 """Sampled points a centroid. Fewer than 128 cost recall: see docs/index-guide.md."""
 
-_STARVED, _GIANT = 1 / 16, 6.0
+_GIANT = 6.0
 _SETTLING_ROUNDS = 2
 
 
@@ -68,7 +68,7 @@ def kmeans(
         lists, _ = active.assign(sample, centroids, threads)
         centroids, counts = _means(sample, lists, centroids)
         if i < iterations - _SETTLING_ROUNDS:
-            _rebalance(centroids, counts, rng)
+            _rebalance(sample, lists, centroids, counts, rng)
         if spherical:
             centroids = unit_rows(centroids)
     if (counts == 0).any():
@@ -122,24 +122,30 @@ def _means(sample: F32, lists: I32, centroids: F32) -> tuple[F32, np.ndarray]:
     return moved, counts
 
 
-def _rebalance(centroids: F32, counts: np.ndarray, rng: np.random.Generator) -> None:
-    """Let starved lists take half of the largest ones; both arrays change in place.
+def _rebalance(
+    sample: F32, lists: I32, centroids: F32, counts: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Let small lists take half of the largest ones; centroids change in place.
 
-    An empty list always moves; one with under 1/16 of the mean moves only while a list holds more
-    than 6 times the mean.
+    An empty list always moves; the smallest ones move while a list holds more than 6 times the
+    mean. A list is parted along the difference of two of its members: equal vectors stay together.
     """
-    mean, spread = counts.mean(), centroids.std(axis=0)
+    order, ends = np.argsort(lists, kind="stable"), np.cumsum(counts)
+    origin, room, mean = np.arange(len(counts)), counts.copy(), counts.mean()
     for poor in np.argsort(counts, kind="stable"):
-        rich = int(counts.argmax())
-        starving = counts[poor] < _STARVED * mean and counts[rich] > _GIANT * mean
-        if (counts[poor] > 0 and not starving) or counts[rich] < 2:
+        rich = int(room.argmax())
+        if room[rich] < 2 or (counts[poor] > 0 and room[rich] <= _GIANT * mean):
             return
-        nudge = rng.normal(scale=1e-3, size=centroids.shape[1]).astype(np.float32)
-        nudge *= spread + np.float32(1e-6) * np.abs(centroids[rich])
+        held = origin[rich]
+        one, other = sample[order[ends[held] - 1 - rng.integers(counts[held], size=2)]]
+        if (one == other).all():
+            room[rich] = 0
+            continue
+        nudge = np.float32(0.1) * (one - other)
         centroids[poor] = centroids[rich] + nudge
         centroids[rich] -= nudge
-        counts[poor] = counts[rich] // 2
-        counts[rich] -= counts[poor]
+        origin[poor], room[poor] = held, room[rich] // 2
+        room[rich] -= room[poor]
 
 
 def avq_centroids(vectors: F32, lists: I32, centroids: F32, eta: float) -> F32:

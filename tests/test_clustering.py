@@ -8,12 +8,15 @@ the loss, not by repeating the code.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from soardb import InvalidArgument
 from soardb.clustering import avq_centroids, kmeans, list_sums
 from soardb.kernels.layout import F32, I32
+from soardb.metrics import unit_rows
 from soardb.soar import nearest
 
 
@@ -49,11 +52,10 @@ class TestKmeans:
         """D^2 sampling puts a seed into each of 40 far blobs; random seeds miss many of them."""
         vectors = blobs(4000, 16, 40, 0.02)
         ideal = 16 * 0.02**2
-        spread = kmeans(vectors, 40, init="kmeans++", iterations=5, points_per_centroid=100)
-        assert loss(vectors, spread) < 1.5 * ideal  # measured 1.00 times
-        # One round leaves the seeds nearly where they fell.
-        plain = kmeans(vectors, 40, init="random", iterations=1)
-        assert loss(vectors, plain) > 100 * ideal  # measured 0 times
+        spread = kmeans(vectors, 40, init="kmeans++", seed=1)
+        assert loss(vectors, spread) < 1.5 * ideal  # measured 0.99 times
+        plain = kmeans(vectors, 40, init="random", seed=1)
+        assert loss(vectors, plain) > 100 * ideal  # measured 251 times
 
     def test_rounds_lower_the_loss(self) -> None:
         """More iterations cost time and buy a better partition."""
@@ -73,10 +75,10 @@ class TestKmeans:
 
     def test_a_sample_is_enough(self) -> None:
         """points_per_centroid bounds the cost, and costs little in loss."""
-        vectors = blobs(20_000, 8, 25, 0.4)
-        whole = loss(vectors, kmeans(vectors, 25, points_per_centroid=800))
-        part = loss(vectors, kmeans(vectors, 25, points_per_centroid=40))
-        assert part < 1.15 * whole  # measured 1.000 times
+        vectors = np.random.default_rng(2).normal(size=(20_000, 8)).astype(np.float32)
+        whole = loss(vectors, kmeans(vectors, 40, points_per_centroid=500))
+        part = loss(vectors, kmeans(vectors, 40, points_per_centroid=64))
+        assert part < 1.05 * whole  # measured 1.020 times
 
     def test_spherical_centroids_have_unit_length(self) -> None:
         """Directions alone decide; the loss of the cosine is what falls."""
@@ -124,41 +126,55 @@ class TestKmeans:
         assert loss(vectors, centroids) < 1e-12
 
 
-def _offset(rng: np.random.Generator) -> np.ndarray:
+def far_from_the_origin(rng: np.random.Generator) -> np.ndarray:
     return 1e4 + rng.normal(size=(6000, 16))
 
 
-def _one_giant_blob(rng: np.random.Generator) -> np.ndarray:
+def one_giant_blob(rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([0.05 * rng.normal(size=(5900, 16)), 10 * rng.normal(size=(100, 16))])
 
 
-def _giant_blob_off_the_origin(rng: np.random.Generator) -> np.ndarray:
-    return 1000 + _one_giant_blob(rng)
+def giant_blob_off_the_origin(rng: np.random.Generator) -> np.ndarray:
+    return 100 + one_giant_blob(rng)
 
 
-def _a_line(rng: np.random.Generator) -> np.ndarray:
+def near_duplicates_and_noise(rng: np.random.Generator) -> np.ndarray:
+    one = rng.normal(size=(1, 16)) + 1e-3 * rng.normal(size=(4800, 16))
+    return unit_rows(np.concatenate([one, rng.normal(size=(1200, 16))]).astype(np.float32))
+
+
+def line_of_many_scales(rng: np.random.Generator) -> np.ndarray:
     return np.outer(np.exp(3 * rng.normal(size=6000)), np.ones(16))
 
 
-def _unequal_shares(rng: np.random.Generator) -> np.ndarray:
+def unequal_shares(rng: np.random.Generator) -> np.ndarray:
     which = np.minimum(rng.geometric(0.2, 6000) - 1, 29)
     return rng.normal(size=(30, 16))[which] + 0.01 * rng.normal(size=(6000, 16))
 
 
+HARD = [
+    far_from_the_origin,
+    one_giant_blob,
+    giant_blob_off_the_origin,
+    near_duplicates_and_noise,
+    line_of_many_scales,
+    unequal_shares,
+]
+
+
 class TestHardData:
     @pytest.mark.parametrize("init", ["random", "kmeans++"])
-    @pytest.mark.parametrize(
-        "make", [_offset, _one_giant_blob, _giant_blob_off_the_origin, _a_line, _unequal_shares]
-    )
-    def test_no_list_is_empty_or_giant(self, make: object, init: str) -> None:
+    @pytest.mark.parametrize("make", HARD, ids=lambda make: make.__name__)
+    def test_no_list_is_empty_or_giant(
+        self, make: Callable[[np.random.Generator], np.ndarray], init: str
+    ) -> None:
         """A giant list is read whole by every query that comes near; an empty one is a lost one."""
-        assert callable(make)
         vectors = make(np.random.default_rng(0)).astype(np.float32)
         centroids = kmeans(vectors, 64, seed=1, init=init)  # type: ignore[arg-type]
         sizes = list_sizes(vectors, centroids)
         assert len(centroids) == 64
         assert sizes.min() > 0
-        assert sizes.max() < 6 * sizes.mean()  # measured 0.0 times at worst
+        assert sizes.max() < 8 * sizes.mean()  # measured 5.9 times at worst
 
     @pytest.mark.parametrize("init", ["random", "kmeans++"])
     def test_heavy_duplicates_leave_no_list_empty(self, init: str) -> None:
@@ -168,9 +184,10 @@ class TestHardData:
         vectors = np.repeat(places, [4000] + [25] * 79, axis=0)
         centroids = kmeans(vectors, 64, seed=1, init=init)  # type: ignore[arg-type]
         sizes = np.sort(list_sizes(vectors, centroids))
+        assert len(sizes) > 58  # measured 63 with random seeds, 64 with k-means++
         assert sizes[0] >= 25
-        assert sizes[-1] < 4000 + 6 * 25 * 80 / len(sizes)
-        assert sizes[-2] < 25 * 12  # measured 0
+        assert sizes[-1] == 4000
+        assert sizes[-2] <= 8 * 25  # measured 75
 
     @pytest.mark.parametrize("places", [1, 2, 10])
     @pytest.mark.parametrize("init", ["random", "kmeans++"])
@@ -245,7 +262,7 @@ class TestAvq:
         for j in range(9):
             slope = gradient(members[j], undone * moved[j], eta)
             steepest = gradient(members[j], np.zeros(6), eta)
-            assert np.linalg.norm(slope) < 1e-4 * np.linalg.norm(steepest)  # measured 0e0
+            assert np.linalg.norm(slope) < 1e-4 * np.linalg.norm(steepest)  # measured 6e-8 at worst
 
     @pytest.mark.parametrize("eta", [1.6, 4.125])
     def test_the_global_scale_is_the_best_one(
@@ -268,14 +285,19 @@ class TestAvq:
         assert np.allclose(moved, sums / counts[:, None], rtol=1e-4, atol=1e-5)
 
     def test_lowers_the_loss_that_it_is_about(self, lists: tuple[F32, I32, F32]) -> None:
-        """Up to the scale, against the means."""
+        """Against the means, each of the two at the scale that serves it best."""
         vectors, assigned, centroids = lists
         moved = avq_centroids(vectors, assigned, centroids, 4.0)
-        total = np.zeros(2)
-        for j in range(9):
-            members = vectors[assigned == j].astype(np.float64)
-            total += [anisotropic_loss(members, c[j], 4.0) for c in (centroids, moved)]
-        assert total[1] < total[0]
+        members = [vectors[assigned == j].astype(np.float64) for j in range(9)]
+
+        def best(places: F32) -> float:
+            scales = np.linspace(0.5, 2, 61)
+            return min(
+                sum(anisotropic_loss(members[j], t * places[j], 4.0) for j in range(9))
+                for t in scales
+            )
+
+        assert best(moved) < 0.95 * best(centroids)  # measured 0.878 times
 
     def test_the_scale_of_the_vectors_does_not_matter(self, lists: tuple[F32, I32, F32]) -> None:
         """Norms are raised to eta - 1; a big eta must not overflow into NaN."""

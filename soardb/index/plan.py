@@ -229,7 +229,7 @@ def choose_search(
 
 
 def default_nprobe(nlist: int) -> int:
-    """Half of what ScaNN's autopilot visits, 42 * 2^log10(nlist / 42): 2,000 lists give 67."""
+    """Half of what ScaNN's autopilot visits, 42 * 2^log10(nlist / 42): 2,000 lists give 68."""
     if nlist <= 16:
         return nlist
     return max(8, math.ceil(21 * 2 ** math.log10(max(nlist, 42) / 42)))

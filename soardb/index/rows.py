@@ -101,12 +101,12 @@ class Rows:
     def new_ids(self, ids: I64 | None, n: int) -> I64:
         """The ids of n rows about to be added: checked to be new and distinct, or made."""
         if ids is None:
-            start = int(self.ids.max(initial=-1)) + 1
-            if start > np.iinfo(np.int64).max - n:
+            highest, top = int(self.ids.max(initial=-1)), np.iinfo(np.int64).max
+            if n > top - highest:
                 raise InvalidArgument(
-                    f"expected {n} numbers free above the highest id, {start - 1}; pass ids"
+                    f"expected {n} numbers free above the highest id, {highest}; pass ids"
                 )
-            return np.arange(start, start + n, dtype=np.int64)
+            return np.arange(1, n + 1, dtype=np.int64) + highest
         ordered = np.sort(ids)
         twice = ordered[1:][ordered[1:] == ordered[:-1]]
         if len(twice):

@@ -1,6 +1,7 @@
 """What every index promises, run over each kind of index, metric and SIMD level.
 
-The oracle is the definition in float64 (conftest.true_scores); nothing here knows how an index works.
+The oracle is the definition in float64 (conftest.true_scores); how an index works is nobody's
+business here.
 """
 
 from __future__ import annotations

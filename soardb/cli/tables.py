@@ -1,0 +1,120 @@
+"""What the command line shows: tables on standard output, progress bars on standard error.
+
+    commands.py -> [tables.py]
+
+Everything here takes finished figures; nothing is measured or decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from soardb.clustering import Progress as Report
+    from soardb.evaluate import CurvePoint
+    from soardb.kernels.layout import F32, I64
+
+out = Console(markup=False, highlight=False, emoji=False)
+err = Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+_SHOWN_QUERIES = 20
+_WORDS_ABREAST = 4
+
+
+def note(text: str) -> None:
+    """One line about what is going on."""
+    err.print(text, soft_wrap=True)
+
+
+def failure(error: Exception) -> None:
+    """One red line, whatever line breaks the message has."""
+    err.print(Text(f"error: {' '.join(str(error).split())}", "red"), soft_wrap=True)
+
+
+@contextmanager
+def bars() -> Iterator[Report]:
+    """Show each stage that is reported as a bar, from the first report to the end of the block."""
+    columns = (TextColumn("{task.description:<16}"), BarColumn(), TimeElapsedColumn())
+    display = Progress(*columns, console=err)
+    tasks: dict[str, Any] = {}
+
+    def report(stage: str, fraction: float) -> None:
+        if not tasks:
+            display.start()
+        if stage not in tasks:
+            tasks[stage] = display.add_task(stage, total=1.0)
+        display.update(tasks[stage], completed=fraction)
+
+    try:
+        yield report
+    finally:
+        if tasks:
+            display.stop()
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in table.columns:
+        column.justify = "right"
+        column.no_wrap = True
+    for row in rows:
+        table.add_row(*row)
+    _print(title, table)
+
+
+def facts(title: str, values: Mapping[str, Any]) -> None:
+    table = Table.grid("", "", padding=(0, 2))
+    table.columns[0].style = "dim"
+    for name, value in values.items():
+        table.add_row(name, str(value))
+    _print(title, table)
+
+
+def _print(title: str, table: Table) -> None:
+    out.print(Text(title, "bold"), soft_wrap=True)
+    out.print(table)
+    out.print()
+
+
+def neighbours(found: Mapping[str, Sequence[tuple[str, float]]]) -> None:
+    words = list(found)
+    for first in range(0, len(words), _WORDS_ABREAST):
+        columns = words[first : first + _WORDS_ABREAST]
+        rows = zip(*(found[word] for word in columns), strict=True)
+        cells = [[f"{word} {score:.3f}" for word, score in row] for row in rows]
+        _table("nearest words, and the cosine of each", columns, cells)
+
+
+def curve(points: Sequence[CurvePoint], title: str, usual: int | None) -> None:
+    rows = [
+        [
+            "exact" if point.nprobe is None else str(point.nprobe),
+            f"{point.recall:.4f}",
+            f"{point.timing.qps:,.0f}",
+            f"{point.timing.p50_ms:.3f}",
+            f"{point.timing.p99_ms:.3f}",
+            "default" if point.nprobe == usual else "",
+        ]
+        for point in points
+    ]
+    _table(title, ["nprobe", "recall", "QPS", "p50 ms", "p99 ms", ""], rows)
+
+
+def results(scores: F32, ids: I64) -> None:
+    table = Table("query", "ids and scores, best first", box=box.SIMPLE_HEAD, show_edge=False)
+    shown = zip(ids[:_SHOWN_QUERIES].tolist(), scores[:_SHOWN_QUERIES].tolist(), strict=True)
+    for query, (row_ids, row_scores) in enumerate(shown):
+        pairs = zip(row_ids, row_scores, strict=True)
+        table.add_row(str(query), "  ".join(f"{i}\u00a0({score:.4f})" for i, score in pairs))
+    out.print(table)
+    if len(ids) > _SHOWN_QUERIES:
+        note = f"the first {_SHOWN_QUERIES} of {len(ids):,} queries; for all use --json or --out"
+        err.print(note)
