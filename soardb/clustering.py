@@ -4,8 +4,8 @@
 
 Lloyd's algorithm with L2 distances on a seeded sample. After every round but the last two, small
 lists take half of giant ones, so that no list ends up empty or giant unless equal vectors make it
-so; a centroid that still has no point at the end is dropped. AVQ's centroid update (Guo et al., ICML
-2020) is here too, since it moves the same centroids.
+so; a centroid that still has no point at the end is dropped. AVQ's centroid update (Guo et al.,
+ICML 2020) is here too, since it moves the same centroids.
 
 Nothing here knows of codes or ids.
 """
@@ -26,7 +26,7 @@ __all__ = ["POINTS_PER_CENTROID", "Progress", "avq_centroids", "kmeans"]
 
 Progress = Callable[[str, float], None]
 
-POINTS_PER_CENTROID = 256
+POINTS_PER_CENTROID = 160
 """Sampled points a centroid. Fewer than 128 cost recall: see docs/index-guide.md."""
 
 _GIANT = 6.0

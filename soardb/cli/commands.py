@@ -217,9 +217,7 @@ def bench(
         list[int] | None, typer.Option(min=1, help="Partitions visited; may be repeated.")
     ] = None,
     rerank: Rerank = None,
-    queries: Annotated[
-        int | None, typer.Option(min=1, help="Only so many queries, drawn at random.")
-    ] = None,
+    queries: Annotated[int | None, typer.Option(min=1, help="Only so many of the queries.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Passes over the queries.")] = 3,
     nlist: Nlist = None,
     soar_lambda: SoarLambda = None,

@@ -160,6 +160,6 @@ class FlatIndex(Index):
         check_rows(self._rows, self.metric)
 
     def memory(self) -> dict[str, int]:
-        """Bytes of vectors and ids."""
+        """Bytes of vectors, ids and what finds an id."""
         sizes = self._rows.memory()
-        return {"vectors": sizes["vectors"], "ids": sizes["ids"]}
+        return {name: sizes[name] for name in ("vectors", "ids", "lookup")}

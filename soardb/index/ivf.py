@@ -532,11 +532,14 @@ class SoarIndex(Index):
                 raise CorruptStorage(f"list {part} holds a row twice")
 
     def memory(self) -> dict[str, int]:
-        """Bytes by part. `vectors` are read only by the last step and by exact search."""
+        """Bytes by part. `vectors` are read only by the last step and by exact search.
+
+        `lookup` finds ids and their lists; it is made at the first change after a build.
+        """
         sizes = self._rows.memory()
         if self._model is None or self._lists is None:
-            return {"vectors": sizes["vectors"], "ids": sizes["ids"]}
-        model = self._model
+            return {name: sizes[name] for name in ("vectors", "ids", "lookup")}
+        model, homes = self._model, 0 if self._homes is None else self._homes.nbytes
         centroids = model.places.nbytes * (1 if model.centroids is model.places else 2)
         return {
             **self._lists.memory(),
@@ -546,6 +549,7 @@ class SoarIndex(Index):
             "rerank_store": sizes["store"] + sizes["store_bias"],
             "vectors": sizes["vectors"],
             "ids": sizes["ids"],
+            "lookup": sizes["lookup"] + homes,
         }
 
 

@@ -16,6 +16,7 @@ from numbers import Real
 from typing import Any, Literal, Never, TypedDict
 
 from soardb.arrays import as_int
+from soardb.clustering import POINTS_PER_CENTROID
 from soardb.errors import InvalidArgument
 from soardb.kernels.layout import Metric, SearchPlan
 
@@ -29,7 +30,8 @@ __all__ = [
 
 _EXACT_FLOATS = 2**20
 _EXACT_ROWS = 2_000
-_SOAR_ROWS = 500_000
+_SOAR_ROWS, _SOAR_DIMS = 500_000, 256
+_AVQ_DIMS, _AVQ_ETA = 256, 2.5
 _TWO_LEVEL_LISTS = 4_096
 _MAX_LISTS = 2**20
 _CHOSEN = ("nlist", "soar_lambda", "dims_per_block", "avq_eta", "ncell")  # None: by train()
@@ -87,7 +89,7 @@ class BuildParams:
     spherical: bool = False
     init: Literal["random", "kmeans++"] = "random"
     iterations: int = 10
-    points_per_centroid: int = 256
+    points_per_centroid: int = POINTS_PER_CENTROID
     seed: int = 0
     threads: int = 1
 
@@ -178,13 +180,13 @@ def choose_build(params: BuildParams, n: int, d: int, metric: Metric) -> Choice:
         )
     soar_lambda = params.soar_lambda
     if soar_lambda is None:
-        soar_lambda = 1.5 if n >= _SOAR_ROWS else 0.0
+        soar_lambda = 1.5 if n >= _SOAR_ROWS or d >= _SOAR_DIMS else 0.0
     dims_per_block = params.dims_per_block
     if dims_per_block is None:
         dims_per_block = 2 if d < 256 else 4
     avq_eta = params.avq_eta
     if avq_eta is None:
-        avq_eta = 0.0
+        avq_eta = _AVQ_ETA if metric != "l2" and d < _AVQ_DIMS else 0.0
     ncell = params.ncell
     if ncell is None:
         ncell = round(math.sqrt(nlist)) if nlist >= _TWO_LEVEL_LISTS else 0
@@ -210,9 +212,9 @@ def choose_search(
     many times k codes hold k vectors.
     """
     if nprobe is None:
-        nprobe = default_nprobe(nlist)
+        nprobe = default_nprobe(nlist, copies)
     if rerank is None:
-        rerank = math.ceil(max(4 * k, (16 * dims_per_block + 16) * math.sqrt(k)))
+        rerank = math.ceil(max(4 * k, (12 * dims_per_block + 16) * math.sqrt(k)))
     nprobe = min(nprobe, nlist)
     rerank = min(max(rerank, k), n)
     cellprobe = 0
@@ -228,8 +230,11 @@ def choose_search(
     )
 
 
-def default_nprobe(nlist: int) -> int:
-    """Half of what ScaNN's autopilot visits, 42 * 2^log10(nlist / 42): 2,000 lists give 68."""
+def default_nprobe(nlist: int, copies: int) -> int:
+    """Half of what ScaNN's autopilot visits, 42 * 2^log10(nlist / 42): 2,000 lists give 68.
+
+    Half of that again where vectors stand in two lists, which are then twice as long.
+    """
     if nlist <= 16:
         return nlist
-    return max(8, math.ceil(21 * 2 ** math.log10(max(nlist, 42) / 42)))
+    return max(8, math.ceil(21 / copies * 2 ** math.log10(max(nlist, 42) / 42)))

@@ -9,6 +9,8 @@ to the process and become ordinary ones at the first growth.
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import numpy.typing as npt
 
@@ -95,8 +97,10 @@ class Rows:
         }
 
     def memory(self) -> dict[str, int]:
-        """Bytes of each array, spare room included."""
-        return {name: array.nbytes for name, array in self._arrays.items()}
+        """Bytes of each array, spare room included; "lookup" is what finds ids, made when asked."""
+        lookup = sum(array.nbytes for array in self._sorted or ())
+        lookup += (sys.getsizeof(self._recent) + 64 * len(self._recent)) if self._recent else 0
+        return {name: array.nbytes for name, array in self._arrays.items()} | {"lookup": lookup}
 
     def new_ids(self, ids: I64 | None, n: int) -> I64:
         """The ids of n rows about to be added: checked to be new and distinct, or made."""

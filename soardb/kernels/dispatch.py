@@ -164,3 +164,9 @@ active: Kernels = load(_backend)
 if _backend == "native" and os.environ.get("SOARDB_SIMD"):
     use_level(os.environ["SOARDB_SIMD"])
 _log.info("soardb kernels: %s, SIMD level %s", describe().backend, describe().simd)
+if _backend != "native" and not os.environ.get("SOARDB_KERNELS"):
+    _log.warning(
+        "soardb was imported without its C++ extension and runs on %s, many times slower; install "
+        "it with a C++20 compiler at hand, and do not import it from its source tree",
+        "Numba" if _backend == "numba" else "NumPy alone",
+    )

@@ -145,8 +145,8 @@ class ProductQuantizer:
         """(n, 2) uint8: coarse and fine level of (n,) additive terms, clipped to the range."""
         low, step = self.codebook[-2, 0, 0], self.codebook[-1, 0, 1]
         top = _CENTRES * _CENTRES - 1
-        level = np.rint((terms - low) / step) if step > 0 else np.zeros(len(terms))
-        level = np.clip(level, 0, top).astype(np.uint8)
+        steps = (terms.astype(np.float64) - low) / step if step > 0 else np.zeros(len(terms))
+        level = np.clip(np.rint(steps), 0, top).astype(np.uint8)
         return np.stack([level >> 4, level & 15], axis=1)
 
     def decode(self, codes: U8) -> F32:

@@ -66,6 +66,7 @@ class TestAppend:
             "ids": 1001 * 8,
             "store": 1001 * 4,
             "store_bias": 1001 * 4,
+            "lookup": 0,
         }
 
     def test_parts_may_be_absent(self) -> None:
