@@ -25,7 +25,6 @@ from soardb.clustering import Progress
 from soardb.errors import CorruptStorage, InvalidArgument, NotFound, Unavailable
 from soardb.evaluate import CurvePoint, Exam, bytes_per_vector, ground_truth, search_curve
 from soardb.index import SoarIndex
-from soardb.index.plan import default_nprobe
 from soardb.kernels.layout import F32, I64
 from soardb.vectors_io import read_vectors
 
@@ -176,7 +175,7 @@ def _nprobes(index: SoarIndex) -> list[int | None]:
     """A quarter, a half, the whole, twice and four times the default; [None] if it is exact."""
     if index.nlist == 0:
         return [None]
-    usual = default_nprobe(index.nlist)
+    usual = index.default_nprobe
     several = (usual // 4, usual // 2, usual, 2 * usual, 4 * usual)
     return [*sorted({min(max(1, nprobe), index.nlist) for nprobe in several})]
 

@@ -100,7 +100,12 @@ class TestVectors:
     @pytest.mark.parametrize("metric", METRICS)
     @pytest.mark.parametrize(
         ("value", "what"),
-        [(np.nan, "NaN or infinity"), (-np.inf, "NaN or inf"), (1e39, "NaN or inf"), (3e38, "large")],
+        [
+            (np.nan, "NaN or infinity"),
+            (-np.inf, "NaN or inf"),
+            (1e39, "NaN or inf"),
+            (3e38, "large"),
+        ],
     )
     def test_what_float32_cannot_hold_is_refused_with_its_row(
         self, metric: Metric, value: float, what: str
@@ -219,7 +224,9 @@ class TestIds:
 
 
 class TestAliasing:
-    @pytest.mark.parametrize("gate", [lambda x: as_vectors(x, 4, "cosine"), lambda x: as_queries(x, 4)])
+    @pytest.mark.parametrize(
+        "gate", [lambda x: as_vectors(x, 4, "cosine"), lambda x: as_queries(x, 4)]
+    )
     def test_the_input_is_never_written(self, gate: Callable[[np.ndarray], np.ndarray]) -> None:
         """Read-only arrays are welcome."""
         rows = np.arange(8, dtype=np.float32).reshape(2, 4)

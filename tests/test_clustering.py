@@ -9,6 +9,7 @@ the loss, not by repeating the code.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from soardb.clustering import avq_centroids, kmeans, list_sums
 from soardb.kernels.layout import F32, I32
 from soardb.metrics import unit_rows
 from soardb.soar import nearest
+
+Init = Literal["random", "kmeans++"]
 
 
 def blobs(n: int, d: int, places: int, spread: float, seed: int = 0) -> F32:
@@ -41,10 +44,10 @@ def list_sizes(vectors: F32, centroids: F32) -> np.ndarray:
 
 class TestKmeans:
     @pytest.mark.parametrize("init", ["random", "kmeans++"])
-    def test_every_centroid_is_the_mean_of_its_list(self, init: str) -> None:
+    def test_every_centroid_is_the_mean_of_its_list(self, init: Init) -> None:
         """Lloyd's fixed point: after enough rounds, nothing moves."""
         vectors = blobs(600, 8, 6, 0.05)
-        centroids = kmeans(vectors, 6, iterations=30, init=init)  # type: ignore[arg-type]
+        centroids = kmeans(vectors, 6, iterations=30, init=init)
         sums, counts = list_sums(vectors, nearest(vectors, centroids), 6)
         assert np.allclose(centroids, sums / counts[:, None], atol=1e-5)
 
@@ -66,10 +69,11 @@ class TestKmeans:
     def test_the_same_seed_gives_the_same_centroids(self) -> None:
         """On any number of threads, in any run."""
         vectors = blobs(3000, 8, 30, 0.5)
-        for init in ("random", "kmeans++"):
-            one = kmeans(vectors, 20, seed=3, init=init)  # type: ignore[arg-type]
-            two = kmeans(vectors, 20, seed=3, init=init, threads=3)  # type: ignore[arg-type]
-            other = kmeans(vectors, 20, seed=4, init=init)  # type: ignore[arg-type]
+        inits: tuple[Init, ...] = ("random", "kmeans++")
+        for init in inits:
+            one = kmeans(vectors, 20, seed=3, init=init)
+            two = kmeans(vectors, 20, seed=3, init=init, threads=3)
+            other = kmeans(vectors, 20, seed=4, init=init)
             assert np.array_equal(one, two)
             assert not np.array_equal(one, other)
 
@@ -119,10 +123,10 @@ class TestKmeans:
 
     @pytest.mark.parametrize("init", ["random", "kmeans++"])
     @pytest.mark.parametrize("n", [1, 2, 17])
-    def test_as_many_centroids_as_vectors(self, n: int, init: str) -> None:
+    def test_as_many_centroids_as_vectors(self, n: int, init: Init) -> None:
         """Each vector is its own centroid."""
         vectors = blobs(n, 4, n, 0.1)
-        centroids = kmeans(vectors, n, init=init)  # type: ignore[arg-type]
+        centroids = kmeans(vectors, n, init=init)
         assert loss(vectors, centroids) < 1e-12
 
 
@@ -152,7 +156,7 @@ def unequal_shares(rng: np.random.Generator) -> np.ndarray:
     return rng.normal(size=(30, 16))[which] + 0.01 * rng.normal(size=(6000, 16))
 
 
-HARD = [
+HARD: list[Callable[[np.random.Generator], np.ndarray]] = [
     far_from_the_origin,
     one_giant_blob,
     giant_blob_off_the_origin,
@@ -166,23 +170,23 @@ class TestHardData:
     @pytest.mark.parametrize("init", ["random", "kmeans++"])
     @pytest.mark.parametrize("make", HARD, ids=lambda make: make.__name__)
     def test_no_list_is_empty_or_giant(
-        self, make: Callable[[np.random.Generator], np.ndarray], init: str
+        self, make: Callable[[np.random.Generator], np.ndarray], init: Init
     ) -> None:
         """A giant list is read whole by every query that comes near; an empty one is a lost one."""
         vectors = make(np.random.default_rng(0)).astype(np.float32)
-        centroids = kmeans(vectors, 64, seed=1, init=init)  # type: ignore[arg-type]
+        centroids = kmeans(vectors, 64, seed=1, init=init)
         sizes = list_sizes(vectors, centroids)
         assert len(centroids) == 64
         assert sizes.min() > 0
         assert sizes.max() < 8 * sizes.mean()  # measured 5.9 times at worst
 
     @pytest.mark.parametrize("init", ["random", "kmeans++"])
-    def test_heavy_duplicates_leave_no_list_empty(self, init: str) -> None:
+    def test_heavy_duplicates_leave_no_list_empty(self, init: Init) -> None:
         """Equal vectors cannot be parted: their list is as big as they are many, no other is."""
         rng = np.random.default_rng(0)
         places = rng.normal(size=(80, 16)).astype(np.float32)
         vectors = np.repeat(places, [4000] + [25] * 79, axis=0)
-        centroids = kmeans(vectors, 64, seed=1, init=init)  # type: ignore[arg-type]
+        centroids = kmeans(vectors, 64, seed=1, init=init)
         sizes = np.sort(list_sizes(vectors, centroids))
         assert len(sizes) > 58  # measured 63 with random seeds, 64 with k-means++
         assert sizes[0] >= 25
@@ -191,10 +195,10 @@ class TestHardData:
 
     @pytest.mark.parametrize("places", [1, 2, 10])
     @pytest.mark.parametrize("init", ["random", "kmeans++"])
-    def test_fewer_places_than_lists_give_fewer_centroids(self, places: int, init: str) -> None:
+    def test_fewer_places_than_lists_give_fewer_centroids(self, places: int, init: Init) -> None:
         """Ten places, sixty-four lists asked for: at most ten centroids, none of them twice."""
         vectors = np.repeat(blobs(places, 5, places, 0.1), 300 // places, axis=0)
-        centroids = kmeans(vectors, 64, init=init)  # type: ignore[arg-type]
+        centroids = kmeans(vectors, 64, init=init)
         assert len(centroids) <= places
         assert len(np.unique(centroids, axis=0)) == len(centroids)
         assert list_sizes(vectors, centroids).min() > 0
@@ -243,8 +247,8 @@ class TestAvq:
     def lists(self) -> tuple[F32, I32, F32]:
         """1,200 vectors of very different norms in nine lists, and the centroids of these."""
         rng = np.random.default_rng(5)
-        vectors = blobs(1200, 6, 9, 0.5, seed=5) * rng.uniform(0.3, 3, size=(1200, 1))
-        vectors = vectors.astype(np.float32)
+        scale = rng.uniform(0.3, 3, size=(1200, 1)).astype(np.float32)
+        vectors = blobs(1200, 6, 9, 0.5, seed=5) * scale
         centroids = kmeans(vectors, 9)
         return vectors, nearest(vectors, centroids), centroids
 
@@ -314,7 +318,7 @@ class TestAvq:
         assigned = np.array([0, 0, 2, 2], np.int32)
         centroids = np.array([[1, 1], [3, 4], [5, 6]], np.float32)
         plain = avq_centroids(vectors, assigned, centroids, 1.0)
-        assert np.allclose(plain, [[1, 1.5], [3, 4], [5, 6]])
+        assert np.allclose(plain, np.array([[1, 1.5], [3, 4], [5, 6]]))
         moved = avq_centroids(vectors, assigned, centroids, 3.0)
         scale = moved[1, 0] / 3
         assert np.allclose(moved[1:], scale * centroids[1:])

@@ -15,7 +15,6 @@ from soardb.clustering import kmeans
 from soardb.kernels.layout import F32, I32
 from soardb.soar import nearest, residual_cosine, spill
 
-
 LAMBDAS = np.array([0.0, 0.5, 1.0, 1.5, 3.0])
 
 
@@ -169,9 +168,7 @@ class TestSpill:
         _, centroids = cloud(1, 9, 30, seed=2)
         vectors = centroids.copy()
         primary = np.arange(30, dtype=np.int32)
-        found = spill(
-            vectors, centroids, primary, soar_lambda=1.5, include_primary=include_primary
-        )
+        found = spill(vectors, centroids, primary, soar_lambda=1.5, include_primary=include_primary)
         if include_primary:
             assert (found == primary).all()
         else:

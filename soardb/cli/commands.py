@@ -64,6 +64,7 @@ DimsPerBlock = Annotated[
 Nprobe = Annotated[int | None, typer.Option(min=1, help="Partitions visited a query.")]
 Rerank = Annotated[int | None, typer.Option(min=1, help="Candidates that are scored again.")]
 Seed = Annotated[int, typer.Option(min=0, help="Same seed and data, same index.")]
+CORES = os.cpu_count() or 1
 BuildThreads = Annotated[int, typer.Option("--threads", min=1, help="Threads of the build.")]
 
 
@@ -94,7 +95,7 @@ def demo(
         int | None, typer.Option(help="Only so many words, the most frequent ones.")
     ] = None,
     seed: Seed = 0,
-    threads: BuildThreads = 1,
+    threads: BuildThreads = CORES,
     save: Annotated[Path | None, typer.Option(help="Write the index to this file.")] = None,
 ) -> None:
     """Index 400,000 real word vectors, measure the index, ask it a few words."""
@@ -127,7 +128,7 @@ def build(
     soar_lambda: SoarLambda = None,
     dims_per_block: DimsPerBlock = None,
     seed: Seed = 0,
-    threads: BuildThreads = 1,
+    threads: BuildThreads = CORES,
     ids: Annotated[
         Path | None, typer.Option(help="Ids: .npy of integers. Default: row numbers.")
     ] = None,
@@ -223,7 +224,7 @@ def bench(
     soar_lambda: SoarLambda = None,
     dims_per_block: DimsPerBlock = None,
     seed: Seed = 0,
-    threads: BuildThreads = 1,
+    threads: BuildThreads = CORES,
     out: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
 ) -> None:
     """Index a benchmark file; measure recall and speed over nprobe."""
@@ -317,9 +318,7 @@ def _load(file: Path) -> Index:
 
 def _usual_nprobe(index: SoarIndex) -> int | None:
     """What a search visits unless told otherwise; None where every search is exact."""
-    from soardb.index.plan import default_nprobe
-
-    return default_nprobe(index.nlist) if index.nlist else None
+    return index.default_nprobe or None
 
 
 def _nprobes(index: SoarIndex) -> list[int | None]:

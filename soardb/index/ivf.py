@@ -38,6 +38,7 @@ from soardb.index.plan import (
     Choice,
     choose_build,
     choose_search,
+    default_nprobe,
     reject_unknown,
 )
 from soardb.index.rows import Rows, expect_array
@@ -130,6 +131,11 @@ class SoarIndex(Index):
     def centroids(self) -> F32:
         """(nlist, d) float32 centroids as scored; under l2 relative to the training mean."""
         return self._model.centroids if self._model else np.empty((0, self.d), np.float32)
+
+    @property
+    def default_nprobe(self) -> int:
+        """Partitions that a search visits when it is not told; 0 while untrained or exact."""
+        return default_nprobe(self.nlist, 2 if self.soar_lambda > 0 else 1)
 
     @property
     def spilled_share(self) -> float:

@@ -92,5 +92,5 @@ def true_scores(vectors: F32, queries: F32, metric: Metric) -> np.ndarray:
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
         q = q / np.linalg.norm(q, axis=1, keepdims=True)
     if metric == "l2":
-        return -np.square(q[:, None, :] - x[None, :, :]).sum(axis=2)
-    return q @ x.T
+        return np.asarray(-np.square(q[:, None, :] - x[None, :, :]).sum(axis=2))
+    return np.asarray(q @ x.T)

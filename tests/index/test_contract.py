@@ -61,7 +61,7 @@ class TestSearch:
         one = [index.search(q[None], 7, nprobe=6, rerank=50) for q in data.queries]
         for threads in (1, 3):
             scores, ids = index.search(data.queries, 7, nprobe=6, rerank=50, threads=threads)
-            assert (ids == np.concatenate([i for _, i in one])).all()
+            assert np.array_equal(ids, np.concatenate([i for _, i in one]))
             assert np.allclose(scores, np.concatenate([s for s, _ in one]), rtol=1e-6)
 
     def test_k_of_everything_returns_everything(self, make: Maker, data: Data) -> None:
@@ -153,7 +153,7 @@ class TestStorage:
             loaded.search(data.queries, 9, nprobe=5, rerank=80),
             strict=True,
         ):
-            assert (a == b).all()
+            assert np.array_equal(a, b)
         loaded.add(clustered(50, 20, seed=2), np.arange(9000, 9050))
         assert loaded.remove(np.arange(300, 600, 3)) == 100
         loaded.validate()
@@ -172,7 +172,7 @@ class TestBadInput:
     @pytest.fixture
     def index(self, make: Maker) -> Index:
         """A filled index under cosine."""
-        return filled(make, Data(clustered(800, 20, seed=3), np.empty(0), "cosine"))
+        return filled(make, Data(clustered(800, 20, seed=3), np.empty(0, np.float32), "cosine"))
 
     @pytest.mark.parametrize(
         ("queries", "message"),

@@ -1,6 +1,6 @@
 """The packed codes of the partitions: growing, shrinking, moving, saved without gaps.
 
-    soardb/index/lists.py -> [test_lists.py]
+soardb/index/lists.py -> [test_lists.py]
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def contents(lists: CodeLists) -> Model:
 
 def reload(lists: CodeLists, n: int) -> CodeLists:
     """Saved and mapped again."""
-    return CodeLists.of(*(array.copy() for array in lists.packed()), n)
+    start, count, codes, rows = lists.packed()
+    return CodeLists.of(start.copy(), count.copy(), codes.copy(), rows.copy(), n)
 
 
 class Pair:
@@ -53,14 +54,10 @@ class Pair:
     def keep(self, part: int, mask: np.ndarray) -> None:
         rows = self.lists.list_rows(part)[mask].copy()
         self.lists.replace(part, mask, rows)
-        self.model[part] = [
-            pair for pair, kept in zip(self.model[part], mask, strict=True) if kept
-        ]
+        self.model[part] = [pair for pair, kept in zip(self.model[part], mask, strict=True) if kept]
 
     def agrees(self) -> bool:
-        return contents(self.lists) == self.model and len(self.lists) == sum(
-            map(len, self.model)
-        )
+        return contents(self.lists) == self.model and len(self.lists) == sum(map(len, self.model))
 
 
 class TestAppend:
@@ -74,7 +71,7 @@ class TestAppend:
         assert pair.lists.m == m
 
     def test_one_by_one(self) -> None:
-        """Lists move to the end of the arena as they outgrow their room; the arena is packed anew."""
+        """Lists move to the end of the arena as they outgrow their room; it is packed anew."""
         rng, pair = np.random.default_rng(0), Pair(5)
         for row in range(700):
             pair.append(rng.integers(0, 5, 1), np.array([row]), draw(rng, 1))
@@ -196,9 +193,11 @@ class TestStored:
             np.arange(40, dtype=np.uint32),
             draw(rng, 40, 8),
         )
-        start, count, codes, rows = (array.copy() for array in lists.packed())
+        start, count, codes, rows = lists.packed()
+        start, count, rows = start.copy(), count.copy(), rows.copy()
         assert contents(CodeLists.of(start, count, codes, rows, 40)) == contents(lists)
-        {"count": count, "start": start, "rows": rows}[name][at] = value
+        changed: dict[str, np.ndarray] = {"count": count, "start": start, "rows": rows}
+        changed[name][at] = value
         with pytest.raises(CorruptStorage, match="list"):
             CodeLists.of(start, count, codes, rows, 40)
 

@@ -54,7 +54,7 @@ class TestOptions:
 
     def test_a_stranger_is_refused_with_the_list(self) -> None:
         """Nothing is near: all names are told."""
-        with pytest.raises(InvalidArgument, match="'gpu'; known are .*avq_eta, .*threads"):
+        with pytest.raises(InvalidArgument, match=r"'gpu'; known are .*avq_eta, .*threads"):
             SoarIndex(8, gpu=True)  # type: ignore[call-arg]
         reject_unknown([], ["a"])
 
@@ -98,9 +98,7 @@ class TestOptions:
         ],
         ids=str,
     )
-    def test_values_that_cannot_be_are_refused(
-        self, options: dict[str, Any], message: str
-    ) -> None:
+    def test_values_that_cannot_be_are_refused(self, options: dict[str, Any], message: str) -> None:
         """At once, not when the index is built; the message names option, range and value."""
         with pytest.raises(InvalidArgument, match=message):
             SoarIndex(8, "dot", **options)
@@ -142,7 +140,7 @@ class TestBuild:
         assert choice.avq_eta == 0 or choice.avq_eta >= 1
 
     def test_small_collections_stay_exact(self) -> None:
-        """Below two thousand vectors, or a million numbers, scanning all is as fast as any index."""
+        """Below two thousand vectors, or a million numbers, scanning all is as fast."""
         assert choose_build(BuildParams(), 2000, 4096, "dot").nlist == 0
         assert choose_build(BuildParams(), 10_000, 100, "dot").nlist == 0
         assert choose_build(BuildParams(), 20_000, 100, "dot").nlist > 0
@@ -248,9 +246,11 @@ class TestSearch:
         """More neighbours, more work; the visited share falls."""
         reranks = [search_plan(k=k).rerank for k in (1, 10, 100)]
         assert reranks == sorted(reranks)
-        probes = [default_nprobe(nlist) for nlist in (1, 16, 17, 42, 500, 2000, 10**5)]
-        assert probes == sorted(probes)
-        assert probes[:2] == [1, 16]
-        assert probes[5] == 68  # as the docstring says
-        shares = [default_nprobe(nlist) / nlist for nlist in (500, 2000, 10**5)]
-        assert shares == sorted(shares, reverse=True)
+        for copies in (1, 2):
+            assert [default_nprobe(nlist, copies) for nlist in (0, 1, 16)] == [0, 1, 16]
+            probes = [default_nprobe(nlist, copies) for nlist in (17, 42, 500, 2000, 10**5)]
+            assert probes == sorted(probes)
+            shares = [default_nprobe(nlist, copies) / nlist for nlist in (500, 2000, 10**5)]
+            assert shares == sorted(shares, reverse=True)
+        assert default_nprobe(2000, 1) == 68  # as the docstring says
+        assert default_nprobe(2000, 2) == 34  # these lists are twice as long

@@ -311,8 +311,9 @@ class History(RuleBasedStateMachine):
     def may_drop_codes(self) -> bool:
         """Whether the scan keeps fewer codes than two of every row, even at rerank n."""
         index = self.index
-        is_spilled = isinstance(index, SoarIndex) and index.soar_lambda > 0
-        return is_spilled and index.params.overretrieve < 2
+        return (
+            isinstance(index, SoarIndex) and index.soar_lambda > 0 and index.params.overretrieve < 2
+        )
 
     def eight_bit_slack(self, queries: F32) -> np.ndarray:
         """(nq,) twice the biggest error of an 8-bit score; infinite where rows were clipped."""

@@ -1,6 +1,6 @@
 """Rows: always dense, whatever is added and removed; ids found after every change.
 
-    soardb/index/rows.py -> [test_rows.py]
+soardb/index/rows.py -> [test_rows.py]
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ class TestNewIds:
         """After the highest id of all there is none to give."""
         assert make(1, [TOP - 2]).new_ids(None, 2).tolist() == [TOP - 1, TOP]
         for highest, n in ((TOP, 1), (TOP - 2, 3)):
-            with pytest.raises(InvalidArgument, match=rf"above the highest id, {highest}; pass ids"):
+            with pytest.raises(
+                InvalidArgument, match=rf"above the highest id, {highest}; pass ids"
+            ):
                 Rows.new_ids(_with_id(highest), None, n)
         assert len(_with_id(TOP).new_ids(None, 0)) == 0
 

@@ -25,9 +25,7 @@ class TestBlocks:
     ) -> None:
         """Widths differ by at most one and stay within what was asked for; m fills whole lines."""
         residuals = np.random.default_rng(0).normal(size=(20, d)).astype(np.float32)
-        product = ProductQuantizer.train(
-            residuals, dims_per_block, has_term=has_term, iterations=1
-        )
+        product = ProductQuantizer.train(residuals, dims_per_block, has_term=has_term, iterations=1)
         dims = product.block_dims.astype(int)
         widths = np.diff(dims)[: block_count(d, dims_per_block, has_term)]
         assert product.m % 8 == 0
@@ -69,9 +67,7 @@ class TestEta:
         norms = np.array([0.5, 1, 2, 3, 10], np.float32)
         t = (0.2 * 1.7 / norms.astype(np.float64)) ** 2
         expected = np.maximum(127 * t / (1 - t), 1)
-        assert np.allclose(
-            anisotropic_eta(norms, 128, 0.2, 1.7)[1:], expected[1:], rtol=1e-5
-        )
+        assert np.allclose(anisotropic_eta(norms, 128, 0.2, 1.7)[1:], expected[1:], rtol=1e-5)
 
     def test_short_vectors_are_capped(self) -> None:
         """Below twice the threshold the limit form runs away; a zero vector gives no NaN."""
@@ -264,8 +260,9 @@ class TestTerm:
     @staticmethod
     def value(product: ProductQuantizer, codes: U8) -> np.ndarray:
         """What the last two sub-spaces add to an estimate."""
-        levels: np.ndarray = product.codebook[-2, 0, codes[:, 0]].astype(np.float64)
-        return levels + product.codebook[-1, 0, codes[:, 1]]
+        levels = product.codebook[-2:, 0].astype(np.float64)
+        sums: np.ndarray = levels[0, codes[:, 0]] + levels[1, codes[:, 1]]
+        return sums
 
     def test_256_levels_over_the_range(self, fitted: ProductQuantizer) -> None:
         """A coarse and a fine code of sixteen levels each; half a level is the most one is off."""

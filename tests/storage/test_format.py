@@ -397,7 +397,10 @@ class TestHostileHeaders:
             b'{"kind": "test", "arrays": [], "parameters": {}} and more',
             b"[" * 200_000,
             b'{"a":' * 100_000,
-            b'{"kind": "test", "parameters": ' + b"[" * 100_000 + b"]" * 100_000 + b', "arrays": []}',
+            b'{"kind": "test", "parameters": '
+            + b"[" * 100_000
+            + b"]" * 100_000
+            + b', "arrays": []}',
             b'{"kind": "test", "parameters": {"n": ' + b"9" * 5000 + b'}, "arrays": []}',
             b" ",
         ],
@@ -473,7 +476,7 @@ class TestWriting:
         old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, old_limit[1]))
         try:
-            with pytest.raises(OSError, match="[Ff]ile too large"):
+            with pytest.raises(OSError, match=r"[Ff]ile too large"):
                 write_arrays(file, "test", {}, {"x": np.ones(100_000, np.float32)})
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
