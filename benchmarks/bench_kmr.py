@@ -22,9 +22,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import provenance
 from benchmarks.datasets import Dataset, load, names
 from soardb.clustering import avq_centroids, kmeans
 from soardb.errors import InvalidArgument, SoarError
@@ -46,7 +44,6 @@ from soardb.evaluate import (
     residual_angles,
     score_errors,
 )
-from soardb.kernels import dispatch
 from soardb.kernels.layout import F32, I32
 from soardb.metrics import unit_rows
 from soardb.soar import nearest, spill
@@ -183,15 +180,11 @@ def _rules(
 
 def as_report(setup: Setup, rules: Sequence[Rule], facts: dict[str, Any]) -> dict[str, Any]:
     """Everything that a reader needs to make the figures again, as JSON values."""
-    chosen = dispatch.describe()
     return {
         "benchmark": "kmr",
-        "commit": _commit(),
+        "commit": provenance.commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform()},
-        "kernels": chosen.backend,
-        "simd": chosen.simd,
-        "cpu_features": chosen.cpu_features,
+        "machine": provenance.machine(),
         "setup": asdict(setup),
         **facts,
         "rules": [_rule_report(rule) for rule in rules],
@@ -212,26 +205,6 @@ def _rule_report(rule: Rule) -> dict[str, Any]:
         report["mean_abs_cosine"] = round(rule.angles.mean_abs, 4)
         report["score_error_correlation"] = round(rule.correlation, 4)
     return report
-
-
-def _cpu() -> str:
-    """The name of the processor where Linux tells it, else its architecture."""
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text("utf-8").splitlines() if described.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
-
-
-def _commit() -> str:
-    """The commit of this checkout, "-dirty" behind it if files differ."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(
-            command, cwd=RESULTS.parent, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return "unknown: git is not installed"
-    return done.stdout.strip() if done.returncode == 0 else "unknown: no git checkout"
 
 
 def as_table(rules: Sequence[Rule]) -> str:

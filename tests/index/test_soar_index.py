@@ -26,6 +26,7 @@ import pytest
 from soardb import CorruptStorage, FlatIndex, InvalidArgument, SoarIndex
 from soardb.clustering import kmeans
 from soardb.index import Index
+from soardb.kernels import dispatch
 from soardb.kernels.layout import F32, Metric
 from soardb.metrics import METRICS
 from soardb.soar import nearest, spill
@@ -515,7 +516,10 @@ class TestThreads:
             assert np.array_equal(scores, alone[i][k][0])
             assert np.array_equal(ids, alone[i][k][1])
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="the limit is set the Linux way")
+    @pytest.mark.skipif(
+        sys.platform != "linux" or dispatch.describe().backend != "native",
+        reason="about threads of the extension; the limit is set the Linux way",
+    )
     def test_too_few_threads_are_no_reason_to_die(self) -> None:
         """Where the system grants no more of them, those that there are do the work."""
         script = """if True:
