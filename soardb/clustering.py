@@ -153,7 +153,7 @@ def avq_centroids(vectors: F32, lists: I32, centroids: F32, eta: float) -> F32:
 
     vectors (n, d), lists (n,) int32, centroids (nlist, d), eta >= 1 (1 is the norm-weighted mean).
     Solves one d x d system a list, then applies the single global rescale. A list without members
-    keeps its centroid. AVQ, section 3.4 of the method's description; assignments stay as they are.
+    keeps its centroid, but for the rescale. AVQ, section 3.4 of the method's description; assignments stay as they are.
     """
     nlist, d = centroids.shape
     moved = centroids.astype(np.float64)

@@ -72,7 +72,8 @@ def costs(vectors: F32, centroids: F32, primary: I32, soar_lambda: float) -> np.
     x, c = vectors.astype(np.float64), centroids.astype(np.float64)
     r = x - c[primary]
     length = np.linalg.norm(r, axis=1, keepdims=True)
-    direction = np.where(length**2 < 1e-7, 0, r / np.maximum(length, 1e-30))
+    least = 1e-7 * np.square(x).sum(axis=1, keepdims=True)
+    direction = np.where(length**2 <= least, 0, r / np.maximum(length, 1e-30))
     offset = x[:, None, :] - c[None, :, :]
     along = np.einsum("id,ijd->ij", direction, offset)
     result: np.ndarray = np.square(offset).sum(axis=2) + soar_lambda * np.square(along)
@@ -141,6 +142,17 @@ class TestSpill:
         second = np.argsort(costs(vectors, centroids, primary, 0.0), axis=1)[:, 1]
         assert (found == second).mean() > 0.999
         assert (found != primary).all()
+
+    def test_the_scale_of_the_data_changes_nothing(self) -> None:
+        """Millimetres or kilometres: the same second partitions."""
+        rng = np.random.default_rng(3)
+        vectors, centroids = rng.normal(size=(300, 6)), rng.normal(size=(12, 6))
+        found = []
+        for scale in (1.0, 2.0**-14, 2.0**14):
+            x, c = (scale * vectors).astype(np.float32), (scale * centroids).astype(np.float32)
+            found.append(spill(x, c, nearest(x, c), soar_lambda=1.5))
+        assert np.array_equal(found[0], found[1])
+        assert np.array_equal(found[0], found[2])
 
     def test_a_bigger_penalty_spills_more(self) -> None:
         """The primary one costs (1 + lambda) |r|^2: it loses the more often the bigger lambda."""

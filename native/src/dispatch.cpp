@@ -312,9 +312,12 @@ void spill_assign(const Kernels& k, const float* vectors, int64_t n, int64_t d,
     for (int64_t i = 0; i < count; ++i) {
       const float* x = vectors + (begin + i) * d;
       const float* c = centroids + primary[begin + i] * d;
-      double squared = 0, dot = 0;
-      for (int64_t j = 0; j < d; ++j) squared += static_cast<double>(x[j] - c[j]) * (x[j] - c[j]);
-      const double inverse = squared < 1e-7 ? 0 : 1 / std::sqrt(squared);
+      double squared = 0, whole = 0, dot = 0;
+      for (int64_t j = 0; j < d; ++j) {
+        squared += static_cast<double>(x[j] - c[j]) * (x[j] - c[j]);
+        whole += static_cast<double>(x[j]) * x[j];
+      }
+      const double inverse = squared <= 1e-7 * whole ? 0 : 1 / std::sqrt(squared);
       for (int64_t j = 0; j < d; ++j) {
         directions[i * d + j] = static_cast<float>((x[j] - c[j]) * inverse);
         dot += static_cast<double>(directions[i * d + j]) * x[j];

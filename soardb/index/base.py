@@ -2,7 +2,7 @@
 
     collection, cli, benchmarks -> [base.py] <- flat.py, ivf.py
 
-Scores are exact for the ids returned, best first, bigger is closer; ties go to the lower id. An
+Scores are exact for the ids returned, best first, bigger is closer; equal scores come in order of id. An
 index may be searched from several threads at once; changing it while it is searched is the caller's
 to prevent.
 """
@@ -47,7 +47,7 @@ class Index(ABC):
         """Learn whatever the index needs from (n, d) vectors; none are stored.
 
         progress is called with (stage, share done). Errors: InvalidArgument for bad vectors, and
-        where the index already holds some.
+        where an index that has to learn already holds some.
         """
 
     @abstractmethod

@@ -32,7 +32,8 @@ _EXACT_FLOATS = 2**20
 _EXACT_ROWS = 2_000
 _SOAR_ROWS, _SOAR_DIMS = 500_000, 256
 _AVQ_DIMS, _AVQ_ETA = 256, 2.5
-_TWO_LEVEL_LISTS = 4_096
+_TWO_LEVEL_LISTS = 16_384
+_LEAST_CELLS = 0.4  # share of the cells; a fifth loses 4 points of recall (benchmarks/LOG.md)
 _MAX_LISTS = 2**20
 _CHOSEN = ("nlist", "soar_lambda", "dims_per_block", "avq_eta", "ncell")  # None: by train()
 
@@ -219,7 +220,7 @@ def choose_search(
     rerank = min(max(rerank, k), n)
     cellprobe = 0
     if ncell:
-        share = max(0.2, 4 * nprobe / nlist)
+        share = max(_LEAST_CELLS, 4 * nprobe / nlist)
         cellprobe = min(ncell, max(1, math.ceil(share * ncell)))
     return SearchPlan(
         nprobe=nprobe,

@@ -485,7 +485,8 @@ def spill_assign(
         x = vectors[begin:end]
         residual = (x - centroids[primary[begin:end]]).astype(np.float64)
         squared = np.square(residual).sum(axis=1, keepdims=True)
-        inverse = np.where(squared < 1e-7, 0, 1 / np.sqrt(np.maximum(squared, 1e-7)))
+        least = 1e-7 * np.square(x, dtype=np.float64).sum(axis=1, keepdims=True)
+        inverse = np.where(squared <= least, 0, 1 / np.sqrt(np.maximum(squared, 1e-300)))
         directions = (residual * inverse).astype(np.float32)
         along = np.einsum("nd,nd->n", directions, x, dtype=np.float64).astype(np.float32)
         _spill(

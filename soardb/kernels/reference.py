@@ -234,13 +234,14 @@ def spill_assign(
 ) -> I32:
     """Second partition of every vector: argmin |x - c|^2 + lambda <r_hat, x - c>^2 over all c.
 
-    r_hat is the unit primary residual (zero where |r|^2 < 1e-7). Returns (n,) int32; equal to
+    r_hat is the unit primary residual (zero where |r|^2 <= 1e-7 |x|^2). Returns (n,) int32; equal to
     primary where nothing beats it, which `include_primary=False` rules out. SOAR, theorem 3.1.
     """
     del threads
     residual = vectors - centroids[primary]
     squared = np.square(residual).sum(axis=1, keepdims=True)
-    direction = np.where(squared < 1e-7, 0, residual / np.sqrt(np.maximum(squared, 1e-30)))
+    least = 1e-7 * np.square(vectors).sum(axis=1, keepdims=True)
+    direction = np.where(squared <= least, 0, residual / np.sqrt(np.maximum(squared, 1e-37)))
     along = (direction * vectors).sum(axis=1, keepdims=True) - direction @ centroids.T
     cost = np.square(centroids).sum(axis=1) - 2 * (vectors @ centroids.T)
     cost = cost + np.float32(soar_lambda) * np.square(along)

@@ -175,8 +175,8 @@ class TestBuild:
     def test_two_levels_where_there_are_many_lists(self) -> None:
         """Ranking all centroids would cost more than scanning the best lists."""
         assert choose_build(BuildParams(nlist=1000), 10**6, 100, "dot").ncell == 0
-        assert choose_build(BuildParams(nlist=10_000), 10**6, 100, "dot").ncell == 100
-        assert choose_build(BuildParams(nlist=10_000, ncell=0), 10**6, 100, "dot").ncell == 0
+        assert choose_build(BuildParams(nlist=40_000), 10**6, 100, "dot").ncell == 200
+        assert choose_build(BuildParams(nlist=40_000, ncell=0), 10**6, 100, "dot").ncell == 0
 
 
 def search_plan(**changes: Any) -> Any:
@@ -240,7 +240,7 @@ class TestSearch:
         """Else a full probe of a two-level index would not be one."""
         assert search_plan(ncell=30, nprobe=1000).cellprobe == 30
         assert search_plan(ncell=30, nprobe=250).cellprobe == 30
-        assert search_plan(ncell=30, nprobe=1).cellprobe == 6
+        assert search_plan(ncell=30, nprobe=1).cellprobe == 12
 
     def test_defaults_grow_with_k_and_with_the_lists(self) -> None:
         """More neighbours, more work; the visited share falls."""

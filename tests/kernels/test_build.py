@@ -48,7 +48,8 @@ def spill_costs(rows: F32, centroids: F32, primary: I32, soar_lambda: float) -> 
     x, c = rows.astype(np.float64), centroids.astype(np.float64)
     residual = x - c[primary]
     norm = np.linalg.norm(residual, axis=1, keepdims=True)
-    direction = np.where(norm**2 < 1e-7, 0, residual / np.maximum(norm, 1e-15))
+    least = 1e-7 * np.square(x).sum(axis=1, keepdims=True)
+    direction = np.where(norm**2 <= least, 0, residual / np.maximum(norm, 1e-15))
     along = np.einsum("nd,nld->nl", direction, x[:, None] - c[None])
     costs: F64 = distances(rows, centroids) + soar_lambda * np.square(along)
     return costs

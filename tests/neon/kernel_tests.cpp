@@ -234,7 +234,9 @@ double spill_cost(const float* x, const float* primary, const float* c, int64_t 
   const double norm = std::sqrt(square_distance(x, primary, d));
   double along = 0;
   for (int64_t i = 0; i < d; ++i) along += (double(x[i]) - primary[i]) * (double(x[i]) - c[i]);
-  along = norm * norm < 1e-7 ? 0 : along / norm;
+  double whole = 0;
+  for (int64_t i = 0; i < d; ++i) whole += double(x[i]) * x[i];
+  along = norm * norm <= 1e-7 * whole ? 0 : along / norm;
   return square_distance(x, c, d) + lambda * along * along;
 }
 
