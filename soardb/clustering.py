@@ -1,6 +1,6 @@
 """k-means for the coarse quantizer.
 
-    index/ivf.py -> [clustering.py] -> kernels (assign)
+    index/ -> [clustering.py] -> kernels (assign)
 
 Lloyd's algorithm with L2 distances on a seeded sample. After every round but the last two, small
 lists take half of giant ones, so that no list ends up empty or giant unless equal vectors make it
@@ -153,7 +153,8 @@ def avq_centroids(vectors: F32, lists: I32, centroids: F32, eta: float) -> F32:
 
     vectors (n, d), lists (n,) int32, centroids (nlist, d), eta >= 1 (1 is the norm-weighted mean).
     Solves one d x d system a list, then applies the single global rescale. A list without members
-    keeps its centroid, but for the rescale. AVQ, section 3.4 of the method's description; assignments stay as they are.
+    keeps its centroid, but for the rescale; assignments stay as they are. AVQ, section 3.4 of the
+    method's description.
     """
     nlist, d = centroids.shape
     moved = centroids.astype(np.float64)

@@ -1,6 +1,6 @@
 """Spilled assignment: give every vector a second partition that fails differently.
 
-    clustering.py -> [soar.py] -> index/ivf.py
+    clustering.py -> [soar.py] -> index/model.py
 
 The primary partition is the nearest centroid. The spilled one minimises the squared distance plus
 soar_lambda times the squared part of its residual parallel to the primary residual, so that a

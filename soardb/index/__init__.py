@@ -1,11 +1,14 @@
 """Indexes under one contract.
 
-    base.py   the contract
-    flat.py   exact search
-    ivf.py    SOAR: spilled IVF, 4-bit codes, re-ranking
-    rows.py   ids and vectors of the rows, always dense
-    lists.py  the packed codes of the partitions
-    plan.py   defaults and the knobs of one search
+    base.py    the contract
+    flat.py    exact search
+    ivf.py     SOAR: spilled IVF, 4-bit codes, re-ranking
+    model.py   what training learns, and coding with it
+    upper.py   the centroids as a search reads them
+    lists.py   the packed codes of the partitions
+    rows.py    ids and vectors of the rows, always dense
+    stored.py  what a file of SoarIndex holds, checked
+    plan.py    defaults and the knobs of one search
 
 To add an index: a file here, a line in INDEXES, a line in tests/index/conftest.py.
 """

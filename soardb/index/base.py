@@ -2,9 +2,9 @@
 
     collection, cli, benchmarks -> [base.py] <- flat.py, ivf.py
 
-Scores are exact for the ids returned, best first, bigger is closer; equal scores come in order of id. An
-index may be searched from several threads at once; changing it while it is searched is the caller's
-to prevent.
+Scores are exact for the ids returned, best first, bigger is closer; equal scores come in order of
+id. An index may be searched from several threads at once; changing it while it is searched is the
+caller's to prevent.
 """
 
 from __future__ import annotations

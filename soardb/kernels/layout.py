@@ -100,7 +100,7 @@ class IvfArrays:
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """How hard one search works. Checked and completed by index/ivf.py, trusted by the kernels.
+    """How hard one search works. Checked and completed by index/plan.py, trusted by the kernels.
 
     nprobe      lists visited, 1..nlist
     cellprobe   cells visited in a two-level index, else 0

@@ -234,8 +234,8 @@ def spill_assign(
 ) -> I32:
     """Second partition of every vector: argmin |x - c|^2 + lambda <r_hat, x - c>^2 over all c.
 
-    r_hat is the unit primary residual (zero where |r|^2 <= 1e-7 |x|^2). Returns (n,) int32; equal to
-    primary where nothing beats it, which `include_primary=False` rules out. SOAR, theorem 3.1.
+    r_hat is the unit primary residual (zero where |r|^2 <= 1e-7 |x|^2). Returns (n,) int32; equal
+    to primary where nothing beats it, which `include_primary=False` rules out. SOAR, theorem 3.1.
     """
     del threads
     residual = vectors - centroids[primary]

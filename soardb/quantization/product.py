@@ -1,6 +1,6 @@
 """4-bit product quantization with anisotropic (noise-shaped) encoding.
 
-    index/ivf.py -> [product.py] -> kernels (encode)
+    index/model.py -> [product.py] -> kernels (encode)
 
 The d dimensions are divided as evenly as possible over m sub-spaces, m a multiple of 8, with 16
 centres each, trained by k-means on primary residuals. Under l2 two more sub-spaces hold a number

@@ -1,6 +1,6 @@
 """8-bit scalar quantization, each dimension with its own offset and scale.
 
-    index/ivf.py -> [scalar.py]
+    index/model.py, index/upper.py -> [scalar.py]
 
     x ~ offset + scale * s,   s in -128..127, stored as u = s + 128
 

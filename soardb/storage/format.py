@@ -1,6 +1,6 @@
 """One file of named arrays: versioned, checksummed, written atomically, mapped on reading.
 
-    index/flat.py, index/ivf.py -> [format.py]
+    index/flat.py, index/stored.py -> [format.py]
 
     bytes 0..7    magic "SOARDB\\r\\n" (the line ending betrays a text-mode copy)
           8..11   format version, little-endian uint32

@@ -1,6 +1,6 @@
 """SoarIndex beyond the contract: recall, defaults, what lies in the lists, memory, damage.
 
-    soardb/index/ivf.py -> [test_soar_index.py] <- tests/index/conftest.py
+    soardb/index/{ivf,model,upper,stored}.py -> [test_soar_index.py] <- tests/index/conftest.py
 
 What every index promises is in test_contract.py, random histories in test_properties.py.
 """
