@@ -299,10 +299,18 @@ class TestFailure:
 
     @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
     def test_an_interrupt_is_130_and_leaves_no_file(self, tmp_path: Path) -> None:
-        """Sent while the index is being trained."""
+        """Sent while the index is being trained.
+
+        A job in the background is started with SIGINT ignored, and its children inherit that; so
+        the test's own disposition is set while the command starts.
+        """
         vectors = np.random.default_rng(0).standard_normal((100_000, 64)).astype(np.float32)
         write_vectors(tmp_path / "v.npy", vectors)
-        process = start("build", tmp_path / "v.npy", tmp_path / "out", "--nlist", "4000")
+        inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            process = start("build", tmp_path / "v.npy", tmp_path / "out", "--nlist", "4000")
+        finally:
+            signal.signal(signal.SIGINT, inherited)
         assert process.stderr is not None
         while "reading" not in process.stderr.readline():
             assert process.poll() is None
