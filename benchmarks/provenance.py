@@ -46,6 +46,6 @@ def machine() -> dict[str, Any]:
         "features": sorted(flag for flag in flags if re.match("avx|amx|fma|f16c|asimd|sve", flag)),
         "soardb_kernels": f"{chosen.backend}, {chosen.simd}",
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": platform.platform(),
+        "system": f"{platform.system()}, {platform.machine()}",
         "load_average": os.getloadavg()[0],
     }
