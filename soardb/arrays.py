@@ -41,6 +41,8 @@ def as_dim(d: object) -> int:
 
 
 def _as_float_matrix(array: npt.ArrayLike, d: int, name: str, one_row: str) -> F32:
+    if np.ma.is_masked(array):
+        raise InvalidArgument(f"expected {name} without masked values; fill them or leave them out")
     try:
         given = np.asarray(array)
     except ValueError as error:

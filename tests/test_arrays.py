@@ -136,6 +136,13 @@ class TestVectors:
         for empty in (np.empty((0, 3)), np.empty((0, 3), np.int8)):
             assert as_vectors(empty, 3, "cosine").shape == (0, 3)
 
+    def test_masked_values_are_refused(self) -> None:
+        """What lies under a mask is not data."""
+        rows = np.ma.masked_array(np.ones((2, 3), np.float32), mask=[[0, 0, 1], [0, 0, 0]])
+        with pytest.raises(InvalidArgument, match="without masked values"):
+            as_vectors(rows, 3, "l2")
+        assert as_vectors(np.ma.masked_array(np.ones((2, 3))), 3, "l2").shape == (2, 3)
+
     def test_the_name_of_the_argument_is_told(self) -> None:
         """A caller with two arrays must know which one is meant."""
         with pytest.raises(InvalidArgument, match="expected samples of shape"):

@@ -53,8 +53,9 @@ def write_arrays(
     """Write the file whole or not at all: temporary, fsync, rename, fsync of the folder.
 
     kind names what the file holds, parameters are JSON values. An existing file of that name is
-    replaced at once; readers that mapped it keep the old one. Errors: OSError of the file system,
-    after which the old file is as it was.
+    replaced at once; readers that mapped it keep the old one. Errors: InvalidArgument for a folder,
+    NotFound where its folder is missing, OSError of the file system; the old file is then as it
+    was.
     """
     target = Path(path)
     entries, offset = [], 0
@@ -74,6 +75,8 @@ def write_arrays(
         offset += _padded(array.nbytes)
     header = json.dumps({"kind": kind, "parameters": dict(parameters), "arrays": entries}).encode()
     start = _padded(_PREFIX.size + len(header))
+    if target.is_dir():
+        raise InvalidArgument(f"expected a file to write to, got the folder {target}")
     if not target.parent.is_dir():
         raise NotFound(f"expected the folder {target.parent} to exist; make it first")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")

@@ -437,7 +437,7 @@ class TestWriting:
     def test_a_folder_in_the_place_of_the_file(self, tmp_path: Path) -> None:
         """It stays, and nothing is left beside it."""
         (tmp_path / "a").mkdir()
-        with pytest.raises(OSError):
+        with pytest.raises(InvalidArgument, match="a file to write to, got the folder"):
             write_arrays(tmp_path / "a", "test", {}, ARRAYS)
         assert files_in(tmp_path) == {"a"}
 
