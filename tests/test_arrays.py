@@ -138,7 +138,8 @@ class TestVectors:
 
     def test_masked_values_are_refused(self) -> None:
         """What lies under a mask is not data."""
-        rows = np.ma.masked_array(np.ones((2, 3), np.float32), mask=[[False, False, True], [False] * 3])
+        mask = [[False, False, True], [False] * 3]
+        rows = np.ma.masked_array(np.ones((2, 3), np.float32), mask=mask)
         with pytest.raises(InvalidArgument, match="without masked values"):
             as_vectors(rows, 3, "l2")
         assert as_vectors(np.ma.masked_array(np.ones((2, 3))), 3, "l2").shape == (2, 3)
