@@ -30,7 +30,7 @@ __all__ = [
 
 _EXACT_FLOATS = 2**20
 _EXACT_ROWS = 2_000
-_SOAR_ROWS, _SOAR_DIMS = 500_000, 256
+_SOAR_DIMS = 256
 _AVQ_DIMS, _AVQ_ETA = 256, 2.5
 _TWO_LEVEL_LISTS = 16_384
 _LEAST_CELLS = 0.4  # share of the cells; a fifth loses 4 points of recall (benchmarks/LOG.md)
@@ -181,7 +181,7 @@ def choose_build(params: BuildParams, n: int, d: int, metric: Metric) -> Choice:
         )
     soar_lambda = params.soar_lambda
     if soar_lambda is None:
-        soar_lambda = 1.5 if n >= _SOAR_ROWS or d >= _SOAR_DIMS else 0.0
+        soar_lambda = 1.5 if d >= _SOAR_DIMS else 0.0
     dims_per_block = params.dims_per_block
     if dims_per_block is None:
         dims_per_block = 2 if d < 256 else 4
