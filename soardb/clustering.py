@@ -60,7 +60,7 @@ def kmeans(
     sample = vectors
     if wanted < len(vectors):
         sample = vectors[np.sort(rng.choice(len(vectors), wanted, replace=False))]
-    centroids = _seeds(sample, nlist, init, rng, threads)
+    centroids = _seeds(sample, nlist, init, rng)
     counts = np.zeros(nlist, np.int64)
     for i in range(iterations):
         if progress:
@@ -79,7 +79,7 @@ def kmeans(
     return np.ascontiguousarray(centroids[counts > 0])
 
 
-def _seeds(sample: F32, nlist: int, init: str, rng: np.random.Generator, threads: int) -> F32:
+def _seeds(sample: F32, nlist: int, init: str, rng: np.random.Generator) -> F32:
     if init == "random":
         return sample[rng.choice(len(sample), nlist, replace=False)].copy()
     if init != "kmeans++":
@@ -98,7 +98,6 @@ def _seeds(sample: F32, nlist: int, init: str, rng: np.random.Generator, threads
         chosen[i] = (
             rng.choice(len(pool), p=nearest / total) if total > 0 else rng.integers(len(pool))
         )
-    del threads
     return pool[chosen].copy()
 
 

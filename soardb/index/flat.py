@@ -16,11 +16,11 @@ import numpy.typing as npt
 from soardb.arrays import as_dim, as_ids, as_int, as_queries, as_vectors
 from soardb.clustering import Progress
 from soardb.errors import CorruptStorage, InvalidArgument
-from soardb.index.base import SEARCH_KEYWORDS, Index
+from soardb.index.base import SEARCH_KEYWORDS, Index, refuse_bad_query
 from soardb.index.plan import reject_unknown
 from soardb.index.rows import Rows
 from soardb.kernels.dispatch import active
-from soardb.kernels.layout import F32, I64, Metric
+from soardb.kernels.layout import F32, I64, STATUS, Metric
 from soardb.metrics import as_metric, unit_rows
 from soardb.storage.format import read_arrays, write_arrays
 
@@ -51,17 +51,11 @@ def exact_search(rows: Rows, metric: Metric, queries: F32, k: int, threads: int)
     squares = np.einsum("ij,ij->i", queries, queries)
     bad = ~np.isfinite(squares)
     if bad.any():
-        raise InvalidArgument(
-            "expected finite queries whose squares fit float32, got NaN, infinity or too large a "
-            f"value in query {int(bad.argmax())}"
-        )
+        refuse_bad_query(int(bad.argmax()) * 4 + STATUS.index("not finite"))
     if metric == "cosine":
         is_zero = ~queries.any(axis=1)
         if is_zero.any():
-            raise InvalidArgument(
-                "expected queries with a direction under cosine, got a zero vector at "
-                f"{int(is_zero.argmax())}"
-            )
+            refuse_bad_query(int(is_zero.argmax()) * 4 + STATUS.index("zero vector"))
         queries = unit_rows(queries)
     scores, found = active.exact_topk(rows.vectors, queries, k, metric, threads)
     ids = rows.ids[found]

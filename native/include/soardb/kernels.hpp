@@ -57,7 +57,7 @@ struct Plan {
 
 // One thread's memory for one search; sizes are set by dispatch.cpp (Scratch::fit).
 struct Scratch {
-  float *query, *centred, *extended;   // padded with zeros to a multiple of 64
+  float *query, *centred;              // room for the extended query, padded
   int8_t *centroid_query, *store_query;
   float* slot_scores;                  // scores of the slots that were looked at
   int32_t *slot_ids, *order;           // slot of each score; the lists to visit
