@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from soardb.kernels import dispatch, reference
-from soardb.kernels.layout import F32, I8, I32, U8, U32, Metric
+from soardb.kernels.layout import BLOCK, F32, I8, I32, LINE, U8, U32, Metric
 
 WAYS = [f"native-{level}" for level in dispatch.levels()]
 WAYS += ["numba"] if importlib.util.find_spec("numba") else []
@@ -197,3 +197,35 @@ class TestBuild:
         weights = np.full(2000, eta, np.float32)
         run = lambda: kernels.encode(residuals, directions, weights, codebook, bounds)  # noqa: E731
         measure(benchmark, f"encode, eta {eta}", run, vectors=2000)
+
+
+class TestAdd:
+    """What an index pays for each vector that is added alone or among few."""
+
+    nlist, m = 2000, 56
+
+    def test_assign_one(self, benchmark: Any, kernels: dispatch.Kernels) -> None:
+        vector, assigner = floats(1), kernels.Assigner(floats(self.nlist, seed=1))
+        measure(benchmark, "assign one", lambda: assigner.assign(vector), vectors=1)
+
+    @pytest.mark.parametrize("n", [1, 1000])
+    def test_append_codes(self, benchmark: Any, kernels: dispatch.Kernels, n: int) -> None:
+        """Lists are emptied before each call, so that none ever has to move."""
+        rng = np.random.default_rng(3)
+        room = np.full(self.nlist, 4, np.int64)
+        start, count = np.cumsum(room) - room, np.zeros(self.nlist, np.int32)
+        used = int(room.sum())
+        codes = np.zeros((used, self.m // 8, LINE), np.uint8)
+        rows = np.zeros(used * BLOCK, np.uint32)
+        parts = rng.integers(0, self.nlist, n).astype(np.int32)
+        new_rows = np.arange(n, dtype=np.uint32)
+        new_codes = (byte_rows(n, self.m) & 15).astype(np.uint8)
+
+        def run() -> None:
+            count[parts] = 0
+            done = kernels.append_codes(
+                start, count, room, used, codes, rows, parts, new_rows, new_codes
+            )
+            assert done == (n, used)
+
+        measure(benchmark, f"append {n} codes", run, codes=n)

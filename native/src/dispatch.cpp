@@ -133,37 +133,6 @@ Scratch& fit(const Ivf& x, const Plan& plan) {
   return s;
 }
 
-// Columns of kPanel vectors side by side: [panel][dim][kPanel]; the last one is padded with zeros.
-void pack_panels(const float* vectors, int64_t n, int64_t d, float* panels) {
-  for (int64_t c = 0; c < n; c += kPanel) {
-    float* panel = panels + c * d;
-    const int64_t count = std::min(kPanel, n - c);
-    if (count < kPanel) std::fill(panel, panel + kPanel * d, 0.0f);
-    for (int64_t j = 0; j < count; ++j) {
-      const float* vector = vectors + (c + j) * d;
-      for (int64_t i = 0; i < d; ++i) panel[i * kPanel + j] = vector[i];
-    }
-  }
-}
-
-// |c|^2 times `factor`, padded to a multiple of kPanel with +inf.
-std::vector<float> padded_norms(const float* centroids, int64_t nlist, int64_t d, float factor) {
-  std::vector<float> norms(round_up(nlist, kPanel), std::numeric_limits<float>::infinity());
-  for (int64_t c = 0; c < nlist; ++c) {
-    double sum = 0;
-    for (int64_t i = 0; i < d; ++i)
-      sum += static_cast<double>(centroids[c * d + i]) * centroids[c * d + i];
-    norms[c] = static_cast<float>(sum * factor);
-  }
-  return norms;
-}
-
-std::vector<float> packed_centroids(const float* centroids, int64_t nlist, int64_t d) {
-  std::vector<float> panels(round_up(nlist, kPanel) * d);
-  pack_panels(centroids, nlist, d, panels.data());
-  return panels;
-}
-
 constexpr int64_t kExtraCandidates = 16;
 constexpr int64_t kRowQueries = 4;       // below this a batch is scored row by row
 constexpr int64_t kQueryChunk = 1024;    // queries whose pools are held at once
@@ -223,6 +192,18 @@ void exact_topk_some(const Kernels& k, const float* vectors, int64_t n, int64_t 
 
 }  // namespace
 
+void pack_panels(const float* vectors, int64_t n, int64_t d, float* panels) {
+  for (int64_t c = 0; c < n; c += kPanel) {
+    float* panel = panels + c * d;
+    const int64_t count = std::min(kPanel, n - c);
+    if (count < kPanel) std::fill(panel, panel + kPanel * d, 0.0f);
+    for (int64_t j = 0; j < count; ++j) {
+      const float* vector = vectors + (c + j) * d;
+      for (int64_t i = 0; i < d; ++i) panel[i * kPanel + j] = vector[i];
+    }
+  }
+}
+
 const Kernels& kernels() { return *current(); }
 bool has_level(const char* name) { return find_level(name) != nullptr; }
 bool use_level(const char* name) {
@@ -259,10 +240,15 @@ const char* cpu_features() {
 }
 
 int64_t ivf_search(const Kernels& k, const Ivf& index, const Plan& plan, const float* queries,
-                   int64_t nq, int threads, float* scores, int64_t* ids) {
+                   int64_t nq, int threads, float* scores, int64_t* ids, const Filter* filter,
+                   int64_t* scanned) {
   const auto one = [&](int64_t q) {
-    return k.ivf_search(index, plan, queries + q * index.d, fit(index, plan), scores + q * plan.k,
-                        ids + q * plan.k);
+    int64_t count = 0;
+    const int status =
+        k.ivf_search(index, plan, filter, queries + q * index.d, fit(index, plan),
+                     scores + q * plan.k, ids + q * plan.k, &count);
+    if (scanned) scanned[q] = count;
+    return status;
   };
   if (nq == 1) {
     const int status = one(0);
@@ -289,45 +275,6 @@ void exact_topk(const Kernels& k, const float* vectors, int64_t n, int64_t d, co
              exact_topk_some(k, vectors, n, d, queries + begin * d, end - begin, metric, want,
                              scores + begin * want, rows + begin * want);
            });
-}
-
-void assign(const Kernels& k, const float* vectors, int64_t n, int64_t d, const float* centroids,
-            int64_t nlist, int threads, int32_t* out, float* scores) {
-  const std::vector<float> panels = packed_centroids(centroids, nlist, d);
-  const std::vector<float> half_norms = padded_norms(centroids, nlist, d, 0.5f);
-  parallel(n, 1200, threads, [&](int64_t begin, int64_t end) {
-    k.assign(vectors + begin * d, end - begin, d, panels.data(), half_norms.data(), nlist,
-             out + begin, scores ? scores + begin : nullptr);
-  });
-}
-
-void spill_assign(const Kernels& k, const float* vectors, int64_t n, int64_t d,
-                  const float* centroids, int64_t nlist, const int32_t* primary, float soar_lambda,
-                  bool include_primary, int threads, int32_t* out) {
-  const std::vector<float> panels = packed_centroids(centroids, nlist, d);
-  const std::vector<float> norms = padded_norms(centroids, nlist, d, 1.0f);
-  parallel(n, 1200, threads, [&](int64_t begin, int64_t end) {
-    const int64_t count = end - begin;
-    std::vector<float> directions(count * d), along(count);
-    for (int64_t i = 0; i < count; ++i) {
-      const float* x = vectors + (begin + i) * d;
-      const float* c = centroids + primary[begin + i] * d;
-      double squared = 0, whole = 0, dot = 0;
-      for (int64_t j = 0; j < d; ++j) {
-        squared += static_cast<double>(x[j] - c[j]) * (x[j] - c[j]);
-        whole += static_cast<double>(x[j]) * x[j];
-      }
-      const double inverse = squared <= 1e-7 * whole ? 0 : 1 / std::sqrt(squared);
-      for (int64_t j = 0; j < d; ++j) {
-        directions[i * d + j] = static_cast<float>((x[j] - c[j]) * inverse);
-        dot += static_cast<double>(directions[i * d + j]) * x[j];
-      }
-      along[i] = static_cast<float>(dot);
-    }
-    k.spill_assign(vectors + begin * d, directions.data(), along.data(), count, d, panels.data(),
-                   norms.data(), nlist, primary + begin, soar_lambda, include_primary,
-                   out + begin);
-  });
 }
 
 void encode(const Kernels& k, const float* residuals, const float* directions, const float* eta,

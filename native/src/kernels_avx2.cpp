@@ -90,6 +90,7 @@ static inline uint32_t mask_above(const Sums16& sums, int32_t threshold) {
   const uint32_t high = _mm256_movemask_ps((__m256)_mm256_cmpgt_epi32(sums.high, t));
   return low | high << 8;
 }
+#include "filter_plain.inl"
 #include "push_plain.inl"
 
 static inline int32_t add_lanes(__m256i x) {

@@ -127,6 +127,24 @@ static inline int64_t push_some(Sums16 sums, uint32_t mask, uint32_t first, int3
   return __builtin_popcount(mask);
 }
 
+#include "filter_plain.inl"
+// Sixteen bits of the filter by one gather; a few are had sooner one by one.
+static inline uint32_t allowed_lanes(const Filter& filter, const uint32_t* rows, uint32_t mask) {
+  if (__builtin_popcount(mask) < 5 || filter.bytes < 4) return allowed_few(filter, rows, mask);
+  const __mmask16 lanes = static_cast<__mmask16>(mask);
+  const __m512i row = _mm512_loadu_si512(rows);
+  // Four bytes are read where one is wanted, so not beyond four before the bitmap's end. A row
+  // beyond the end is then 32 bits away or more, and a shift by so much leaves none.
+  const int64_t most = int64_t{1} << 29, bytes = filter.bytes < most ? filter.bytes : most;
+  const __m512i last = _mm512_set1_epi32(static_cast<int32_t>(bytes - 4));
+  const __m512i first = _mm512_min_epu32(_mm512_srli_epi32(row, 3), last);
+  const __m512i word =
+      _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), lanes, first, filter.bits, 1);
+  const __m512i bit = _mm512_sub_epi32(row, _mm512_slli_epi32(first, 3));
+  return _mm512_mask_test_epi32_mask(lanes, word,
+                                     _mm512_sllv_epi32(_mm512_set1_epi32(1), bit));
+}
+
 static inline int32_t dot_bytes(const uint8_t* row, const int8_t* query, int64_t d) {
   __m512i acc = _mm512_setzero_si512();
   int64_t i = 0;

@@ -103,6 +103,26 @@ SOARDB_INLINE int32_t sortable(float x) {
   return bits ^ static_cast<int32_t>(static_cast<uint32_t>(bits >> 31) >> 1);
 }
 
+// An array of elements of `step` values. With a delta, elements [0, split) are the base's and those
+// that follow are the delta's, whose pointer is moved back so that both are indexed alike.
+template <typename T, bool kHasDelta>
+struct Segments {
+  const T* base;
+  const T* delta;
+  int64_t split, step;
+};
+template <bool kHasDelta, typename T>
+SOARDB_INLINE Segments<T, kHasDelta> segments(const T* base, const T* delta, int64_t split,
+                                              int64_t step) {
+  const uintptr_t back = static_cast<uintptr_t>(split * step) * sizeof(T);
+  return {base, reinterpret_cast<const T*>(reinterpret_cast<uintptr_t>(delta) - back), split, step};
+}
+template <typename T, bool kHasDelta>
+SOARDB_INLINE const T* at(const Segments<T, kHasDelta>& x, int64_t i) {
+  if constexpr (!kHasDelta) return x.base + i * x.step;
+  return (i < x.split ? x.base : x.delta) + i * x.step;
+}
+
 // ---------------------------------------------------------------- selection
 
 // The `keep`-th largest of n > keep keys, by bisection on the value.
@@ -168,17 +188,30 @@ SOARDB_INLINE void settle(Pool& pool) {
   pool.open = false;
 }
 
-SOARDB_INLINE void offer(Pool& pool, Sums16 sums, uint32_t first, uint32_t valid) {
-  const uint32_t mask = (pool.open ? 0xFFFFu : mask_above(sums, pool.threshold)) & valid;
-  if (mask == 0) return;
+SOARDB_INLINE void push(Pool& pool, Sums16 sums, uint32_t first, uint32_t mask) {
   pool.size += push_some(sums, mask, first, pool.keys + pool.size, pool.values + pool.size);
   if (pool.size > pool.capacity - 2 * kBlock) settle(pool);
 }
 
-// Scan one list into the pool: codes first*16 .. first*16 + n of the arena.
-static void scan_list(Pool& pool, const uint8_t* packed, int64_t n, int64_t lines,
-                      const uint8_t* lut, int32_t bias, uint32_t first) {
-  const int64_t bytes = lines * kLine;
+SOARDB_INLINE void offer(Pool& pool, Sums16 sums, uint32_t first, uint32_t valid) {
+  const uint32_t mask = (pool.open ? 0xFFFFu : mask_above(sums, pool.threshold)) & valid;
+  if (mask) push(pool, sums, first, mask);
+}
+
+// A list, or one segment of it: n codes from place `first` of the arenas on.
+struct Codes {
+  const uint8_t* packed;
+  const uint32_t* rows;  // asked for by a filter only
+  int64_t n;
+  uint32_t first;
+};
+
+// Scan codes into the pool.
+static void scan_list(Pool& pool, const Codes& codes, int64_t lines, const uint8_t* lut,
+                      int32_t bias) {
+  const int64_t bytes = lines * kLine, n = codes.n;
+  const uint8_t* packed = codes.packed;
+  const uint32_t first = codes.first;
   int64_t i = 0;
   for (; i + 2 * kBlock <= n; i += 2 * kBlock, packed += 2 * bytes) {
     Sums16 a, b;
@@ -191,11 +224,38 @@ static void scan_list(Pool& pool, const uint8_t* packed, int64_t n, int64_t line
           tail_mask(n - i));
 }
 
+// Scan the codes of allowed rows into the pool. While every key is welcome the filter is asked
+// first, which spares the sums of a block without an allowed row; later the threshold is.
+static void scan_allowed(Pool& pool, const Codes& codes, int64_t lines, const uint8_t* lut,
+                         int32_t bias, const Filter& filter) {
+  const int64_t bytes = lines * kLine, n = codes.n;
+  const uint8_t* packed = codes.packed;
+  int64_t i = 0;
+  for (; i < n && pool.open; i += kBlock, packed += bytes) {
+    const uint32_t mask = allowed_lanes(filter, codes.rows + i, tail_mask(n - i));
+    if (mask)
+      push(pool, sums16(packed, lines, lut, bias), codes.first + static_cast<uint32_t>(i), mask);
+  }
+  const auto offer_allowed = [&](Sums16 sums, int64_t at, uint32_t valid) {
+    uint32_t mask = mask_above(sums, pool.threshold) & valid;
+    if (mask) mask = allowed_lanes(filter, codes.rows + at, mask);
+    if (mask) push(pool, sums, codes.first + static_cast<uint32_t>(at), mask);
+  };
+  for (; i + 2 * kBlock <= n; i += 2 * kBlock, packed += 2 * bytes) {
+    Sums16 a, b;
+    sums16_pair(packed, packed + bytes, lines, lut, bias, &a, &b);
+    offer_allowed(a, i, 0xFFFFu);
+    offer_allowed(b, i + kBlock, 0xFFFFu);
+  }
+  for (; i < n; i += kBlock, packed += bytes)
+    offer_allowed(sums16(packed, lines, lut, bias), i, tail_mask(n - i));
+}
+
 static int64_t lut16_topk(const uint8_t* packed, int64_t n, int64_t m, const uint8_t* lut,
                           int32_t bias, int64_t keep, int64_t capacity, int32_t* keys,
                           uint32_t* positions) {
   Pool pool{keys, positions, keep, capacity, 0, INT32_MIN, true};
-  scan_list(pool, packed, n, m / 8, lut, bias, 0);
+  scan_list(pool, Codes{packed, nullptr, n, 0}, m / 8, lut, bias);
   settle(pool);
   return pool.size;
 }
@@ -208,30 +268,50 @@ static int32_t sum_bytes(const int8_t* query, int64_t d) {
   return sum;
 }
 
-static void dot_u8(const uint8_t* rows, int64_t n, int64_t stride, const uint32_t* chosen,
-                   const int8_t* query, int64_t d, int32_t* out) {
+template <bool kHasDelta>
+static void dot_chosen(const Segments<uint8_t, kHasDelta>& rows, int64_t n,
+                       const uint32_t* chosen, const int8_t* query, int64_t d, int32_t* out) {
   const int32_t correction = 128 * sum_bytes(query, d);
   constexpr int64_t ahead = 16;
-  const int64_t touched = d < stride ? d : stride;
-  for (int64_t i = 0; chosen && i < (n < ahead ? n : ahead); ++i)
+  const int64_t touched = d < rows.step ? d : rows.step;
+  for (int64_t i = 0; i < (n < ahead ? n : ahead); ++i)
     for (int64_t byte = 0; byte < touched; byte += 64)
-      __builtin_prefetch(rows + chosen[i] * stride + byte);
+      __builtin_prefetch(at(rows, chosen[i]) + byte);
   for (int64_t i = 0; i < n; ++i) {
-    if (chosen && i + ahead < n)
+    if (i + ahead < n)
       for (int64_t byte = 0; byte < touched; byte += 64)
-        __builtin_prefetch(rows + chosen[i + ahead] * stride + byte);
-    const int64_t row = chosen ? chosen[i] : i;
-    out[i] = dot_bytes(rows + row * stride, query, d) - correction;
+        __builtin_prefetch(at(rows, chosen[i + ahead]) + byte);
+    out[i] = dot_bytes(at(rows, chosen[i]), query, d) - correction;
   }
+}
+
+static void dot_u8(const uint8_t* rows, int64_t n, int64_t stride, const uint32_t* chosen,
+                   const int8_t* query, int64_t d, int32_t* out) {
+  if (chosen) {
+    dot_chosen(Segments<uint8_t, false>{rows, nullptr, 0, stride}, n, chosen, query, d, out);
+    return;
+  }
+  const int32_t correction = 128 * sum_bytes(query, d);
+  for (int64_t i = 0; i < n; ++i) out[i] = dot_bytes(rows + i * stride, query, d) - correction;
+}
+
+template <bool kHasDelta>
+static void score_chosen(const Segments<float, kHasDelta>& vectors, int64_t n,
+                         const uint32_t* chosen, const float* query, int metric, float* out) {
+  const int64_t d = vectors.step;
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < d; j += 16) __builtin_prefetch(at(vectors, chosen[i]) + j);
+  for (int64_t i = 0; i < n; ++i)
+    out[i] = exact_score(at(vectors, chosen[i]), query, d, metric);
 }
 
 static void score_f32(const float* vectors, int64_t n, int64_t d, const uint32_t* chosen,
                       const float* query, int metric, float* out) {
-  if (chosen)
-    for (int64_t i = 0; i < n; ++i)
-      for (int64_t j = 0; j < d; j += 16) __builtin_prefetch(vectors + chosen[i] * d + j);
-  for (int64_t i = 0; i < n; ++i)
-    out[i] = exact_score(vectors + (chosen ? chosen[i] : i) * d, query, d, metric);
+  if (chosen) {
+    score_chosen(Segments<float, false>{vectors, nullptr, 0, d}, n, chosen, query, metric, out);
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) out[i] = exact_score(vectors + i * d, query, d, metric);
 }
 
 // ---------------------------------------------------------------- float32 panels
@@ -637,8 +717,14 @@ static int64_t best_lists(const Ivf& x, const Plan& plan, Scratch& s) {
   return kept;
 }
 
-static void scan_lists(const Ivf& x, Scratch& s, int64_t lists, float span, float floor,
-                       Pool& pool) {
+SOARDB_INLINE void prefetch_codes(const uint8_t* start, int64_t bytes) {
+  for (int64_t byte = 0; byte < (bytes < 1536 ? bytes : 1536); byte += kLine)
+    __builtin_prefetch(start + byte);
+}
+
+// Scans the lists into the pool; returns how many codes they hold.
+static int64_t scan_lists(const Ivf& x, const Filter* filter, Scratch& s, int64_t lists,
+                          float span, float floor, Pool& pool) {
   float peak = 0;
   for (int64_t i = 0; i < lists; ++i) {
     const float size = s.order_scores[i] < 0 ? -s.order_scores[i] : s.order_scores[i];
@@ -649,33 +735,52 @@ static void scan_lists(const Ivf& x, Scratch& s, int64_t lists, float span, floa
   const double step = widest >= kTiny ? static_cast<double>(255.0f / widest) : 0.0;
   if (widest > span) __builtin_memset(s.lut, 0, 16 * x.m);
   const int64_t lines = x.m / 8, bytes = lines * kLine;
+  int64_t scanned = 0;
+  const auto scan = [&](const Codes& codes, int32_t bias) {
+    scanned += codes.n;
+    if (filter)
+      scan_allowed(pool, codes, lines, s.lut, bias, *filter);
+    else
+      scan_list(pool, codes, lines, s.lut, bias);
+  };
   for (int64_t i = 0; i < lists; ++i) {
     if (i + 1 < lists) {
       const int32_t next = x.slot_list[s.order[i + 1]];
-      const uint8_t* start = x.codes + x.list_start[next] * bytes;
-      for (int64_t byte = 0; byte < 1536; byte += kLine) __builtin_prefetch(start + byte);
+      prefetch_codes(x.codes + x.list_start[next] * bytes, 1536);
+      if (x.delta_start)
+        prefetch_codes(x.delta_codes + x.delta_start[next] * bytes,
+                       ceil_div(x.delta_count[next], kBlock) * bytes);
     }
     const int32_t list = x.slot_list[s.order[i]];
     const float score = s.order_scores[i] + floor;
     const int32_t bias = round_to_int(static_cast<double>(score) * step);
-    scan_list(pool, x.codes + x.list_start[list] * bytes, x.list_count[list], lines, s.lut, bias,
-              static_cast<uint32_t>(x.list_start[list] * kBlock));
+    scan(Codes{x.codes + x.list_start[list] * bytes, x.code_rows + x.list_start[list] * kBlock,
+               x.list_count[list], static_cast<uint32_t>(x.list_start[list] * kBlock)},
+         bias);
+    if (!x.delta_start || !x.delta_count[list]) continue;
+    const int64_t start = x.delta_start[list];
+    scan(Codes{x.delta_codes + start * bytes, x.delta_code_rows + start * kBlock,
+               x.delta_count[list], static_cast<uint32_t>(x.ncode + start * kBlock)},
+         bias);
   }
   settle(pool);
+  return scanned;
 }
 
 // Slots become rows; two codes of one row become one with the mean key. Returns how many are left.
+template <bool kHasDelta>
 static int64_t join_copies(const Ivf& x, Scratch& s, int64_t n) {
+  const auto code_rows = segments<kHasDelta>(x.code_rows, x.delta_code_rows, x.ncode, 1);
   const uint32_t mask = static_cast<uint32_t>(s.hash_size - 1);
-  for (int64_t i = 0; i < n; ++i) __builtin_prefetch(x.code_rows + s.slots[i]);
+  for (int64_t i = 0; i < n; ++i) __builtin_prefetch(at(code_rows, s.slots[i]));
   if (!x.is_spilled) {
-    for (int64_t i = 0; i < n; ++i) s.rows[i] = x.code_rows[s.slots[i]];
+    for (int64_t i = 0; i < n; ++i) s.rows[i] = *at(code_rows, s.slots[i]);
     return n;
   }
   __builtin_memset(s.hash_rows, 0xFF, s.hash_size * sizeof(uint32_t));
   int64_t kept = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const uint32_t row = x.code_rows[s.slots[i]];
+    const uint32_t row = *at(code_rows, s.slots[i]);
     uint32_t place = (row * 2654435769u >> 7) & mask;
     while (s.hash_rows[place] != UINT32_MAX && s.hash_rows[place] != row) place = (place + 1) & mask;
     if (s.hash_rows[place] == row) {
@@ -691,8 +796,41 @@ static int64_t join_copies(const Ivf& x, Scratch& s, int64_t n) {
   return kept;
 }
 
-static int ivf_search(const Ivf& x, const Plan& plan, const float* raw, Scratch& s, float* scores,
-                      int64_t* ids) {
+// The pool's n codes to the k best rows: join, rank by the 8-bit rows, then by float32.
+template <bool kHasDelta>
+static void rank_rows(const Ivf& x, const Plan& plan, const float* query, Scratch& s, int64_t n,
+                      float* scores, int64_t* ids) {
+  n = join_copies<kHasDelta>(x, s, n);
+  int32_t unused;
+  n = keep_largest(s.keys, s.rows, n, plan.rerank, &unused);
+
+  const float step = quantize_query(s.centred, x.store_scale, x.d, s.store_query);
+  int32_t* products = s.keys;
+  dot_chosen(segments<kHasDelta>(x.store, x.delta_store, x.n, x.stride), n, s.rows, s.store_query,
+             x.d, products);
+  const auto store_bias = segments<kHasDelta>(x.store_bias, x.delta_store_bias, x.n, 1);
+  for (int64_t i = 0; i < n; ++i) {
+    float rough = static_cast<float>(products[i]) * step;
+    if (x.metric == kL2) rough = rough - *at(store_bias, s.rows[i]);
+    s.keys[i] = sortable(rough);
+  }
+  n = keep_largest(s.keys, s.rows, n, plan.refine, &unused);
+  score_chosen(segments<kHasDelta>(x.vectors, x.delta_vectors, x.n, x.d), n, s.rows, query,
+               x.metric, s.rough);
+  const auto row_ids = segments<kHasDelta>(x.ids, x.delta_ids, x.n, 1);
+  for (int64_t i = 0; i < n; ++i) s.sort_keys[i] = static_cast<int32_t>(i);
+  sort_positions(s.sort_keys, n, [&](int32_t a, int32_t b) {
+    return s.rough[a] > s.rough[b] ||
+           (s.rough[a] == s.rough[b] && *at(row_ids, s.rows[a]) < *at(row_ids, s.rows[b]));
+  });
+  for (int64_t i = 0; i < plan.k; ++i) {
+    scores[i] = i < n ? s.rough[s.sort_keys[i]] : -__builtin_inff();
+    ids[i] = i < n ? *at(row_ids, s.rows[s.sort_keys[i]]) : -1;
+  }
+}
+
+static int ivf_search(const Ivf& x, const Plan& plan, const Filter* filter, const float* raw,
+                      Scratch& s, float* scores, int64_t* ids, int64_t* scanned) {
   float squared = lane_dot(raw, raw, x.d);
   if (!(squared <= __FLT_MAX__)) return kNotFinite;
   // The square of a tiny query loses bits; a power of two moves nothing but the exponent.
@@ -714,30 +852,11 @@ static int ivf_search(const Ivf& x, const Plan& plan, const float* raw, Scratch&
   float span, floor;
   build_lut(x, s.centred, s, &span, &floor);
   Pool pool{s.keys, s.slots, plan.collect, s.pool, 0, INT32_MIN, true};
-  scan_lists(x, s, lists, span, floor, pool);
-  int64_t n = join_copies(x, s, pool.size);
-  int32_t unused;
-  n = keep_largest(s.keys, s.rows, n, plan.rerank, &unused);
-
-  const float step = quantize_query(s.centred, x.store_scale, x.d, s.store_query);
-  int32_t* products = s.keys;
-  dot_u8(x.store, n, x.stride, s.rows, s.store_query, x.d, products);
-  for (int64_t i = 0; i < n; ++i) {
-    float rough = static_cast<float>(products[i]) * step;
-    if (x.metric == kL2) rough = rough - x.store_bias[s.rows[i]];
-    s.keys[i] = sortable(rough);
-  }
-  n = keep_largest(s.keys, s.rows, n, plan.refine, &unused);
-  score_f32(x.vectors, n, x.d, s.rows, query, x.metric, s.rough);
-  for (int64_t i = 0; i < n; ++i) s.sort_keys[i] = static_cast<int32_t>(i);
-  sort_positions(s.sort_keys, n, [&](int32_t a, int32_t b) {
-    return s.rough[a] > s.rough[b] ||
-           (s.rough[a] == s.rough[b] && x.ids[s.rows[a]] < x.ids[s.rows[b]]);
-  });
-  for (int64_t i = 0; i < plan.k; ++i) {
-    scores[i] = i < n ? s.rough[s.sort_keys[i]] : -__builtin_inff();
-    ids[i] = i < n ? x.ids[s.rows[s.sort_keys[i]]] : -1;
-  }
+  *scanned = scan_lists(x, filter, s, lists, span, floor, pool);
+  if (x.delta_start)
+    rank_rows<true>(x, plan, query, s, pool.size, scores, ids);
+  else
+    rank_rows<false>(x, plan, query, s, pool.size, scores, ids);
   return kOk;
 }
 

@@ -78,6 +78,7 @@ static inline uint32_t mask_above(const Sums16& sums, int32_t threshold) {
   return vaddvq_u16(vandq_u16(low, bits)) | static_cast<uint32_t>(vaddvq_u16(vandq_u16(high, bits)))
                                                 << 8;
 }
+#include "filter_plain.inl"
 #include "push_plain.inl"
 
 // An unsigned byte less 128 is its upper bit flipped, read as a signed byte.

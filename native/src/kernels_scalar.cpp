@@ -36,6 +36,7 @@ static inline uint32_t mask_above(const Sums16& sums, int32_t threshold) {
   for (int i = 0; i < 16; ++i) mask |= static_cast<uint32_t>(sums.v[i] > threshold) << i;
   return mask;
 }
+#include "filter_plain.inl"
 #include "push_plain.inl"
 
 static inline int32_t dot_bytes(const uint8_t* row, const int8_t* query, int64_t d) {

@@ -1,17 +1,22 @@
 // The Python face of the kernels: types, shapes and the GIL; no arithmetic.
 //
-//   soardb/kernels/native.py -> [module.cpp] -> dispatch.cpp
+//   soardb/kernels/native.py -> [module.cpp] -> dispatch.cpp, assigner.cpp, lists.cpp
 //
 // Shapes are what soardb/kernels/reference.py says; the Python side has checked values.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
+#include "soardb/assigner.hpp"
 #include "soardb/kernels.hpp"
 
 namespace nb = nanobind;
@@ -29,10 +34,17 @@ constexpr bool is_array = false;
 template <typename... Ts>
 constexpr bool is_array<nb::ndarray<Ts...>> = true;
 
+template <typename T>
+constexpr bool is_optional = false;
+template <typename T>
+constexpr bool is_optional<std::optional<T>> = true;
+
 template <typename A>
 auto argument() {
   if constexpr (is_array<std::remove_cvref_t<A>>)
     return nb::arg().noconvert();
+  else if constexpr (is_optional<std::remove_cvref_t<A>>)
+    return nb::arg().noconvert().none();
   else
     return nb::arg();
 }
@@ -72,7 +84,10 @@ struct Searcher {
     const auto list_start = own<int64_t, 1>(f, "list_start");
     const auto codebook = own<float, 3>(f, "codebook");
     const auto store = own<uint8_t, 2>(f, "store");
+    const auto code_rows = own<uint32_t, 1>(f, "code_rows");
+    index.n = static_cast<int64_t>(vectors.shape(0));
     index.d = static_cast<int64_t>(vectors.shape(1));
+    index.ncode = static_cast<int64_t>(code_rows.shape(0));
     index.nslot = static_cast<int64_t>(centroid_bias.shape(0));
     index.ncell = cell_start.shape(0) ? static_cast<int64_t>(cell_start.shape(0)) - 1 : 0;
     index.nlist = static_cast<int64_t>(list_start.shape(0));
@@ -93,26 +108,76 @@ struct Searcher {
     index.list_start = list_start.data();
     index.list_count = own<int32_t, 1>(f, "list_count").data();
     index.codes = own<uint8_t, 3>(f, "codes").data();
-    index.code_rows = own<uint32_t, 1>(f, "code_rows").data();
+    index.code_rows = code_rows.data();
     index.codebook = codebook.data();
     index.block_dims = own<int32_t, 1>(f, "block_dims").data();
     index.store = store.data();
     index.store_scale = own<float, 1>(f, "store_scale").data();
     index.store_bias = own<float, 1>(f, "store_bias").data();
+    own_delta(f);
+  }
+
+  // Counts and contents of the delta change in place from one search to the next.
+  void own_delta(nb::object f) {
+    const auto start = own<int64_t, 1>(f, "delta_start");
+    if (!start.shape(0)) return;
+    const auto vectors = own<float, 2>(f, "delta_vectors");
+    const auto store = own<uint8_t, 2>(f, "delta_store");
+    if (static_cast<int64_t>(vectors.shape(1)) != index.d ||
+        static_cast<int64_t>(store.shape(1)) != index.stride ||
+        static_cast<int64_t>(start.shape(0)) != index.nlist)
+      throw nb::value_error("expected a delta of the base's dimension, stride and lists");
+    index.delta_vectors = vectors.data();
+    index.delta_ids = own<int64_t, 1>(f, "delta_ids").data();
+    index.delta_store = store.data();
+    index.delta_store_bias = own<float, 1>(f, "delta_store_bias").data();
+    index.delta_start = start.data();
+    index.delta_count = own<int32_t, 1>(f, "delta_count").data();
+    index.delta_codes = own<uint8_t, 3>(f, "delta_codes").data();
+    index.delta_code_rows = own<uint32_t, 1>(f, "delta_code_rows").data();
   }
 
   int64_t search(In<float, 2> queries, int64_t k, int64_t nprobe, int64_t cellprobe,
                  int64_t collect, int64_t rerank, int64_t refine, int threads,
-                 Out<float, 2> scores, Out<int64_t, 2> ids) const {
+                 Out<float, 2> scores, Out<int64_t, 2> ids,
+                 std::optional<In<uint8_t, 1>> allowed,
+                 std::optional<Out<int64_t, 1>> scanned) const {
     const Plan plan{k, nprobe, cellprobe, collect, rerank, refine};
     const auto nq = static_cast<int64_t>(queries.shape(0));
+    Filter filter;
+    if (allowed) filter = {allowed->data(), static_cast<int64_t>(allowed->shape(0))};
     nb::gil_scoped_release release;
     return ivf_search(kernels(), index, plan, queries.data(), nq, threads, scores.data(),
-                      ids.data());
+                      ids.data(), allowed ? &filter : nullptr,
+                      scanned ? scanned->data() : nullptr);
+  }
+};
+
+// Spilling reads the centroids themselves too, so they are kept alive here.
+struct ListAssigner {
+  In<float, 2> centroids;
+  Assigner packed;
+
+  explicit ListAssigner(In<float, 2> given)
+      : centroids(given),
+        packed(given.data(), static_cast<int64_t>(given.shape(0)),
+               static_cast<int64_t>(given.shape(1))) {}
+
+  void assign(In<float, 2> vectors, int threads, Out<int32_t, 1> out, Out<float, 1> scores) const {
+    nb::gil_scoped_release release;
+    packed.assign(kernels(), vectors.data(), static_cast<int64_t>(vectors.shape(0)), threads,
+                  out.data(), scores.data());
+  }
+  void spill(In<float, 2> vectors, In<int32_t, 1> primary, float soar_lambda, bool include_primary,
+             int threads, Out<int32_t, 1> out) const {
+    nb::gil_scoped_release release;
+    packed.spill(kernels(), vectors.data(), static_cast<int64_t>(vectors.shape(0)), primary.data(),
+                 soar_lambda, include_primary, threads, out.data());
   }
 };
 
 NB_MODULE(_native, m) {
+  nb::set_leak_warnings(false);  // what lives until the interpreter ends is no leak
   m.doc() = "Native kernels of soardb; see soardb/kernels/reference.py for what each computes.";
 
   m.def("level", [] { return std::string(kernels().name); });
@@ -174,22 +239,6 @@ NB_MODULE(_native, m) {
                static_cast<int64_t>(queries.shape(0)), metric, k, threads, scores.data(),
                rows.data());
   });
-  def(m, "assign", [](In<float, 2> vectors, In<float, 2> centroids, int threads,
-                      Out<int32_t, 1> out, Out<float, 1> scores) {
-    nb::gil_scoped_release release;
-    assign(kernels(), vectors.data(), static_cast<int64_t>(vectors.shape(0)),
-           static_cast<int64_t>(vectors.shape(1)), centroids.data(),
-           static_cast<int64_t>(centroids.shape(0)), threads, out.data(), scores.data());
-  });
-  def(m, "spill_assign", [](In<float, 2> vectors, In<float, 2> centroids, In<int32_t, 1> primary,
-                            float soar_lambda, bool include_primary, int threads,
-                            Out<int32_t, 1> out) {
-    nb::gil_scoped_release release;
-    spill_assign(kernels(), vectors.data(), static_cast<int64_t>(vectors.shape(0)),
-                 static_cast<int64_t>(vectors.shape(1)), centroids.data(),
-                 static_cast<int64_t>(centroids.shape(0)), primary.data(), soar_lambda,
-                 include_primary, threads, out.data());
-  });
   def(m, "encode", [](In<float, 2> residuals, In<float, 2> directions, In<float, 1> eta,
                       In<float, 3> codebook, In<int32_t, 1> block_dims, int threads,
                       Out<uint8_t, 2> out) {
@@ -199,6 +248,25 @@ NB_MODULE(_native, m) {
            codebook.data(), static_cast<int64_t>(codebook.shape(0)),
            static_cast<int64_t>(codebook.shape(1)), block_dims.data(), threads, out.data());
   });
+
+  def(m, "append_codes",
+      [](Out<int64_t, 1> start, Out<int32_t, 1> count, Out<int64_t, 1> room, int64_t used,
+         Out<uint8_t, 3> codes, Out<uint32_t, 1> rows, In<int32_t, 1> parts,
+         In<uint32_t, 1> new_rows, In<uint8_t, 2> new_codes) {
+        const Lists lists{start.data(), count.data(), room.data(),
+                          codes.data(), rows.data(),  static_cast<int64_t>(codes.shape(0)),
+                          static_cast<int64_t>(new_codes.shape(1))};
+        nb::gil_scoped_release release;
+        const int64_t appended =
+            append_codes(lists, static_cast<int64_t>(parts.shape(0)), parts.data(),
+                         new_rows.data(), new_codes.data(), &used);
+        return std::pair(appended, used);
+      });
+
+  nb::class_<ListAssigner> assigner(m, "Assigner");
+  assigner.def(nb::init<In<float, 2>>(), nb::arg().noconvert());
+  def(assigner, "assign", &ListAssigner::assign, &ListAssigner::assign);
+  def(assigner, "spill", &ListAssigner::spill, &ListAssigner::spill);
 
   nb::class_<Searcher> searcher(m, "Searcher");
   searcher.def(nb::init<nb::object>());

@@ -12,6 +12,10 @@ static inline int64_t push_some(const Sums16& sums, uint32_t mask, uint32_t firs
   return count;
 }
 
+static inline uint32_t allowed_lanes(const Filter& filter, const uint32_t* rows, uint32_t mask) {
+  return allowed_few(filter, rows, mask);
+}
+
 // Two blocks at once pay only where the registers allow.
 static inline void sums16_pair(const uint8_t* first, const uint8_t* second, int64_t lines,
                                const uint8_t* lut, int32_t bias, Sums16* out_first,

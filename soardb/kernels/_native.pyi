@@ -19,16 +19,6 @@ def rerank_f32(vectors: F32, rows: U32, query: F32, metric: int, out: F32) -> No
 def exact_topk(
     vectors: F32, queries: F32, k: int, metric: int, threads: int, scores: F32, rows: I64
 ) -> None: ...
-def assign(vectors: F32, centroids: F32, threads: int, out: I32, scores: F32) -> None: ...
-def spill_assign(
-    vectors: F32,
-    centroids: F32,
-    primary: I32,
-    soar_lambda: float,
-    include_primary: bool,
-    threads: int,
-    out: I32,
-) -> None: ...
 def encode(
     residuals: F32,
     directions: F32,
@@ -38,6 +28,30 @@ def encode(
     threads: int,
     out: U8,
 ) -> None: ...
+def append_codes(
+    start: I64,
+    count: I32,
+    room: I64,
+    used: int,
+    codes: U8,
+    rows: U32,
+    parts: I32,
+    new_rows: U32,
+    new_codes: U8,
+) -> tuple[int, int]: ...
+
+class Assigner:
+    def __init__(self, centroids: F32) -> None: ...
+    def assign(self, vectors: F32, threads: int, out: I32, scores: F32) -> None: ...
+    def spill(
+        self,
+        vectors: F32,
+        primary: I32,
+        soar_lambda: float,
+        include_primary: bool,
+        threads: int,
+        out: I32,
+    ) -> None: ...
 
 class Searcher:
     def __init__(self, arrays: IvfArrays) -> None: ...
@@ -53,4 +67,6 @@ class Searcher:
         threads: int,
         scores: F32,
         ids: I64,
+        allowed: U8 | None,
+        scanned: I64 | None,
     ) -> int: ...

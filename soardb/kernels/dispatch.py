@@ -19,7 +19,17 @@ from typing import Protocol, cast
 from soardb.errors import InvalidArgument
 from soardb.kernels.layout import F32, I8, I32, I64, U8, U32, IvfArrays, Metric, SearchPlan
 
-__all__ = ["LEVELS", "Kernels", "Searcher", "active", "describe", "levels", "load", "use_level"]
+__all__ = [
+    "LEVELS",
+    "Assigning",
+    "Kernels",
+    "Searcher",
+    "active",
+    "describe",
+    "levels",
+    "load",
+    "use_level",
+]
 
 LEVELS = ("scalar", "avx2", "avx512", "neon")
 
@@ -32,15 +42,39 @@ class Searcher(Protocol):
     def __init__(self, arrays: IvfArrays) -> None: ...
 
     def search(
-        self, queries: F32, k: int, plan: SearchPlan, threads: int, scores: F32, ids: I64
+        self,
+        queries: F32,
+        k: int,
+        plan: SearchPlan,
+        threads: int,
+        scores: F32,
+        ids: I64,
+        allowed: U8 | None = None,
+        scanned: I64 | None = None,
     ) -> int:
         """Fill scores and ids; see reference.IvfSearcher.search."""
         ...
 
 
+class Assigning(Protocol):
+    """Prepared centroids; see reference.Assigner."""
+
+    def __init__(self, centroids: F32) -> None: ...
+    def assign(self, vectors: F32, threads: int = 1) -> tuple[I32, F32]: ...
+    def spill(
+        self,
+        vectors: F32,
+        primary: I32,
+        soar_lambda: float,
+        include_primary: bool = True,
+        threads: int = 1,
+    ) -> I32: ...
+
+
 class Kernels(Protocol):
     """What every backend offers; reference.py says what each function computes."""
 
+    Assigner: type[Assigning]
     IvfSearcher: type[Searcher]
 
     def pack_codes(self, codes: U8) -> U8: ...
@@ -75,6 +109,18 @@ class Kernels(Protocol):
         block_dims: I32,
         threads: int = 1,
     ) -> U8: ...
+    def append_codes(
+        self,
+        start: I64,
+        count: I32,
+        room: I64,
+        used: int,
+        codes: U8,
+        rows: U32,
+        parts: I32,
+        new_rows: U32,
+        new_codes: U8,
+    ) -> tuple[int, int]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ Nothing here computes: shapes, names and the constants that the kernels share.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -70,6 +70,17 @@ class IvfArrays:
                        (d,) float32 of those rows
     store_bias         (n,) float32, subtracted after the product under l2 (|x|^2/2), else empty
     is_spilled         whether a row may stand in two lists
+
+    A second segment, the delta, may follow the base: the same lists, coded with the same codebook.
+    Its rows are numbered from n on, its codes are scanned after the base's of the same list. Its
+    owner changes contents and counts in place between two searches, never during one; where an
+    array has to grow, a new searcher is made. Without a delta, all of its arrays are empty.
+
+    delta_vectors (cap, d), delta_ids (cap,), delta_store (cap, stride), delta_store_bias (cap,) or
+    empty              as those above, of rows n, n + 1, ...; cap may exceed the rows in use
+    delta_start (nlist,), delta_count (nlist,), delta_codes (nblock, m/8, 64)
+                       as list_start, list_count and codes
+    delta_code_rows    (nblock * 16,) uint32, row of each code, n or above
     """
 
     metric: Metric
@@ -96,6 +107,14 @@ class IvfArrays:
     store_offset: F32
     store_bias: F32
     is_spilled: bool
+    delta_vectors: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    delta_ids: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    delta_store: U8 = field(default_factory=lambda: np.empty((0, 0), np.uint8))
+    delta_store_bias: F32 = field(default_factory=lambda: np.empty(0, np.float32))
+    delta_start: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    delta_count: I32 = field(default_factory=lambda: np.empty(0, np.int32))
+    delta_codes: U8 = field(default_factory=lambda: np.empty((0, 0, 0), np.uint8))
+    delta_code_rows: U32 = field(default_factory=lambda: np.empty(0, np.uint32))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ from soardb.kernels.layout import BLOCK, F32, I8, I32, I64, U8, U32, IvfArrays, 
 from soardb.kernels.reference import pack_codes, pack_u8_blocks, unpack_codes
 
 __all__ = [
+    "Assigner",
     "IvfSearcher",
+    "append_codes",
     "assign",
     "dot_u8",
     "encode",
@@ -106,11 +108,35 @@ def exact_topk(
     return scores, rows
 
 
+class Assigner:
+    """See reference.Assigner. Holds the centroids in the panels of the matrix kernels."""
+
+    def __init__(self, centroids: F32) -> None:
+        self._packed = _native.Assigner(centroids)
+
+    def assign(self, vectors: F32, threads: int = 1) -> tuple[I32, F32]:
+        """See reference.assign."""
+        out, scores = np.empty(len(vectors), np.int32), np.empty(len(vectors), np.float32)
+        self._packed.assign(vectors, threads, out, scores)
+        return out, scores
+
+    def spill(
+        self,
+        vectors: F32,
+        primary: I32,
+        soar_lambda: float,
+        include_primary: bool = True,
+        threads: int = 1,
+    ) -> I32:
+        """See reference.spill_assign."""
+        out = np.empty(len(vectors), np.int32)
+        self._packed.spill(vectors, primary, soar_lambda, include_primary, threads, out)
+        return out
+
+
 def assign(vectors: F32, centroids: F32, threads: int = 1) -> tuple[I32, F32]:
     """See reference.assign."""
-    out, scores = np.empty(len(vectors), np.int32), np.empty(len(vectors), np.float32)
-    _native.assign(vectors, centroids, threads, out, scores)
-    return out, scores
+    return Assigner(centroids).assign(vectors, threads)
 
 
 def spill_assign(
@@ -122,9 +148,7 @@ def spill_assign(
     threads: int = 1,
 ) -> I32:
     """See reference.spill_assign."""
-    out = np.empty(len(vectors), np.int32)
-    _native.spill_assign(vectors, centroids, primary, soar_lambda, include_primary, threads, out)
-    return out
+    return Assigner(centroids).spill(vectors, primary, soar_lambda, include_primary, threads)
 
 
 def encode(
@@ -136,6 +160,9 @@ def encode(
     return out
 
 
+append_codes = _native.append_codes
+
+
 class IvfSearcher:
     """See reference.IvfSearcher. Holds references to the arrays that C++ reads in place."""
 
@@ -143,7 +170,15 @@ class IvfSearcher:
         self._search = _native.Searcher(arrays).search
 
     def search(
-        self, queries: F32, k: int, plan: SearchPlan, threads: int, scores: F32, ids: I64
+        self,
+        queries: F32,
+        k: int,
+        plan: SearchPlan,
+        threads: int,
+        scores: F32,
+        ids: I64,
+        allowed: U8 | None = None,
+        scanned: I64 | None = None,
     ) -> int:
         """See reference.IvfSearcher.search; the GIL is released meanwhile."""
         return self._search(
@@ -157,4 +192,6 @@ class IvfSearcher:
             threads,
             scores,
             ids,
+            allowed,
+            scanned,
         )

@@ -37,7 +37,9 @@ from soardb.kernels.layout import (
 from soardb.kernels.reference import pack_codes, pack_u8_blocks, unpack_codes
 
 __all__ = [
+    "Assigner",
     "IvfSearcher",
+    "append_codes",
     "assign",
     "dot_u8",
     "encode",
@@ -144,16 +146,22 @@ def _score(row: F32, query: F32, is_l2: bool, lanes: F32) -> np.float32:
 
 
 @_jit
-def _score_rows(vectors: F32, rows: U32, query: F32, is_l2: bool, out: F32) -> None:
-    lanes = np.empty(64, np.float32)
-    for i in range(len(rows)):
-        out[i] = _score(vectors[rows[i]], query, is_l2, lanes)
+def _element(base: Any, delta: Any, i: int) -> Any:
+    """Element i of an array in two segments."""
+    return base[i] if i < len(base) else delta[i - len(base)]
 
 
 @_jit
-def _dot_rows(store: U8, rows: U32, query: I8, out: I32) -> None:
+def _score_rows(base: F32, delta: F32, rows: U32, query: F32, is_l2: bool, out: F32) -> None:
+    lanes = np.empty(64, np.float32)
     for i in range(len(rows)):
-        row = store[rows[i]]
+        out[i] = _score(_element(base, delta, np.int64(rows[i])), query, is_l2, lanes)
+
+
+@_jit
+def _dot_rows(base: U8, delta: U8, rows: U32, query: I8, out: I32) -> None:
+    for i in range(len(rows)):
+        row = _element(base, delta, np.int64(rows[i]))
         total = np.int64(0)
         for j in range(len(query)):
             total += (np.int32(row[j]) - 128) * np.int32(query[j])
@@ -180,7 +188,8 @@ def exact_scores(vectors: F32, query: F32, metric: Metric) -> F32:
 def rerank_f32(vectors: F32, rows: U32, query: F32, metric: Metric) -> F32:
     """See reference.rerank_f32."""
     out = np.empty(len(rows), np.float32)
-    _score_rows(_frozen(vectors), rows.copy(), query.copy(), metric == "l2", out)
+    vectors = _frozen(vectors)
+    _score_rows(vectors, vectors[:0], rows.copy(), query.copy(), metric == "l2", out)
     return out
 
 
@@ -192,7 +201,8 @@ def dot_u8(rows: U8, query: I8) -> I32:
 def rerank_u8(store: U8, rows: U32, query: I8) -> I32:
     """See reference.rerank_u8."""
     out = np.empty(len(rows), np.int32)
-    _dot_rows(_frozen(store), rows.copy(), query.copy(), out)
+    store = _frozen(store)
+    _dot_rows(store, store[:0], rows.copy(), query.copy(), out)
     return out
 
 
@@ -318,6 +328,13 @@ def _code_sums(packed: U8, lut: U8, out: I32) -> None:
 
 
 @_jit
+def _is_allowed(bitmap: U8, row: int) -> bool:
+    """reference.is_allowed of one row."""
+    byte = row >> 3
+    return byte < len(bitmap) and (np.int64(bitmap[byte]) >> (row & 7)) & 1 == 1
+
+
+@_jit
 def _scan(
     packed: U8,
     n: int,
@@ -329,16 +346,28 @@ def _scan(
     places: U32,
     size: int,
     threshold: int,
+    rows: U32,
+    allowed: U8,
+    is_filtered: bool,
 ) -> tuple[int, int]:
-    """Push what exceeds the threshold into the pool; returns its size and the new threshold."""
+    """Push what exceeds the threshold into the pool; returns its size and the new threshold.
+
+    is_filtered: of (>= n,) rows only those whose bit of the bitmap is set.
+    """
+    is_open = threshold == _NOTHING_YET
     for i in range(n):
+        if is_filtered and is_open and not _is_allowed(allowed, np.int64(rows[i])):
+            continue  # spares the sum
         key = bias + _code_sum(packed, i, pairs)
-        if key > threshold:
+        if key > threshold and (
+            is_open or not is_filtered or _is_allowed(allowed, np.int64(rows[i]))
+        ):
             keys[size] = key
             places[size] = first + i
             size += 1
             if size == len(keys):
                 size, threshold = _keep_largest(keys, places, size, keep)
+                is_open = False
     return size, threshold
 
 
@@ -346,7 +375,10 @@ def _scan(
 def _scan_all(packed: U8, n: int, lut: U8, bias: int, keep: int, keys: I32, places: U32) -> int:
     size, threshold = np.int64(0), np.int64(_NOTHING_YET)
     first, pairs = np.int64(0), _pair_tables(lut)
-    size, threshold = _scan(packed, n, pairs, bias, first, keep, keys, places, size, threshold)
+    rows, allowed = np.empty(0, np.uint32), np.empty(0, np.uint8)
+    size, threshold = _scan(
+        packed, n, pairs, bias, first, keep, keys, places, size, threshold, rows, allowed, False
+    )
     return int(_keep_largest(keys, places, size, keep)[0])
 
 
@@ -455,17 +487,66 @@ def _spill(
                     out[i] = column
 
 
+class Assigner:
+    """See reference.Assigner. Holds the centroids in the panels of the matrix kernels."""
+
+    def __init__(self, centroids: F32) -> None:
+        self._centroids = _frozen(centroids)
+        self._panels = _frozen(_panels(centroids))
+        self._norms = _frozen(_padded_norms(centroids, 1.0))
+        self._half_norms = _frozen(_padded_norms(centroids, 0.5))
+
+    def assign(self, vectors: F32, threads: int = 1) -> tuple[I32, F32]:
+        """See reference.assign."""
+        out, scores = np.empty(len(vectors), np.int32), np.empty(len(vectors), np.float32)
+        vectors = _frozen(vectors)
+
+        def some(begin: int, end: int) -> None:
+            part = slice(begin, end)
+            _assign(vectors[part], self._panels, self._half_norms, out[part], scores[part])
+
+        _spread(len(vectors), 1024, threads, some)
+        return out, scores
+
+    def spill(
+        self,
+        vectors: F32,
+        primary: I32,
+        soar_lambda: float,
+        include_primary: bool = True,
+        threads: int = 1,
+    ) -> I32:
+        """See reference.spill_assign."""
+        out = np.empty(len(vectors), np.int32)
+        vectors, primary = _frozen(vectors), _frozen(primary)
+
+        def some(begin: int, end: int) -> None:
+            x = vectors[begin:end]
+            residual = (x - self._centroids[primary[begin:end]]).astype(np.float64)
+            squared = np.square(residual).sum(axis=1, keepdims=True)
+            least = 1e-7 * np.square(x, dtype=np.float64).sum(axis=1, keepdims=True)
+            inverse = np.where(squared <= least, 0, 1 / np.sqrt(np.maximum(squared, 1e-300)))
+            directions = (residual * inverse).astype(np.float32)
+            along = np.einsum("nd,nd->n", directions, x, dtype=np.float64).astype(np.float32)
+            _spill(
+                x,
+                _frozen(directions),
+                _frozen(along),
+                self._panels,
+                self._norms,
+                primary[begin:end],
+                np.float32(soar_lambda),
+                include_primary,
+                out[begin:end],
+            )
+
+        _spread(len(vectors), 1024, threads, some)
+        return out
+
+
 def assign(vectors: F32, centroids: F32, threads: int = 1) -> tuple[I32, F32]:
     """See reference.assign."""
-    out, scores = np.empty(len(vectors), np.int32), np.empty(len(vectors), np.float32)
-    vectors = _frozen(vectors)
-    panels, half_norms = _frozen(_panels(centroids)), _frozen(_padded_norms(centroids, 0.5))
-
-    def some(begin: int, end: int) -> None:
-        _assign(vectors[begin:end], panels, half_norms, out[begin:end], scores[begin:end])
-
-    _spread(len(vectors), 1024, threads, some)
-    return out, scores
+    return Assigner(centroids).assign(vectors, threads)
 
 
 def spill_assign(
@@ -477,32 +558,7 @@ def spill_assign(
     threads: int = 1,
 ) -> I32:
     """See reference.spill_assign."""
-    out = np.empty(len(vectors), np.int32)
-    vectors, primary = _frozen(vectors), _frozen(primary)
-    panels, norms = _frozen(_panels(centroids)), _frozen(_padded_norms(centroids, 1.0))
-
-    def some(begin: int, end: int) -> None:
-        x = vectors[begin:end]
-        residual = (x - centroids[primary[begin:end]]).astype(np.float64)
-        squared = np.square(residual).sum(axis=1, keepdims=True)
-        least = 1e-7 * np.square(x, dtype=np.float64).sum(axis=1, keepdims=True)
-        inverse = np.where(squared <= least, 0, 1 / np.sqrt(np.maximum(squared, 1e-300)))
-        directions = (residual * inverse).astype(np.float32)
-        along = np.einsum("nd,nd->n", directions, x, dtype=np.float64).astype(np.float32)
-        _spill(
-            x,
-            _frozen(directions),
-            _frozen(along),
-            panels,
-            norms,
-            primary[begin:end],
-            np.float32(soar_lambda),
-            include_primary,
-            out[begin:end],
-        )
-
-    _spread(len(vectors), 1024, threads, some)
-    return out
+    return Assigner(centroids).spill(vectors, primary, soar_lambda, include_primary, threads)
 
 
 @_jit
@@ -554,7 +610,7 @@ def _finish_topk(
     for q in range(len(queries)):
         size = _keep_largest(keys[q], rows[q], sizes[q], keep)[0]
         exact = np.empty(size, np.float32)
-        _score_rows(vectors, rows[q, :size], queries[q], is_l2, exact)
+        _score_rows(vectors, vectors[:0], rows[q, :size], queries[q], is_l2, exact)
         order = _best_first(exact, rows[q, :size].astype(np.int64))
         for i in range(out_rows.shape[1]):
             out_scores[q, i] = exact[order[i]]
@@ -657,6 +713,63 @@ def encode(
     return out
 
 
+# ---------------------------------------------------------------------------- growable lists
+
+
+@_jit
+def _append_codes(
+    start: I64,
+    count: I32,
+    room: I64,
+    used: int,
+    codes: U8,
+    rows: U32,
+    parts: I32,
+    new_rows: U32,
+    new_codes: U8,
+) -> tuple[int, int]:
+    for i in range(len(parts)):
+        part = parts[i]
+        block, lane = np.int64(count[part]) // 16, np.int64(count[part]) % 16
+        if lane == 0 and block == room[part]:
+            wanted = block + 1 + (block + 1) // 2 if block > 0 else np.int64(2)  # room_for
+            if used + wanted > len(codes):
+                return i, used
+            old = start[part]
+            codes[used : used + block] = codes[old : old + block]
+            rows[used * 16 : (used + block) * 16] = rows[old * 16 : (old + block) * 16]
+            start[part], room[part] = used, wanted
+            used = int(used + wanted)
+        block += start[part]
+        if lane == 0:
+            codes[block] = 0
+            rows[block * 16 : (block + 1) * 16] = 0
+        for g in range(codes.shape[1]):
+            for byte in range(4):
+                low, high = new_codes[i, 8 * g + byte], new_codes[i, 8 * g + 4 + byte]
+                codes[block, g, 4 * lane + byte] = low | high << 4
+        rows[block * 16 + lane] = new_rows[i]
+        count[part] += 1
+    return len(parts), used
+
+
+def append_codes(
+    start: I64,
+    count: I32,
+    room: I64,
+    used: int,
+    codes: U8,
+    rows: U32,
+    parts: I32,
+    new_rows: U32,
+    new_codes: U8,
+) -> tuple[int, int]:
+    """See reference.append_codes."""
+    new = _frozen(parts), _frozen(new_rows), _frozen(new_codes)
+    appended, used = _append_codes(start, count, room, used, codes, rows, *new)
+    return appended, used
+
+
 # ---------------------------------------------------------------------------- the fused search
 
 
@@ -686,6 +799,14 @@ class _Ivf(NamedTuple):
     store: U8
     store_scale: F32
     store_bias: F32
+    delta_vectors: F32
+    delta_ids: I64
+    delta_store: U8
+    delta_store_bias: F32
+    delta_start: I64
+    delta_count: I32
+    delta_codes: U8
+    delta_code_rows: U32
 
 
 @_jit
@@ -803,9 +924,17 @@ def _best_lists(ivf: _Ivf, query: F32, nprobe: int, cellprobe: int, lanes: F32) 
 
 @_jit
 def _scan_lists(
-    ivf: _Ivf, lists: I32, scores: F32, query: F32, keep: int, keys: I32, places: U32
-) -> int:
-    """Fill the pool with the best codes of the lists; returns how many."""
+    ivf: _Ivf,
+    lists: I32,
+    scores: F32,
+    query: F32,
+    keep: int,
+    keys: I32,
+    places: U32,
+    allowed: U8,
+    is_filtered: bool,
+) -> tuple[int, int]:
+    """Fill the pool with the best codes of the lists; returns how many, and how many were seen."""
     lut, span, floor = _build_lut(query, ivf.codebook, ivf.block_dims)
     peak = _ZERO
     for score in scores:
@@ -815,14 +944,24 @@ def _scan_lists(
         lut[:] = 0
     step = np.float64(_255 / widest) if widest >= _TINY else 0.0
     pairs = _pair_tables(lut)
-    size, threshold = np.int64(0), np.int64(_NOTHING_YET)
+    size, threshold, seen = np.int64(0), np.int64(_NOTHING_YET), np.int64(0)
     for i in range(len(lists)):
         bias = np.int64(np.rint(np.float64(scores[i] + floor) * step))
         start, count = ivf.list_start[lists[i]], np.int64(ivf.list_count[lists[i]])
         size, threshold = _scan(
-            ivf.codes[start:], count, pairs, bias, start * 16, keep, keys, places, size, threshold
-        )
-    return int(_keep_largest(keys, places, size, keep)[0])
+            ivf.codes[start:], count, pairs, bias, start * 16, keep, keys, places, size, threshold,
+            ivf.code_rows[start * 16 :], allowed, is_filtered,
+        )  # fmt: skip
+        seen += count
+        if len(ivf.delta_start) > 0:
+            start, count = ivf.delta_start[lists[i]], np.int64(ivf.delta_count[lists[i]])
+            first = len(ivf.code_rows) + start * 16
+            size, threshold = _scan(
+                ivf.delta_codes[start:], count, pairs, bias, first, keep, keys, places, size,
+                threshold, ivf.delta_code_rows[start * 16 :], allowed, is_filtered,
+            )  # fmt: skip
+            seen += count
+    return int(_keep_largest(keys, places, size, keep)[0]), int(seen)
 
 
 @_jit
@@ -856,15 +995,18 @@ def _search_one(
     collect: int,
     rerank: int,
     refine: int,
+    allowed: U8,
+    is_filtered: bool,
     scores: F32,
     ids: I64,
-) -> int:
+) -> tuple[int, int]:
+    """Returns (status, codes scanned)."""
     d = len(raw)
     lanes = np.empty(64, np.float32)
     query = raw.copy()
     squared = _dot(query, query, lanes)
     if not squared < _INFINITY:
-        return 1
+        return 1, 0
     lift = _LIFT if squared < _SMALL else _ONE
     centred = np.ones(ivf.block_dims[-1], np.float32)  # beyond d: what l2 multiplies by one
     for i in range(d):
@@ -872,7 +1014,7 @@ def _search_one(
     if ivf.is_cosine:
         squared = _dot(centred[:d], centred[:d], lanes)
         if squared == _ZERO:
-            return 2
+            return 2, 0
         inverse = _ONE / np.sqrt(squared)
         for i in range(d):
             query[i] = centred[i] = centred[i] * inverse
@@ -880,32 +1022,34 @@ def _search_one(
     lists, list_scores = _best_lists(ivf, centred, nprobe, cellprobe, lanes)
     room = 2 * collect + _POOL_SLACK
     keys, rows = np.empty(room, np.int32), np.empty(room, np.uint32)
-    n = _scan_lists(ivf, lists, list_scores, centred, collect, keys, rows)
+    n, seen = _scan_lists(
+        ivf, lists, list_scores, centred, collect, keys, rows, allowed, is_filtered
+    )
     for i in range(n):
-        rows[i] = ivf.code_rows[rows[i]]
+        rows[i] = _element(ivf.code_rows, ivf.delta_code_rows, np.int64(rows[i]))
     if ivf.is_spilled:
         n = _join_copies(keys, rows, n)
     n = _keep_largest(keys, rows, n, rerank)[0]
 
     codes = np.empty(d, np.int8)
     step = _quantize(centred, ivf.store_scale, codes)
-    _dot_rows(ivf.store, rows[:n], codes, keys)
+    _dot_rows(ivf.store, ivf.delta_store, rows[:n], codes, keys)
     rough = np.empty(n, np.float32)
     for i in range(n):
         rough[i] = np.float32(keys[i]) * step
         if ivf.is_l2:
-            rough[i] -= ivf.store_bias[rows[i]]
+            rough[i] -= _element(ivf.store_bias, ivf.delta_store_bias, np.int64(rows[i]))
     n = _keep_largest(_sortable(rough, n), rows, n, refine)[0]
 
     exact, found = np.empty(n, np.float32), np.empty(n, np.int64)
-    _score_rows(ivf.vectors, rows[:n], query, ivf.is_l2, exact)
+    _score_rows(ivf.vectors, ivf.delta_vectors, rows[:n], query, ivf.is_l2, exact)
     for i in range(n):
-        found[i] = ivf.ids[rows[i]]
+        found[i] = _element(ivf.ids, ivf.delta_ids, np.int64(rows[i]))
     order = _best_first(exact, found)
     for i in range(len(ids)):
         scores[i] = exact[order[i]] if i < n else -_INFINITY
         ids[i] = found[order[i]] if i < n else -1
-    return 0
+    return 0, seen
 
 
 @_jit
@@ -917,14 +1061,18 @@ def _search(
     collect: int,
     rerank: int,
     refine: int,
+    allowed: U8,
+    is_filtered: bool,
     scores: F32,
     ids: I64,
+    scanned: I64,
 ) -> int:
     is_short = False
     for q in range(len(queries)):
-        status = _search_one(
-            ivf, queries[q], nprobe, cellprobe, collect, rerank, refine, scores[q], ids[q]
-        )
+        status, scanned[q] = _search_one(
+            ivf, queries[q], nprobe, cellprobe, collect, rerank, refine, allowed, is_filtered,
+            scores[q], ids[q],
+        )  # fmt: skip
         if status != 0:
             return int(q * 4 + status)
         is_short = is_short or ids[q, -1] < 0
@@ -947,9 +1095,13 @@ class IvfSearcher:
         threads: int,
         scores: F32,
         ids: I64,
+        allowed: U8 | None = None,
+        scanned: I64 | None = None,
     ) -> int:
         """See reference.IvfSearcher.search."""
         queries = _frozen(queries)
+        bitmap = _frozen(np.empty(0, np.uint8) if allowed is None else allowed)
+        seen = np.empty(len(queries), np.int64) if scanned is None else scanned
         statuses: dict[int, int] = {}
 
         def some(begin: int, end: int) -> None:
@@ -961,8 +1113,11 @@ class IvfSearcher:
                 plan.collect,
                 plan.rerank,
                 plan.refine,
+                bitmap,
+                allowed is not None,
                 scores[begin:end],
                 ids[begin:end],
+                seen[begin:end],
             )
 
         _spread(len(queries), 16, threads, some)

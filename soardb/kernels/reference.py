@@ -15,7 +15,11 @@ Nothing here checks its caller (arrays.py does) and nothing reads a disk.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from soardb.kernels.layout import (
     BLOCK,
@@ -235,7 +239,8 @@ def spill_assign(
     """Second partition of every vector: argmin |x - c|^2 + lambda <r_hat, x - c>^2 over all c.
 
     r_hat is the unit primary residual (zero where |r|^2 <= 1e-7 |x|^2). Returns (n,) int32; equal
-    to primary where nothing beats it, which `include_primary=False` rules out. SOAR, theorem 3.1.
+    to primary where nothing beats it, which `include_primary=False` rules out unless there is no
+    other list. SOAR, theorem 3.1.
     """
     del threads
     residual = vectors - centroids[primary]
@@ -249,6 +254,34 @@ def spill_assign(
         cost[np.arange(len(vectors)), primary] = np.inf
     second: I32 = cost.argmin(axis=1).astype(np.int32)
     return second
+
+
+class Assigner:
+    """`assign` and `spill_assign` for one set of centroids, which is prepared once.
+
+    Borrows centroids (nlist, d) float32, which must not change. What the calls cost besides their
+    products no longer grows with nlist: for those who ask for a few vectors at a time.
+    """
+
+    def __init__(self, centroids: F32) -> None:
+        self._centroids = centroids
+
+    def assign(self, vectors: F32, threads: int = 1) -> tuple[I32, F32]:
+        """`assign` of (n, d) vectors."""
+        return assign(vectors, self._centroids, threads)
+
+    def spill(
+        self,
+        vectors: F32,
+        primary: I32,
+        soar_lambda: float,
+        include_primary: bool = True,
+        threads: int = 1,
+    ) -> I32:
+        """`spill_assign` of (n, d) vectors with their primary lists (n,)."""
+        return spill_assign(
+            vectors, self._centroids, primary, soar_lambda, include_primary, threads
+        )
 
 
 def encode(
@@ -311,6 +344,56 @@ def _encode_one(residual: F32, direction: F32, eta: np.float32, codebook: F32, d
     return code
 
 
+# ---------------------------------------------------------------------------- growable lists
+
+
+def room_for(blocks: int) -> int:
+    """Blocks given to a list that needs `blocks` and has to move: half as many again."""
+    return blocks + max(blocks // 2, 1)
+
+
+def append_codes(
+    start: I64,
+    count: I32,
+    room: I64,
+    used: int,
+    codes: U8,
+    rows: U32,
+    parts: I32,
+    new_rows: U32,
+    new_codes: U8,
+) -> tuple[int, int]:
+    """Append (n,) pairs of a row and an (n, m) code to the lists parts (n,), in order, in place.
+
+    start (nlist,) int64 first block of each list, count (nlist,) int32 its codes, room (nlist,)
+    int64 the blocks that are its own; codes (nblock, m/8, 64) uint8 and rows (nblock * 16,) uint32
+    are the arena, of which `used` blocks are taken. A list without room moves to the end of what
+    is taken (`room_for`). Places after the last code of a block hold row 0 and code 0.
+
+    Returns (how many were appended, used): fewer than n where the arena has no room for a list that
+    has to move. Costs O(m) a pair, and the bytes of the lists that move.
+    """
+    for i, part in enumerate(parts.tolist()):
+        block, lane = divmod(int(count[part]), BLOCK)
+        if lane == 0 and block == room[part]:
+            wanted = room_for(block + 1)
+            if used + wanted > len(codes):
+                return i, used
+            old = int(start[part])
+            codes[used : used + block] = codes[old : old + block]
+            rows[used * BLOCK :][: block * BLOCK] = rows[old * BLOCK :][: block * BLOCK]
+            start[part], room[part] = used, wanted
+            used += wanted
+        block += int(start[part])
+        if lane == 0:
+            codes[block] = 0
+            rows[block * BLOCK : (block + 1) * BLOCK] = 0
+        codes[block, :, 4 * lane : 4 * lane + 4] = pack_codes(new_codes[i : i + 1])[0, :, :4]
+        rows[block * BLOCK + lane] = new_rows[i]
+        count[part] += 1
+    return len(parts), used
+
+
 # ---------------------------------------------------------------------------- the fused search
 
 
@@ -348,32 +431,44 @@ class IvfSearcher:
         threads: int,
         scores: F32,
         ids: I64,
+        allowed: U8 | None = None,
+        scanned: I64 | None = None,
     ) -> int:
         """Fill scores (nq, k) and ids (nq, k) for (nq, d) raw queries, best first.
 
-        Returns 0; or the first bad query as ``position * 4 + status`` (see layout.STATUS); or -1
-        when the visited lists held fewer than k rows for some query. What was not found is id -1
-        and score -inf.
+        allowed  (bytes,) uint8, a bitmap as of np.packbits(..., bitorder="little"): only row r
+                 whose bit r is set may be returned, none beyond the end. The answers are those of
+                 lists that hold the allowed rows alone.
+        scanned  (nq,) int64, receives how many codes the visited lists hold, before the filter
+
+        Returns 0; or the first bad query as ``position * 4 + status`` (see layout.STATUS), which
+        leaves the outputs undefined; or -1 when the visited lists held fewer than k rows for some
+        query. What was not found is id -1 and score -inf.
         """
         del threads
         for i, query in enumerate(queries):
-            status = self._search_one(query, k, plan, scores[i], ids[i])
+            status, count = self._search_one(query, k, plan, allowed, scores[i], ids[i])
             if status:
                 return i * 4 + status
+            if scanned is not None:
+                scanned[i] = count
         return -1 if (ids < 0).any() else 0
 
-    def _search_one(self, raw: F32, k: int, plan: SearchPlan, scores: F32, ids: I64) -> int:
+    def _search_one(
+        self, raw: F32, k: int, plan: SearchPlan, allowed: U8 | None, scores: F32, ids: I64
+    ) -> tuple[int, int]:
+        """Returns (status, codes scanned)."""
         a = self.arrays
         squared = lane_dot(raw, raw)
         if not np.isfinite(squared):
-            return 1
+            return 1, 0
         # The square of a tiny query loses bits; a power of two moves nothing but the exponent.
         lifted = raw * np.float32(2.0**100 if squared < np.float32(2.0**-100) else 1)
         query, centred = raw, lifted
         if a.metric == "cosine":
             squared = lane_dot(lifted, lifted)
             if squared == 0:
-                return 2
+                return 2, 0
             query = centred = lifted * np.float32(np.float32(1) / np.sqrt(squared))
         elif a.metric == "l2":
             centred = raw - a.mean
@@ -382,21 +477,39 @@ class IvfSearcher:
         extended = np.ones(a.block_dims[-1], np.float32)
         extended[: len(centred)] = centred
         lut, span, floor = build_lut(extended, a.codebook, a.block_dims)
-        keys, rows = self._scan(slots, centroid_scores, lut, span, floor, plan.collect)
+        keys, rows = self._scan(slots, centroid_scores, lut, span, floor)
+        count = len(keys)
+        if allowed is not None:
+            passes = is_allowed(rows, allowed)
+            keys, rows = keys[passes], rows[passes]
+        chosen = first_largest(keys, plan.collect)
+        keys, rows = keys[chosen], rows[chosen]
         if a.is_spilled:
             keys, rows = average_copies(keys, rows)
         rows = rows[first_largest(keys, plan.rerank)]
 
         codes, step = quantize_query(centred, a.store_scale)
-        rough = rerank_u8(a.store, rows, codes).astype(np.float32) * step
+        rough = dot_u8(self._take("store", rows), codes).astype(np.float32) * step
         if a.metric == "l2":
-            rough = rough - a.store_bias[rows]
+            rough = rough - self._take("store_bias", rows)
         rows = rows[first_largest(rough, plan.refine)]
-        exact = rerank_f32(a.vectors, rows, query, a.metric)
-        best = np.lexsort((a.ids[rows], -exact))[:k]
+        exact = exact_scores(self._take("vectors", rows), query, a.metric)
+        found = self._take("ids", rows)
+        best = np.lexsort((found, -exact))[:k]
         scores[:], ids[:] = -np.inf, -1
-        scores[: len(best)], ids[: len(best)] = exact[best], a.ids[rows[best]]
-        return 0
+        scores[: len(best)], ids[: len(best)] = exact[best], found[best]
+        return 0, count
+
+    def _take(self, name: str, rows: U32) -> Any:
+        """Elements of a row-wise array: of the base below row n, of the delta from there on."""
+        base, delta = getattr(self.arrays, name), getattr(self.arrays, f"delta_{name}")
+        if not len(delta):
+            return base[rows]
+        is_base = rows < len(base)
+        out = np.empty((len(rows), *base.shape[1:]), base.dtype)
+        out[is_base] = base[rows[is_base]]
+        out[~is_base] = delta[rows[~is_base] - len(base)]
+        return out
 
     def _best_lists(self, query: F32, plan: SearchPlan) -> tuple[I64, F32]:
         """Slots to visit, in visiting order, and the score of each slot's centroid."""
@@ -421,9 +534,9 @@ class IvfSearcher:
         return slots[order], scores[order] + offset
 
     def _scan(
-        self, slots: I64, scores: F32, lut: U8, span: np.float32, floor: np.float32, keep: int
+        self, slots: I64, scores: F32, lut: U8, span: np.float32, floor: np.float32
     ) -> tuple[I32, U32]:
-        """The `keep` best codes of the visited lists as (integer keys, rows), in visiting order."""
+        """All codes of the visited lists as (integer keys, rows), in visiting order."""
         a = self.arrays
         peak = np.float32(np.max(np.abs(scores), initial=0.0))
         # The floor of the span keeps a list's integer bias below 2^29.
@@ -434,14 +547,31 @@ class IvfSearcher:
         keys, rows = [np.empty(0, np.int32)], [np.empty(0, np.uint32)]
         for slot, score in zip(slots, scores, strict=True):
             part = a.slot_list[slot]
-            start, count = a.list_start[part], a.list_count[part]
             bias = np.int32(np.rint(np.float64(score + floor) * np.float64(step)))
-            packed = a.codes[start : start + -(-count // BLOCK)]
-            keys.append(lut16_sums(packed, count, lut) + bias)
-            rows.append(a.code_rows[start * BLOCK : start * BLOCK + count])
-        every_key, every_row = np.concatenate(keys), np.concatenate(rows)
-        chosen = first_largest(every_key, keep)
-        return every_key[chosen], every_row[chosen]
+            for packed, code_rows in self._codes_of(part):
+                keys.append(lut16_sums(packed, len(code_rows), lut) + bias)
+                rows.append(code_rows)
+        return np.concatenate(keys), np.concatenate(rows)
+
+    def _codes_of(self, part: np.int32) -> Iterator[tuple[U8, U32]]:
+        """Packed codes of one list and the row of each: those of the base, then the delta's."""
+        a = self.arrays
+        for start, count, codes, code_rows in (
+            (a.list_start, a.list_count, a.codes, a.code_rows),
+            (a.delta_start, a.delta_count, a.delta_codes, a.delta_code_rows),
+        ):
+            if len(start):
+                first, n = start[part], count[part]
+                rows = code_rows[first * BLOCK : first * BLOCK + n]
+                yield codes[first : first + -(-n // BLOCK)], rows
+
+
+def is_allowed(rows: U32, bitmap: U8) -> npt.NDArray[np.bool_]:
+    """Whether bit r of a bitmap, in little bit order, is set for each of (n,) rows r."""
+    bits = np.unpackbits(bitmap, bitorder="little").astype(bool)
+    inside = rows < len(bits)
+    inside[inside] = bits[rows[inside]]
+    return inside
 
 
 def average_copies(keys: I32, rows: U32) -> tuple[I32, U32]:

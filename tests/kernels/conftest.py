@@ -5,10 +5,12 @@
 The fixture `kernels` is every backend at every instruction set of this machine, reference.py
 excepted: that one is the oracle. `make_ivf` fills an IvfArrays with random partitions and random
 codes; nothing of it comes from soardb.index, so that a fault there cannot hide one here.
+`split_off` and `thin_out` cut others from it: a base with a delta, and lists of some rows only.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,8 +20,8 @@ import numpy.typing as npt
 import pytest
 
 from soardb.kernels import dispatch
-from soardb.kernels.layout import BLOCK, F32, I32, U8, IvfArrays, Metric
-from soardb.kernels.reference import pack_codes, pack_u8_blocks
+from soardb.kernels.layout import BLOCK, F32, I32, I64, U8, U32, IvfArrays, Metric
+from soardb.kernels.reference import pack_codes, pack_u8_blocks, unpack_codes
 
 WAYS = [f"native-{level}" for level in dispatch.levels()] or ["native"]
 WAYS += ["numba"]
@@ -192,6 +194,98 @@ def make_random_ivf(
         store_bias=np.square(centred).sum(axis=1) / 2 if is_l2 else np.empty(0, np.float32),
         is_spilled=is_spilled,
     )
+
+
+Lists = list[tuple[npt.NDArray[np.int64], U8]]
+
+
+def lists_of(arrays: IvfArrays) -> Lists:
+    """The rows (count,) of each list and their (count, m) unpacked codes, in order."""
+    lists = []
+    for start, count in zip(arrays.list_start.tolist(), arrays.list_count.tolist(), strict=True):
+        rows = arrays.code_rows[start * BLOCK : start * BLOCK + count].astype(np.int64)
+        lists.append((rows, unpack_codes(arrays.codes[start : start + -(-count // BLOCK)], count)))
+    return lists
+
+
+def arena_of(lists: Lists, m: int) -> tuple[I64, I32, U8, U32]:
+    """start, count, codes and code_rows of lists, as in IvfArrays; a spare block after each list.
+
+    Padding holds rubbish.
+    """
+    blocks = [-(-len(rows) // BLOCK) + 1 for rows, _ in lists]
+    starts = np.concatenate([[0], np.cumsum(blocks)]).astype(np.int64)
+    code_rows = np.full(starts[-1] * BLOCK, 0xFFFF_FFFF, np.uint32)
+    codes = np.random.default_rng(1).integers(0, 16, (len(code_rows), m)).astype(np.uint8)
+    for start, (rows, some) in zip((starts * BLOCK).tolist(), lists, strict=False):
+        code_rows[start : start + len(rows)] = rows
+        codes[start : start + len(rows)] = some
+    count = np.array([len(rows) for rows, _ in lists], np.int32)
+    return starts[:-1].copy(), count, pack_codes(codes), code_rows
+
+
+def relist(arrays: IvfArrays, lists: Lists) -> IvfArrays:
+    """The same index with these lists."""
+    start, count, codes, code_rows = arena_of(lists, len(arrays.codebook))
+    return dataclasses.replace(
+        arrays, list_start=start, list_count=count, codes=codes, code_rows=code_rows
+    )
+
+
+def only(lists: Lists, is_wanted: npt.NDArray[np.bool_]) -> Lists:
+    """What is left of lists where only the rows of an (n,) mask may stay."""
+    return [(rows[is_wanted[rows]], codes[is_wanted[rows]]) for rows, codes in lists]
+
+
+def with_delta(arrays: IvfArrays, n: int) -> tuple[IvfArrays, IvfArrays]:
+    """An index whose rows from n on are a delta, and the same in one segment: base codes first.
+
+    The delta has room for more rows than it has; that room holds rubbish.
+    """
+    lists, is_base = lists_of(arrays), np.arange(len(arrays.ids)) < n
+    base, delta = only(lists, is_base), only(lists, ~is_base)
+    start, count, codes, code_rows = arena_of(delta, len(arrays.codebook))
+    grown: dict[str, Any] = {
+        f"delta_{name}": np.concatenate([values[n:], np.full_like(values[:5], 77)])
+        for name, values in (
+            ("vectors", arrays.vectors),
+            ("ids", arrays.ids),
+            ("store", arrays.store),
+            ("store_bias", arrays.store_bias),
+        )
+    }
+    two = dataclasses.replace(
+        relist(arrays, base),
+        vectors=arrays.vectors[:n],
+        ids=arrays.ids[:n],
+        store=arrays.store[:n],
+        store_bias=arrays.store_bias[:n],
+        delta_start=start,
+        delta_count=count,
+        delta_codes=codes,
+        delta_code_rows=code_rows,
+        **grown,
+    )
+    joined = [
+        (np.concatenate([a, c]), np.concatenate([b, d]))
+        for (a, b), (c, d) in zip(base, delta, strict=True)
+    ]
+    return two, relist(arrays, joined)
+
+
+def keep_only(arrays: IvfArrays, is_wanted: npt.NDArray[np.bool_]) -> IvfArrays:
+    """The same rows in one segment, but lists that hold only those of an (n,) mask."""
+    return relist(arrays, only(lists_of(arrays), is_wanted))
+
+
+@pytest.fixture(scope="session")
+def split_off() -> Callable[[IvfArrays, int], tuple[IvfArrays, IvfArrays]]:
+    return with_delta
+
+
+@pytest.fixture(scope="session")
+def thin_out() -> Callable[[IvfArrays, npt.NDArray[np.bool_]], IvfArrays]:
+    return keep_only
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """What builds an index: nearest and spilled partitions, and noise-shaped codes.
 
-    kernels.{assign, spill_assign, encode} -> [test_build.py] <- reference.py
+    kernels.{assign, spill_assign, Assigner, encode} -> [test_build.py] <- reference.py
 
 Codes are compared bit for bit. Partitions come from matrix products that may round differently, so
 a choice is judged by its cost: it may differ from the reference only where two lists cost the same
@@ -131,11 +131,45 @@ class TestSpillAssign:
             kernels.spill_assign(rows, centroids, primary, 1.5, include_primary=False), 1 - primary
         )
 
+    @pytest.mark.parametrize("include_primary", [True, False])
+    def test_a_single_list_leaves_no_choice(self, kernels: Kernels, include_primary: bool) -> None:
+        rows, primary = vectors(20, 7, 0), np.zeros(20, np.int32)
+        chosen = kernels.spill_assign(rows, vectors(1, 7, 1), primary, 1.5, include_primary)
+        assert (chosen == 0).all()
+
     def test_threads_change_nothing(self, kernels: Kernels) -> None:
         rows, centroids = vectors(4000, 8, 0), vectors(50, 8, 1)
         primary, _ = reference.assign(rows, centroids)
         alone = kernels.spill_assign(rows, centroids, primary, 1.5)
         assert np.array_equal(kernels.spill_assign(rows, centroids, primary, 1.5, threads=3), alone)
+
+
+class TestAssigner:
+    @pytest.mark.parametrize("n", [0, 1, 13, 300])
+    def test_equals_the_functions(self, kernels: Kernels, n: int) -> None:
+        """Asked again and again, at any number of vectors."""
+        rows, centroids = vectors(n, 31, 0), vectors(75, 31, 1)
+        assigner = kernels.Assigner(centroids)
+        for _ in range(2):
+            primary, scores = assigner.assign(rows)
+            expected, expected_scores = kernels.assign(rows, centroids)
+            assert np.array_equal(primary, expected)
+            assert np.array_equal(scores, expected_scores)
+            for include_primary in (True, False):
+                chosen = assigner.spill(rows, primary, 1.5, include_primary, threads=2)
+                assert np.array_equal(
+                    chosen, kernels.spill_assign(rows, centroids, primary, 1.5, include_primary)
+                )
+
+    def test_keeps_the_centroids_alive(self, kernels: Kernels) -> None:
+        """It borrows them, and its caller may have no other use for them."""
+        rows, centroids = vectors(50, 31, 0), vectors(75, 31, 1)
+        primary, _ = kernels.assign(rows, centroids)
+        assigner = kernels.Assigner(centroids.copy())
+        filler = [np.full((75, 31), 1e3, np.float32) for _ in range(100)]
+        chosen = assigner.spill(rows, primary, 1.5)
+        assert np.array_equal(chosen, kernels.spill_assign(rows, centroids, primary, 1.5))
+        assert len(filler) == 100
 
 
 @cache

@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "soardb/assigner.hpp"
 #include "soardb/kernels.hpp"
 
 using namespace soardb;
@@ -248,8 +249,9 @@ void partitions(const Kernels& k) {
       const std::vector<float> c = is_whole ? whole(nlist * d) : floats(nlist * d);
       std::vector<int32_t> lists(n), expected(n), spilled(n), expected_spilled(n);
       std::vector<float> scores(n), expected_scores(n);
-      assign(k, x.data(), n, d, c.data(), nlist, 1, lists.data(), scores.data());
-      assign(kScalar, x.data(), n, d, c.data(), nlist, 1, expected.data(), expected_scores.data());
+      const Assigner assigner(c.data(), nlist, d);
+      assigner.assign(k, x.data(), n, 1, lists.data(), scores.data());
+      assigner.assign(kScalar, x.data(), n, 1, expected.data(), expected_scores.data());
       const std::string about = (is_whole ? ", whole numbers, d=" : " to 1e-5, d=") +
                                 std::to_string(d);
       bool nearest = is_whole ? same(lists, expected) && same(scores, expected_scores) : true;
@@ -259,10 +261,9 @@ void partitions(const Kernels& k) {
       check(k, "assign" + about, nearest);
       bool cheapest = true;
       for (bool include_primary : {true, false}) {
-        spill_assign(k, x.data(), n, d, c.data(), nlist, expected.data(), 1.5f, include_primary, 1,
-                     spilled.data());
-        spill_assign(kScalar, x.data(), n, d, c.data(), nlist, expected.data(), 1.5f,
-                     include_primary, 1, expected_spilled.data());
+        assigner.spill(k, x.data(), n, expected.data(), 1.5f, include_primary, 1, spilled.data());
+        assigner.spill(kScalar, x.data(), n, expected.data(), 1.5f, include_primary, 1,
+                       expected_spilled.data());
         for (int64_t i = 0; i < n; ++i) {
           const float* primary = &c[expected[i] * d];
           const auto cost = [&](int32_t list) {
@@ -311,19 +312,38 @@ void encoding(const Kernels& k) {
 
 // ---------------------------------------------------------------- the fused query
 
+// Lists one after the other, with random codes of m sub-spaces.
+struct Arena {
+  std::vector<int64_t> start;
+  std::vector<int32_t> count;
+  std::vector<uint8_t> codes;
+  std::vector<uint32_t> rows;
+
+  void add_list(const std::vector<uint32_t>& list_rows, int64_t m) {
+    start.push_back(static_cast<int64_t>(rows.size()) / kBlock);
+    count.push_back(static_cast<int32_t>(list_rows.size()));
+    rows.insert(rows.end(), list_rows.begin(), list_rows.end());
+    rows.resize(round_up(static_cast<int64_t>(rows.size()), kBlock), UINT32_MAX);
+    const std::vector<uint8_t> packed =
+        bytes(round_up(static_cast<int64_t>(list_rows.size()), kBlock) * m / 2);
+    codes.insert(codes.end(), packed.begin(), packed.end());
+  }
+};
+
 // A random index; the arrays are those of soardb/kernels/layout.py.
 struct Index {
   std::vector<float> vectors, mean, centroid_bias, centroid_scale, centroid_offset, cell_bias,
       codebook, store_scale, store_bias;
-  std::vector<int64_t> ids, list_start;
-  std::vector<uint8_t> centroid_codes, cell_codes, codes, store;
-  std::vector<int32_t> slot_list, cell_start, list_count, block_dims;
-  std::vector<uint32_t> code_rows;
+  std::vector<int64_t> ids;
+  std::vector<uint8_t> centroid_codes, cell_codes, store;
+  std::vector<int32_t> slot_list, cell_start, block_dims;
+  Arena base, delta;
   Ivf view;
 };
 
-Index make_index(int metric, int64_t n, int64_t d, int64_t m, int64_t nlist, int64_t ncell,
-                 bool is_spilled, bool is_whole) {
+// Rows from n_base on stand in the delta, where there are any.
+Index make_index(int metric, int64_t n, int64_t n_base, int64_t d, int64_t m, int64_t nlist,
+                 int64_t ncell, bool is_spilled, bool is_whole) {
   const auto numbers = [&](int64_t count) { return is_whole ? whole(count) : floats(count); };
   const float infinity = std::numeric_limits<float>::infinity();
   const int64_t quads = ceil_div(d, 4), stride = round_up(d, 4);
@@ -356,19 +376,15 @@ Index make_index(int metric, int64_t n, int64_t d, int64_t m, int64_t nlist, int
     x.cell_codes = bytes(round_up(ncell, kBlock) / kBlock * quads * kLine);
   }
 
-  std::vector<std::vector<uint32_t>> lists(nlist);
+  std::vector<std::vector<uint32_t>> lists(nlist), delta_lists(nlist);
   for (int64_t row = 0; row < n; ++row) {
     const int64_t primary = below(nlist), other = below(nlist);
-    lists[primary].push_back(static_cast<uint32_t>(row));
-    if (is_spilled && other != primary) lists[other].push_back(static_cast<uint32_t>(row));
+    std::vector<std::vector<uint32_t>>& mine = row < n_base ? lists : delta_lists;
+    mine[primary].push_back(static_cast<uint32_t>(row));
+    if (is_spilled && other != primary) mine[other].push_back(static_cast<uint32_t>(row));
   }
-  for (const std::vector<uint32_t>& rows : lists) {
-    x.list_start.push_back(static_cast<int64_t>(x.code_rows.size()) / kBlock);
-    x.list_count.push_back(static_cast<int32_t>(rows.size()));
-    x.code_rows.insert(x.code_rows.end(), rows.begin(), rows.end());
-    x.code_rows.resize(round_up(static_cast<int64_t>(x.code_rows.size()), kBlock), UINT32_MAX);
-  }
-  x.codes = bytes(static_cast<int64_t>(x.code_rows.size()) * m / 2);
+  for (const std::vector<uint32_t>& rows : lists) x.base.add_list(rows, m);
+  for (const std::vector<uint32_t>& rows : delta_lists) x.delta.add_list(rows, m);
 
   const int64_t extra = metric == kL2 ? 2 : 0, width = ceil_div(d, m - extra);
   x.block_dims = split_dims(d, m - extra);
@@ -386,15 +402,23 @@ Index make_index(int metric, int64_t n, int64_t d, int64_t m, int64_t nlist, int
   v.centroid_scale = x.centroid_scale.data(), v.centroid_offset = x.centroid_offset.data();
   v.slot_list = x.slot_list.data(), v.cell_codes = x.cell_codes.data();
   v.cell_bias = x.cell_bias.data(), v.cell_start = x.cell_start.data();
-  v.list_start = x.list_start.data(), v.list_count = x.list_count.data();
-  v.codes = x.codes.data(), v.code_rows = x.code_rows.data(), v.codebook = x.codebook.data();
+  v.list_start = x.base.start.data(), v.list_count = x.base.count.data();
+  v.codes = x.base.codes.data(), v.code_rows = x.base.rows.data(), v.codebook = x.codebook.data();
   v.block_dims = x.block_dims.data(), v.store = x.store.data();
   v.store_scale = x.store_scale.data(), v.store_bias = x.store_bias.data();
+  v.n = n_base, v.ncode = static_cast<int64_t>(x.base.rows.size());
+  if (n_base == n) return x;
+  v.delta_vectors = v.vectors + n_base * d, v.delta_ids = v.ids + n_base;
+  v.delta_store = v.store + n_base * stride;
+  v.delta_store_bias = metric == kL2 ? v.store_bias + n_base : nullptr;
+  v.delta_start = x.delta.start.data(), v.delta_count = x.delta.count.data();
+  v.delta_codes = x.delta.codes.data(), v.delta_code_rows = x.delta.rows.data();
   return x;
 }
 
 void fused_search(const Kernels& k) {
   const int64_t shapes[][2] = {{1, 8}, {2, 8}, {7, 8}, {31, 16}, {100, 56}, {128, 264}, {768, 1024}};
+  const int64_t sizes[][2] = {{1, 1}, {15, 15}, {400, 400}, {400, 250}, {400, 0}};  // n, n_base
   const char* names[] = {"dot", "cosine", "l2"};
   for (int metric : {kDot, kCosine, kL2})
     for (const auto& [d, m] : shapes) {
@@ -402,22 +426,30 @@ void fused_search(const Kernels& k) {
       for (bool is_spilled : {false, true})
         for (bool is_whole : {false, true})
           for (int64_t ncell : {0, 3})
-            for (int64_t n : {1, 15, 400}) {
-              const Index index = make_index(metric, n, d, m, 50, ncell, is_spilled, is_whole);
+            for (const auto& [n, n_base] : sizes) {
+              const Index index =
+                  make_index(metric, n, n_base, d, m, 50, ncell, is_spilled, is_whole);
+              std::vector<uint8_t> bits = bytes(ceil_div(n, 8));
+              for (uint8_t& byte : bits) byte &= static_cast<uint8_t>(generator());
+              const Filter some{bits.data(), static_cast<int64_t>(bits.size())};
               const int64_t nq = 4, want = 10;
               std::vector<float> queries = is_whole ? whole(nq * d) : floats(nq * d);
               for (int64_t q = 0; q < nq; ++q) queries[q * d] += 3.5f;  // none is zero
               for (const Plan& plan : {Plan{want, 6, 2, 40, 30, 20}, Plan{want, 99, 9, 900, 900, 900},
                                        Plan{want, 1, 1, 10, 10, 10}}) {
-                std::vector<float> scores(nq * want), expected(nq * want);
-                std::vector<int64_t> ids(nq * want), expected_ids(nq * want);
-                const int64_t status = ivf_search(k, index.view, plan, queries.data(), nq, 1,
-                                                  scores.data(), ids.data());
-                const int64_t expected_status = ivf_search(kScalar, index.view, plan, queries.data(),
-                                                           nq, 1, expected.data(),
-                                                           expected_ids.data());
-                agree = agree && status == expected_status && same(scores, expected) &&
-                        same(ids, expected_ids);
+                for (const Filter* filter : {static_cast<const Filter*>(nullptr), &some}) {
+                  std::vector<float> scores(nq * want), expected(nq * want);
+                  std::vector<int64_t> ids(nq * want), expected_ids(nq * want);
+                  std::vector<int64_t> scanned(nq), expected_scanned(nq);
+                  const int64_t status =
+                      ivf_search(k, index.view, plan, queries.data(), nq, 1, scores.data(),
+                                 ids.data(), filter, scanned.data());
+                  const int64_t expected_status =
+                      ivf_search(kScalar, index.view, plan, queries.data(), nq, 1, expected.data(),
+                                 expected_ids.data(), filter, expected_scanned.data());
+                  agree = agree && status == expected_status && same(scores, expected) &&
+                          same(ids, expected_ids) && same(scanned, expected_scanned);
+                }
               }
             }
       check(k, std::string("ivf_search ") + names[metric] + " d=" + std::to_string(d) +
@@ -430,7 +462,7 @@ void bad_queries(const Kernels& k) {
                           std::numeric_limits<float>::infinity(), 0.0f};
   bool agree = true;
   for (float value : values) {
-    const Index index = make_index(kCosine, 100, 17, 8, 20, 0, true, false);
+    const Index index = make_index(kCosine, 100, 100, 17, 8, 20, 0, true, false);
     std::vector<float> queries = floats(3 * 17), scores(30);
     std::fill(queries.begin() + 2 * 17, queries.end(), value);
     std::vector<int64_t> ids(30);

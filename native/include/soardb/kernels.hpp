@@ -1,6 +1,6 @@
 // The kernels' face: plain structs, one table of function pointers per instruction set.
 //
-//   module.cpp -> dispatch.cpp -> [kernels.hpp] <- kernels_{scalar,avx2,avx512,neon}.cpp
+//   module.cpp -> dispatch.cpp, lists.cpp -> [kernels.hpp] <- kernels_{scalar,avx2,avx512,neon}.cpp
 //
 // soardb/kernels/reference.py says what each function computes; shapes and names are the same.
 // Pointers are borrowed. Scratch memory is the caller's: nothing behind this table allocates.
@@ -27,6 +27,7 @@ inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 struct Ivf {
   int metric = 0;
   int64_t d = 0, nlist = 0, nslot = 0, ncell = 0, m = 0, width = 0, stride = 0;
+  int64_t n = 0, ncode = 0;            // rows and places for codes of the base; the delta's follow
   bool is_spilled = false;
   const float* vectors = nullptr;
   const int64_t* ids = nullptr;
@@ -48,11 +49,27 @@ struct Ivf {
   const uint8_t* store = nullptr;
   const float* store_scale = nullptr;
   const float* store_bias = nullptr;
+  // The delta; delta_start is null where there is none.
+  const float* delta_vectors = nullptr;
+  const int64_t* delta_ids = nullptr;
+  const uint8_t* delta_store = nullptr;
+  const float* delta_store_bias = nullptr;
+  const int64_t* delta_start = nullptr;
+  const int32_t* delta_count = nullptr;
+  const uint8_t* delta_codes = nullptr;
+  const uint32_t* delta_code_rows = nullptr;
 };
 
 // soardb/kernels/layout.py: SearchPlan.
 struct Plan {
   int64_t k = 0, nprobe = 0, cellprobe = 0, collect = 0, rerank = 0, refine = 0;
+};
+
+// The rows that a search may return: row r where bit r is set, lowest bit of a byte first. Rows
+// beyond the bitmap's end may not.
+struct Filter {
+  const uint8_t* bits = nullptr;
+  int64_t bytes = 0;
 };
 
 // One thread's memory for one search; sizes are set by dispatch.cpp (Scratch::fit).
@@ -106,8 +123,9 @@ struct Kernels {
   void (*encode)(const float* residuals, const float* directions, const float* eta, int64_t n,
                  int64_t d, const float* codebook, int64_t m, int64_t width,
                  const int32_t* block_dims, float* scratch, uint8_t* out);
-  int (*ivf_search)(const Ivf& index, const Plan& plan, const float* query, Scratch& scratch,
-                    float* scores, int64_t* ids);
+  // filter may be null; *scanned is how many codes the visited lists hold, before the filter.
+  int (*ivf_search)(const Ivf& index, const Plan& plan, const Filter* filter, const float* query,
+                    Scratch& scratch, float* scores, int64_t* ids, int64_t* scanned);
 };
 
 // Room that a pool needs beyond what it keeps, so that the scan may push before it selects.
@@ -129,18 +147,32 @@ bool use_level(const char* name);           // false: unknown, or not on this CP
 const char* cpu_features();                 // space separated, for `soardb info`
 
 // 0, or query * 4 + Status of the first bad query, or -1 when some query found fewer than k rows.
+// filter and scanned (nq,) may be null.
 int64_t ivf_search(const Kernels& k, const Ivf& index, const Plan& plan, const float* queries,
-                int64_t nq, int threads, float* scores, int64_t* ids);
+                   int64_t nq, int threads, float* scores, int64_t* ids,
+                   const Filter* filter = nullptr, int64_t* scanned = nullptr);
 void exact_topk(const Kernels& k, const float* vectors, int64_t n, int64_t d, const float* queries,
                 int64_t nq, int metric, int64_t want, int threads, float* scores, int64_t* rows);
-void assign(const Kernels& k, const float* vectors, int64_t n, int64_t d, const float* centroids,
-            int64_t nlist, int threads, int32_t* out, float* scores);
-void spill_assign(const Kernels& k, const float* vectors, int64_t n, int64_t d,
-                  const float* centroids, int64_t nlist, const int32_t* primary, float soar_lambda,
-                  bool include_primary, int threads, int32_t* out);
 void encode(const Kernels& k, const float* residuals, const float* directions, const float* eta,
             int64_t n, int64_t d, const float* codebook, int64_t m, int64_t width,
             const int32_t* block_dims, int threads, uint8_t* out);
+
+// Columns of kPanel vectors side by side: [panel][dim][kPanel]; the last one is padded with zeros.
+void pack_panels(const float* vectors, int64_t n, int64_t d, float* panels);
+
+// Growable lists of codes in an arena of nblock blocks; soardb/index/lists.py.
+struct Lists {
+  int64_t* start;
+  int32_t* count;
+  int64_t* room;
+  uint8_t* codes;
+  uint32_t* rows;
+  int64_t nblock, m;
+};
+// lists.cpp: appends n (list, row, code) triples until the arena is full; returns how many, and in
+// *used the blocks of the arena that are taken.
+int64_t append_codes(const Lists& lists, int64_t n, const int32_t* parts, const uint32_t* rows,
+                     const uint8_t* codes, int64_t* used);
 
 // Calls body(begin, end) over [0, n) in pieces of `grain`, on the calling thread and threads - 1
 // of its own, which end before it returns. An exception of a piece is thrown again here.
