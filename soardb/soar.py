@@ -14,20 +14,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from soardb.kernels.dispatch import active
+from soardb.kernels.dispatch import Assigning, active
 from soardb.kernels.layout import F32, I32
 
 __all__ = ["nearest", "residual_cosine", "spill"]
 
 
-def nearest(vectors: F32, centroids: F32, *, threads: int = 1) -> I32:
-    """The primary partition: (n,) int32, nearest centroid by L2, ties to the lower one."""
-    return active.assign(vectors, centroids, threads)[0]
+def nearest(vectors: F32, centroids: F32 | Assigning, *, threads: int = 1) -> I32:
+    """The primary partition: (n,) int32, nearest centroid by L2, ties to the lower one.
+
+    centroids (nlist, d) float32, or the kernels' Assigner of them, which a caller keeps who asks
+    for a few vectors at a time.
+    """
+    return _prepared(centroids).assign(vectors, threads)[0]
 
 
 def spill(
     vectors: F32,
-    centroids: F32,
+    centroids: F32 | Assigning,
     primary: I32,
     *,
     soar_lambda: float = 1.5,
@@ -37,7 +41,7 @@ def spill(
     """Choose the second partition of each vector.
 
     vectors    (n, d) float32, finite
-    centroids  (nlist, d) float32
+    centroids  (nlist, d) float32, or the kernels' Assigner of them
     primary    (n,) int32, the first partition of each vector
 
     Returns (n,) int32: argmin over all c of |x - c|^2 + soar_lambda * <r_hat, x - c>^2, where r_hat
@@ -46,9 +50,11 @@ def spill(
     (soar_lambda 0 is then the second nearest centroid). A single centroid leaves no choice: the
     primary one is returned. Costs two (n, d) x (d, nlist) products.
     """
-    if len(centroids) == 1:
-        return primary.copy()
-    return active.spill_assign(vectors, centroids, primary, soar_lambda, include_primary, threads)
+    return _prepared(centroids).spill(vectors, primary, soar_lambda, include_primary, threads)
+
+
+def _prepared(centroids: F32 | Assigning) -> Assigning:
+    return active.Assigner(centroids) if isinstance(centroids, np.ndarray) else centroids
 
 
 def residual_cosine(vectors: F32, centroids: F32, primary: I32, spilled: I32) -> F32:

@@ -24,7 +24,7 @@ from soardb.kernels.layout import F32, I64, STATUS, Metric
 from soardb.metrics import as_metric, unit_rows
 from soardb.storage.format import read_arrays, write_arrays
 
-__all__ = ["FlatIndex", "check_k", "check_rows", "exact_search"]
+__all__ = ["FlatIndex", "as_compared_queries", "check_k", "check_rows", "exact_search"]
 
 
 def check_k(k: object, held: int) -> int:
@@ -46,18 +46,24 @@ def check_rows(rows: Rows, metric: Metric) -> None:
         raise CorruptStorage(f"row {int(np.abs(squares - 1).argmax())} is not of unit length")
 
 
-def exact_search(rows: Rows, metric: Metric, queries: F32, k: int, threads: int) -> tuple[F32, I64]:
-    """Every row scored: (scores (nq, k), ids (nq, k)), ties to the lower id."""
+def as_compared_queries(queries: F32, metric: Metric) -> F32:
+    """(nq, d) float32 queries as the metric compares them, or InvalidArgument for a bad one."""
     squares = np.einsum("ij,ij->i", queries, queries)
     bad = ~np.isfinite(squares)
     if bad.any():
         refuse_bad_query(int(bad.argmax()) * 4 + STATUS.index("not finite"))
-    if metric == "cosine":
-        is_zero = ~queries.any(axis=1)
-        if is_zero.any():
-            refuse_bad_query(int(is_zero.argmax()) * 4 + STATUS.index("zero vector"))
-        queries = unit_rows(queries)
-    scores, found = active.exact_topk(rows.vectors, queries, k, metric, threads)
+    if metric != "cosine":
+        return queries
+    is_zero = ~queries.any(axis=1)
+    if is_zero.any():
+        refuse_bad_query(int(is_zero.argmax()) * 4 + STATUS.index("zero vector"))
+    return unit_rows(queries)
+
+
+def exact_search(rows: Rows, metric: Metric, queries: F32, k: int, threads: int) -> tuple[F32, I64]:
+    """Every row scored: (scores (nq, k), ids (nq, k)), ties to the lower id."""
+    compared = as_compared_queries(queries, metric)
+    scores, found = active.exact_topk(rows.vectors, compared, k, metric, threads)
     ids = rows.ids[found]
     if k > 1:
         order = np.lexsort((ids, -scores), axis=1)

@@ -1,6 +1,6 @@
 """SoarIndex: spilled IVF with 4-bit anisotropic codes, 8-bit re-ranking and exact scores.
 
-    base.py <- [ivf.py] -> model.py, upper.py, stored.py, lists.py, rows.py, plan.py, kernels
+    base.py <- [ivf.py] -> model.py, stored.py, lists.py, rows.py, plan.py, kernels
 
 A model is learnt once and codes every vector that is added (model.py has the order of a build and
 what the metrics come down to); the codes stand in lists, the vectors in rows.
@@ -36,9 +36,8 @@ from soardb.index.plan import (
 )
 from soardb.index.rows import Rows
 from soardb.index.stored import pack, unpack
-from soardb.index.upper import arrange_centroids
 from soardb.kernels.dispatch import Searcher, active
-from soardb.kernels.layout import BLOCK, F32, I32, I64, IvfArrays, Metric, SearchPlan
+from soardb.kernels.layout import F32, I32, I64, IvfArrays, Metric, SearchPlan
 from soardb.metrics import as_metric
 from soardb.storage.format import read_arrays, write_arrays
 
@@ -282,7 +281,7 @@ class SoarIndex(Index):
         assert self._model is not None
         assert self._lists is not None
         model, lists, rows = self._model, self._lists, self._rows
-        upper = arrange_centroids(model.centroids, model.choice.ncell, self.metric)
+        upper = model.upper
         arrays = IvfArrays(
             metric=self.metric,
             vectors=rows.vectors,
@@ -351,19 +350,7 @@ class SoarIndex(Index):
         check_rows(self._rows, self.metric)
         if self._lists is None:
             return
-        n, lists = len(self), self._lists
-        parts = [lists.list_rows(part) for part in range(self.nlist)]
-        held = np.concatenate(parts) if parts else np.empty(0, np.uint32)
-        if (held >= n).any():
-            raise CorruptStorage(f"a list holds row {held.max()}, the index has {n}")
-        copies = np.bincount(held, minlength=n)
-        most = 2 if self.soar_lambda > 0 else 1
-        if n and (copies.min() < 1 or copies.max() > most):
-            row = int(((copies < 1) | (copies > most)).argmax())
-            raise CorruptStorage(f"row {row} stands in {copies[row]} lists, expected 1..{most}")
-        for part, rows in enumerate(parts):
-            if len(np.unique(rows)) != len(rows):
-                raise CorruptStorage(f"list {part} holds a row twice")
+        self._lists.validate(len(self), 2 if self.soar_lambda > 0 else 1)
 
     def memory(self) -> dict[str, int]:
         """Bytes by part. `vectors` are read only by the last step and by exact search.
@@ -373,13 +360,11 @@ class SoarIndex(Index):
         sizes = self._rows.memory()
         if self._model is None or self._lists is None:
             return {name: sizes[name] for name in ("vectors", "ids", "lookup")}
-        model, homes = self._model, 0 if self._homes is None else self._homes.nbytes
-        centroids = model.places.nbytes * (1 if model.centroids is model.places else 2)
+        homes = 0 if self._homes is None else self._homes.nbytes
         return {
             **self._lists.memory(),
             "lists": self._lists.start.nbytes + self._lists.count.nbytes,
-            "centroids": centroids + -(-self.nlist // BLOCK) * BLOCK * (self.d + 8),
-            "codebook": model.product.codebook.nbytes,
+            **self._model.memory(),
             "rerank_store": sizes["store"] + sizes["store_bias"],
             "vectors": sizes["vectors"],
             "ids": sizes["ids"],

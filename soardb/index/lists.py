@@ -1,6 +1,6 @@
 """The packed codes of the partitions: one arena of blocks, a slice of it a list.
 
-    ivf.py -> [lists.py] -> kernels (pack_codes)
+    ivf.py -> [lists.py] -> kernels (pack_codes, append_codes)
 
 A list is `count` codes from block `start` on, with room for `room` blocks; beside each code stands
 the row that it belongs to. A list that outgrows its room moves to the end of the arena with half as
@@ -17,6 +17,7 @@ import numpy as np
 from soardb.errors import CorruptStorage
 from soardb.kernels.dispatch import active
 from soardb.kernels.layout import BLOCK, I32, I64, LINE, U8, U32
+from soardb.kernels.reference import room_for
 
 __all__ = ["CodeLists"]
 
@@ -80,21 +81,51 @@ class CodeLists:
         return active.unpack_codes(self.codes[first : first + -(-count // BLOCK)], count)
 
     def append(self, parts: I32, rows: U32, codes: U8) -> None:
-        """Add (n,) pairs: list, row and (n, m) code of each."""
+        """Add (n,) pairs: list, row and (n, m) code of each; contiguous arrays.
+
+        Happens in place, in O(m) a pair and the bytes of what moves; `start`, `count`, `codes` and
+        `rows` are new arrays where all lists were empty or the arena had to grow.
+        """
         if not len(parts):
             return
-        if not len(self):
+        if not self.count.any():
             self._build(parts, rows, codes)
             return
-        order = np.argsort(parts, kind="stable")
-        touched, firsts = np.unique(parts[order], return_index=True)
-        for part, mine in zip(touched, np.split(order, firsts[1:]), strict=True):
-            joined = np.concatenate([self.list_codes(part), codes[mine]])
-            self._put(part, joined, np.concatenate([self.list_rows(part), rows[mine]]))
+        done = 0
+        while True:
+            appended, self._used = active.append_codes(
+                self.start,
+                self.count,
+                self._room,
+                self._used,
+                self.codes,
+                self.rows,
+                parts[done:],
+                rows[done:],
+                codes[done:],
+            )
+            done += appended
+            if done == len(parts):
+                return
+            self._make_room(room_for(int(self.count[parts[done]]) // BLOCK + 1))
 
     def replace(self, part: int, keep: np.ndarray, rows: U32) -> None:
         """Keep the codes of one list where the (count,) mask is true, under new row numbers."""
         self._put(part, self.list_codes(part)[keep], rows)
+
+    def validate(self, n: int, most: int) -> None:
+        """CorruptStorage unless each of n rows stands in 1..most different lists. O(codes)."""
+        parts = [self.list_rows(part) for part in range(len(self.count))]
+        held = np.concatenate(parts) if parts else np.empty(0, np.uint32)
+        if (held >= n).any():
+            raise CorruptStorage(f"a list holds row {held.max()}, the index has {n}")
+        copies = np.bincount(held, minlength=n)
+        if n and (copies.min() < 1 or copies.max() > most):
+            row = int(((copies < 1) | (copies > most)).argmax())
+            raise CorruptStorage(f"row {row} stands in {copies[row]} lists, expected 1..{most}")
+        for part, rows in enumerate(parts):
+            if len(np.unique(rows)) != len(rows):
+                raise CorruptStorage(f"list {part} holds a row twice")
 
     def homes(self, n: int) -> I32:
         """(n, 2) int32: the lists that hold each row; -1 where there is no second one."""
@@ -152,16 +183,20 @@ class CodeLists:
         self.count[part] = len(rows)
 
     def _move(self, part: int, blocks: int) -> None:
-        room = blocks + max(blocks // 2, 1)
+        room = room_for(blocks)
         if self._used + room > len(self.codes):
-            left_behind = self._used - int(self._room.sum())
-            if 2 * left_behind > self._used:
-                self.start, _, self.codes, self.rows = self.packed()
-                self._room = -(-self.count.astype(np.int64) // BLOCK)
-                self._used = int(self._room.sum())
-            self._grow(self._used + room)
+            self._make_room(room)
         self.start[part], self._room[part] = self._used, room
         self._used += room
+
+    def _make_room(self, blocks: int) -> None:
+        """Make that many blocks free at the end: pack what is left behind, then grow."""
+        left_behind = self._used - int(self._room.sum())
+        if 2 * left_behind > self._used:
+            self.start, _, self.codes, self.rows = self.packed()
+            self._room = -(-self.count.astype(np.int64) // BLOCK)
+            self._used = int(self._room.sum())
+        self._grow(self._used + blocks)
 
     def _grow(self, need: int) -> None:
         size = max(need, len(self.codes) + len(self.codes) // 2)

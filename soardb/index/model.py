@@ -1,6 +1,6 @@
 """What training learns, and the coding of vectors with it.
 
-    ivf.py, stored.py -> [model.py] -> clustering.py, soar.py, quantization/
+    ivf.py, stored.py -> [model.py] -> upper.py, clustering.py, soar.py, quantization/
 
 A build, in order (SOAR: Sun et al., NeurIPS 2023; AVQ: Guo et al., ICML 2020):
   1. k-means on a sample gives the partitions; AVQ may move their centroids afterwards.
@@ -19,12 +19,15 @@ Nothing here knows about ids, rows or files, and a model never changes: arrays i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from soardb.clustering import Progress, avq_centroids, kmeans
 from soardb.index.plan import BuildParams, Choice
-from soardb.kernels.layout import F32, I32, U8, Metric
+from soardb.index.upper import Upper, arrange_centroids
+from soardb.kernels.dispatch import Assigning, active
+from soardb.kernels.layout import BLOCK, F32, I32, U8, Metric
 from soardb.metrics import unit_rows
 from soardb.quantization.product import ProductQuantizer, anisotropic_eta
 from soardb.quantization.scalar import ScalarQuantizer
@@ -36,12 +39,13 @@ _BATCH = 65_536
 _CODEBOOK_SAMPLE = 65_536
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Model:
     """What training learnt; never changes afterwards.
 
     places (nlist, d): centroids that decide the primary partition; centroids (nlist, d): the ones
-    that are scored and coded against (the same array unless AVQ moved them).
+    that are scored and coded against (the same array unless AVQ moved them). What follows from
+    these fields and costs more than a use of it is made when it is first needed, and kept.
     """
 
     choice: Choice
@@ -51,6 +55,30 @@ class Model:
     centroids: F32
     product: ProductQuantizer
     scalar: ScalarQuantizer
+
+    @cached_property
+    def upper(self) -> Upper:
+        """The centroids as a search reads them."""
+        return arrange_centroids(self.centroids, self.choice.ncell, self.product.has_term)
+
+    @cached_property
+    def _by_place(self) -> Assigning:
+        return active.Assigner(self.places)
+
+    @cached_property
+    def _by_centroid(self) -> Assigning:
+        return self._by_place if self.centroids is self.places else active.Assigner(self.centroids)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of the codebook, and of the centroids in every form that was made so far."""
+        nlist, d = self.centroids.shape
+        packed = [vars(self).get("_by_place"), vars(self).get("_by_centroid")]
+        forms = {id(form) for form in (self.places, self.centroids, *packed) if form is not None}
+        in_bytes = -(-nlist // BLOCK) * BLOCK * (d + 8)
+        return {
+            "centroids": len(forms) * self.places.nbytes + in_bytes,
+            "codebook": self.product.codebook.nbytes,
+        }
 
     @classmethod
     def train(
@@ -126,13 +154,13 @@ class Model:
                 progress("encode", first / n)
             batch = slice(first, min(first + _BATCH, n))
             centred = vectors[batch] - self.mean
-            primary = nearest(centred, self.places, threads=threads)
+            primary = nearest(centred, self._by_place, threads=threads)
             parts[batch, 0] = primary
             codes[0][batch] = self._code(centred, primary, params)
             if spills:
                 second = spill(
                     centred,
-                    self.centroids,
+                    self._by_centroid,
                     primary,
                     soar_lambda=self.choice.soar_lambda,
                     include_primary=params.include_primary,

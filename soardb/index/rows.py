@@ -96,6 +96,10 @@ class Rows:
             "store_bias": self.store_bias,
         }
 
+    def whole(self) -> dict[str, np.ndarray]:
+        """The arrays with their spare room: written in place until they are full, then replaced."""
+        return self._arrays
+
     def memory(self) -> dict[str, int]:
         """Bytes of each array, spare room included; "lookup" is what finds ids, made when asked."""
         lookup = sum(array.nbytes for array in self._sorted or ())
@@ -140,6 +144,15 @@ class Rows:
             else:
                 self._recent.update(zip(ids.tolist(), range(first, self._n), strict=True))
         return np.arange(first, self._n)
+
+    def growth(self, n: int) -> int:
+        """Bytes of larger arrays that appending n rows would allocate; 0 while there is room."""
+        need, size = self._n + n, 0
+        for name, array in self._arrays.items():
+            if need > len(array) and (name != "store_bias" or self._has_bias):
+                row = array.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
+                size += row * max(need, len(array) + len(array) // 2)
+        return size
 
     def _write(self, name: str, first: int, values: np.ndarray) -> None:
         array = self._arrays[name]

@@ -26,7 +26,7 @@ from soardb.kernels.layout import BLOCK, LINE, Metric
 from soardb.quantization.product import ProductQuantizer
 from soardb.quantization.scalar import ScalarQuantizer
 
-__all__ = ["pack", "unpack"]
+__all__ = ["pack", "unpack", "unpack_model"]
 
 
 def pack(model: Model, lists: CodeLists) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -61,18 +61,8 @@ def unpack(
     CorruptStorage, KeyError, TypeError, ValueError or OverflowError where the contents are not
     those of a trained index of d and metric. Costs O(nlist * d) and what lists and rows check.
     """
-    is_l2 = metric == "l2"
-    _check_arrays(arrays, d, metric)
-    rows = Rows.of(arrays, d, store_stride(d), is_l2)
-    model = Model(
-        _as_choice(parameters["choice"], metric),
-        arrays["mean"],
-        float(parameters["typical_norm"]),
-        arrays["places"],
-        arrays.get("centroids", arrays["places"]),
-        ProductQuantizer(arrays["codebook"], arrays["block_dims"], d, is_l2),
-        ScalarQuantizer(arrays["store_offset"], arrays["store_scale"]),
-    )
+    model = unpack_model(parameters, arrays, d, metric)
+    rows = Rows.of(arrays, d, store_stride(d), metric == "l2")
     lists = CodeLists.of(
         arrays["list_start"], arrays["list_count"], arrays["codes"], arrays["code_rows"], len(rows)
     )
@@ -82,6 +72,22 @@ def unpack(
             f"expected 1..{most} codes a vector, got {len(lists)} of {len(rows)} vectors"
         )
     return model, lists, rows
+
+
+def unpack_model(
+    parameters: dict[str, Any], arrays: dict[str, np.ndarray], d: int, metric: Metric
+) -> Model:
+    """The model of what pack() gave, over the same memory. Errors: those of unpack()."""
+    _check_arrays(arrays, d, metric)
+    return Model(
+        _as_choice(parameters["choice"], metric),
+        arrays["mean"],
+        float(parameters["typical_norm"]),
+        arrays["places"],
+        arrays.get("centroids", arrays["places"]),
+        ProductQuantizer(arrays["codebook"], arrays["block_dims"], d, metric == "l2"),
+        ScalarQuantizer(arrays["store_offset"], arrays["store_scale"]),
+    )
 
 
 def _as_choice(given: dict[str, Any], metric: Metric) -> Choice:

@@ -1,6 +1,6 @@
 """The upper level: centroids as a search reads them.
 
-    ivf.py -> [upper.py] -> clustering.py, soar.py, quantization/scalar.py, kernels (pack_u8_blocks)
+    model.py -> [upper.py] -> clustering.py, soar.py, quantization/scalar.py, kernels
 
 A search ranks centroids by 8-bit products, a block of them at a time. Where there are many, k-means
 groups them into cells, a search ranks the cells first, and each cell fills whole blocks: a slot
@@ -18,7 +18,7 @@ import numpy as np
 
 from soardb.clustering import kmeans
 from soardb.kernels.dispatch import active
-from soardb.kernels.layout import BLOCK, F32, I32, U8, Metric
+from soardb.kernels.layout import BLOCK, F32, I32, U8
 from soardb.quantization.scalar import ScalarQuantizer
 from soardb.soar import nearest
 
@@ -38,7 +38,7 @@ class Upper:
     cell_start: I32
 
 
-def arrange_centroids(centroids: F32, ncell: int, metric: Metric) -> Upper:
+def arrange_centroids(centroids: F32, ncell: int, is_l2: bool) -> Upper:
     """Centroids (nlist, d) float32 in 8 bits and in blocks, gathered by cell where ncell > 1.
 
     Costs a k-means of the centroids where there are cells; the same input gives the same cells.
@@ -47,7 +47,7 @@ def arrange_centroids(centroids: F32, ncell: int, metric: Metric) -> Upper:
     ncell = min(ncell, nlist)  # k-means may have dropped lists
     scalar = ScalarQuantizer.train(centroids)
     norms = 0.5 * np.square(centroids).sum(axis=1)
-    bias = -norms if metric == "l2" else np.zeros(nlist, np.float32)
+    bias = -norms if is_l2 else np.zeros(nlist, np.float32)
     if ncell < 2:
         return Upper(
             scalar,
@@ -69,7 +69,7 @@ def arrange_centroids(centroids: F32, ncell: int, metric: Metric) -> Upper:
     codes[is_real] = scalar.encode(centroids[slots[is_real]])
     blocks = [-(-len(lists) // BLOCK) for lists in members]
     cell_norms = 0.5 * np.square(cells).sum(axis=1)
-    cell_bias = -cell_norms if metric == "l2" else np.zeros(len(cells), np.float32)
+    cell_bias = -cell_norms if is_l2 else np.zeros(len(cells), np.float32)
     return Upper(
         scalar,
         active.pack_u8_blocks(codes),

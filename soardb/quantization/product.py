@@ -25,6 +25,7 @@ __all__ = ["ProductQuantizer", "anisotropic_eta", "block_count"]
 _CENTRES = 16
 _TERM_BLOCKS = 2
 _MAX_SHARE = 0.25
+_DECODE_BATCH = 256  # of which the places of the values fit a cache
 
 
 def block_count(d: int, dims_per_block: int, has_term: bool) -> int:
@@ -151,9 +152,14 @@ class ProductQuantizer:
 
     def decode(self, codes: U8) -> F32:
         """(n, >= blocks) codes to (n, d) float32 reconstructions of the residuals."""
-        out = np.empty((len(codes), self.d), np.float32)
         blocks = self.m - (_TERM_BLOCKS if self.has_term else 0)
-        for b in range(blocks):
-            for j, dim in enumerate(range(self.block_dims[b], self.block_dims[b + 1])):
-                out[:, dim] = self.codebook[b, j, codes[:, b]]
+        width = self.codebook.shape[1]
+        is_real = np.arange(width) < np.diff(self.block_dims[: blocks + 1])[:, None]
+        block, j = np.nonzero(is_real)  # (d,) each
+        columns = self.codebook[block, j].reshape(-1)  # (d * 16,)
+        places = _CENTRES * np.arange(self.d)
+        out = np.empty((len(codes), self.d), np.float32)
+        for first in range(0, len(codes), _DECODE_BATCH):
+            part = slice(first, first + _DECODE_BATCH)
+            out[part] = columns[codes[part, block] + places]
         return out

@@ -11,6 +11,7 @@ import pytest
 from soardb import CorruptStorage
 from soardb.index.lists import CodeLists
 from soardb.kernels.layout import BLOCK
+from soardb.kernels.reference import unpack_codes
 
 Model = list[list[tuple[int, tuple[int, ...]]]]
 
@@ -92,6 +93,61 @@ class TestAppend:
         rng, pair = np.random.default_rng(0), Pair(4)
         pair.append(np.array([2, 0, 3, 1]), np.array([0, 1, 1, 2]), draw(rng, 4))
         assert pair.lists.homes(3).tolist() == [[2, -1], [0, 3], [1, -1]]
+
+    def test_of_many_equals_one_by_one(self) -> None:
+        """A list that takes several codes of one call included; contents alone are compared."""
+        rng, at_once, singly = np.random.default_rng(11), Pair(50), Pair(50)
+        for n in (30, 500, 2000):
+            parts, rows, codes = rng.integers(0, 50, n), rng.integers(0, 99, n), draw(rng, n)
+            at_once.append(parts, rows, codes)
+            for i in range(n):
+                singly.append(parts[i : i + 1], rows[i : i + 1], codes[i : i + 1])
+            assert at_once.agrees()
+            assert singly.agrees()
+
+    def test_happens_in_place_while_there_is_room(self) -> None:
+        """A searcher that holds the arrays sees what was added."""
+        rng, lists = np.random.default_rng(12), CodeLists(3, 16)
+        parts, rows = np.array([0, 1, 2], np.int32), np.arange(3, dtype=np.uint32)
+        lists.append(parts, rows, draw(rng, 3))
+        arrays = [lists.start, lists.count, lists.codes, lists.rows]
+        for i in range(1, 16):
+            lists.append(parts, rows + 3 * i, draw(rng, 3))
+        assert all(
+            array is now
+            for array, now in zip(
+                arrays, [lists.start, lists.count, lists.codes, lists.rows], strict=True
+            )
+        )
+        assert lists.count.tolist() == [16, 16, 16]
+        lists.append(parts, rows, draw(rng, 3))
+        assert lists.codes is not arrays[2]
+        assert lists.count.tolist() == [17, 17, 17]
+
+    def test_what_is_left_behind_is_used_again(self) -> None:
+        """Lists that move again and again do not make the arena grow without end."""
+        rng, pair = np.random.default_rng(13), Pair(40)
+        for _ in range(60):
+            pair.append(rng.integers(0, 40, 100), rng.integers(0, 99, 100), draw(rng, 100))
+        assert pair.agrees()
+        blocks = (-(-pair.lists.count // BLOCK)).sum()
+        assert len(pair.lists.codes) < 4 * blocks  # measured 2.4
+
+    def test_places_after_the_last_code_hold_nothing(self) -> None:
+        """Row 0 and code 0, also where a longer list has stood before."""
+        rng, pair = np.random.default_rng(14), Pair(4)
+        for _ in range(6):
+            pair.append(rng.integers(0, 4, 90), rng.integers(1, 999, 90), draw(rng, 90))
+            for part in range(4):
+                pair.keep(part, rng.random(len(pair.model[part])) < 0.4)
+            pair.append(rng.integers(0, 4, 5), rng.integers(1, 999, 5), draw(rng, 5))
+            for part, (start, count) in enumerate(
+                zip(pair.lists.start.tolist(), pair.lists.count.tolist(), strict=True)
+            ):
+                end = start + -(-count // BLOCK)
+                assert not pair.lists.rows[start * BLOCK + count : end * BLOCK].any()
+                padded = unpack_codes(pair.lists.codes[start:end], (end - start) * BLOCK)
+                assert not padded[count:].any(), part
 
 
 class TestReplace:

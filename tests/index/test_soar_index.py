@@ -26,6 +26,7 @@ import pytest
 from soardb import CorruptStorage, FlatIndex, InvalidArgument, SoarIndex
 from soardb.clustering import kmeans
 from soardb.index import Index
+from soardb.index.upper import Upper, arrange_centroids
 from soardb.kernels import dispatch
 from soardb.kernels.layout import F32, Metric
 from soardb.metrics import METRICS
@@ -904,3 +905,24 @@ class TestCells:
         assert recall(index, "dot", nprobe=140, rerank=600) > 0.998  # measured 0.9995
         cells = kmeans(index.centroids, 12, seed=0, points_per_centroid=140)
         assert len(np.unique(nearest(index.centroids, cells))) == len(cells) > 6
+
+    def test_adding_and_removing_arrange_no_cells_anew(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They follow from the model alone; k-means after every change would cost more than it."""
+        calls: list[tuple[Any, ...]] = []
+
+        def counted(*arguments: Any) -> Upper:
+            calls.append(arguments)
+            return arrange_centroids(*arguments)
+
+        monkeypatch.setattr("soardb.index.model.arrange_centroids", counted)
+        index = SoarIndex(8, "l2", nlist=12, ncell=3, soar_lambda=1.5)
+        vectors = clustered(400, 8, seed=3)
+        index.train(vectors)
+        for first in range(0, 400, 100):
+            index.add(vectors[first : first + 100])
+            index.search(vectors[:1], 5)
+            index.remove([first])
+            index.search(vectors[:1], 5)
+        assert len(calls) == 1
