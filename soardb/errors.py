@@ -2,9 +2,16 @@
 
     SoarError
       InvalidArgument (ValueError)      the call can never succeed as written
+      AlreadyExists   (ValueError)      a collection, an alias or an id is there already
       NotTrained      (RuntimeError)    call train() first
       NotFound        (LookupError)     no such collection or id; not KeyError, whose str() quotes
       CorruptStorage  (OSError)         bytes on disk fail their checksum
+      OutOfSpace      (OSError)         the disk is full; nothing was written, reads go on
+      WriteFailed     (OSError)         the disk refused a write; closed to writes until reopened
+      InUse           (OSError)         another process owns the directory
+      ReadOnly        (PermissionError) opened for reading, or the directory cannot be written
+      OutOfMemory     (MemoryError)     the memory limit would be exceeded
+      Closed          (RuntimeError)    the database or the collection was closed or dropped
       Unavailable     (ConnectionError) worth retrying
 
 Every error of soardb is one of these; each is also the builtin that a caller would expect. A
@@ -14,12 +21,19 @@ message names what was expected, what came and what to do.
 from __future__ import annotations
 
 __all__ = [
+    "AlreadyExists",
+    "Closed",
     "CorruptStorage",
+    "InUse",
     "InvalidArgument",
     "NotFound",
     "NotTrained",
+    "OutOfMemory",
+    "OutOfSpace",
+    "ReadOnly",
     "SoarError",
     "Unavailable",
+    "WriteFailed",
 ]
 
 
@@ -29,6 +43,10 @@ class SoarError(Exception):
 
 class InvalidArgument(SoarError, ValueError):
     """The call can never succeed as written."""
+
+
+class AlreadyExists(SoarError, ValueError):
+    """A collection, an alias or an id of that name is there already."""
 
 
 class NotTrained(SoarError, RuntimeError):
@@ -41,6 +59,30 @@ class NotFound(SoarError, LookupError):
 
 class CorruptStorage(SoarError, OSError):
     """A file of ours is damaged, truncated or not one of ours."""
+
+
+class OutOfSpace(SoarError, OSError):
+    """The disk is full. Nothing of the call was written; reads go on, and writes when it is not."""
+
+
+class WriteFailed(SoarError, OSError):
+    """The disk refused a write or a flush: what it holds is uncertain until it is opened anew."""
+
+
+class InUse(SoarError, OSError):
+    """Another process owns the directory."""
+
+
+class ReadOnly(SoarError, PermissionError):
+    """Opened for reading, or the directory cannot be written."""
+
+
+class OutOfMemory(SoarError, MemoryError):
+    """The memory limit would be exceeded."""
+
+
+class Closed(SoarError, RuntimeError):
+    """The database or the collection was closed or dropped."""
 
 
 class Unavailable(SoarError, ConnectionError):

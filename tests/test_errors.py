@@ -14,9 +14,16 @@ from soardb import errors
 
 LEAVES: dict[type[errors.SoarError], type[Exception]] = {
     errors.InvalidArgument: ValueError,
+    errors.AlreadyExists: ValueError,
     errors.NotTrained: RuntimeError,
     errors.NotFound: LookupError,
     errors.CorruptStorage: OSError,
+    errors.OutOfSpace: OSError,
+    errors.WriteFailed: OSError,
+    errors.InUse: OSError,
+    errors.ReadOnly: PermissionError,
+    errors.OutOfMemory: MemoryError,
+    errors.Closed: RuntimeError,
     errors.Unavailable: ConnectionError,
 }
 
