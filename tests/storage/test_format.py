@@ -492,7 +492,7 @@ class TestWriting:
         def fail(folder: Path) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        monkeypatch.setattr(storage, "_sync_folder", fail)
+        monkeypatch.setattr(storage, "sync_folder", fail)
         with pytest.raises(OSError, match="Input/output"):
             write_arrays(file, "test", {}, {"x": np.ones(3, np.float32)})
         assert files_in(file.parent) == {file.name}

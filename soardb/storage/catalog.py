@@ -1,0 +1,123 @@
+"""The catalog: which names a database has, and the folder that each stands for.
+
+    database.py -> [catalog.py]
+
+One small checksummed JSON file, replaced as a whole, so that several names change at once or not at
+all. A user's name never becomes a path: folders have generated names, and each folder's row store
+knows its own name and settings, so a catalog that is lost can be made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from soardb.errors import CorruptStorage, InvalidArgument
+from soardb.storage.faults import reach
+from soardb.storage.format import sync_folder
+from soardb.storage.sqlite import translated
+
+__all__ = ["CATALOG_FORMAT", "Catalog", "as_name", "new_folder"]
+
+CATALOG_FORMAT = 1
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_FOLDER = re.compile(r"c-[0-9a-f]{16}")
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(1, 10))}
+
+
+def as_name(name: object, what: str = "collection") -> str:
+    """A name of 1..128 letters, digits, dots, dashes and underscores. Errors: InvalidArgument."""
+    is_good = (
+        isinstance(name, str)
+        and _NAME.fullmatch(name) is not None
+        and not name.endswith(".")
+        and name.partition(".")[0].lower() not in _RESERVED
+    )
+    if not is_good:
+        text = repr(name)
+        raise InvalidArgument(
+            f"expected the name of a {what} as 1..128 ASCII letters, digits, '.', '-' and '_', "
+            "beginning with a letter or digit, not ending with '.', and no device name such as "
+            f"CON; got {text if len(text) < 100 else text[:97] + '...'}"
+        )
+    return str(name)
+
+
+def new_folder() -> str:
+    """A folder name that no collection has had."""
+    return f"c-{secrets.token_hex(8)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """collections: folder by name; aliases: folder by alias. Never changed in place."""
+
+    collections: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Catalog:
+        """The catalog of a file. Errors: CorruptStorage."""
+        with translated(path):
+            text = path.read_bytes()
+        try:
+            outer = json.loads(text)
+            if outer["format"] != CATALOG_FORMAT:
+                raise CorruptStorage(
+                    f"{path}: format {outer['format']!r}, this soardb reads {CATALOG_FORMAT}"
+                )
+            if zlib.crc32(_canonical(outer["body"])) != outer["crc32"]:
+                raise CorruptStorage(f"{path}: the checksum fails; run `soardb repair`")
+            body = outer["body"]
+            catalog = cls(dict(body["collections"]), dict(body["aliases"]))
+            for folder in [*catalog.collections.values(), *catalog.aliases.values()]:
+                if not _FOLDER.fullmatch(folder):
+                    raise CorruptStorage(f"{path}: {folder!r} is no folder of ours")
+            return catalog
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CorruptStorage(
+                f"{path}: not a catalog of ours ({error}); run `soardb repair`"
+            ) from None
+
+    def write(self, path: Path) -> None:
+        """Replace the file: temporary, flush, rename, flush of the folder."""
+        body = {"collections": dict(self.collections), "aliases": dict(self.aliases)}
+        outer = {"format": CATALOG_FORMAT, "crc32": zlib.crc32(_canonical(body)), "body": body}
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        with translated(path):
+            try:
+                with temporary.open("xb") as file:
+                    file.write(json.dumps(outer, indent=1).encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+                reach("catalog.before_rename")
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            sync_folder(path.parent)
+
+    def folder_of(self, name: str) -> str | None:
+        """The folder of a collection or an alias."""
+        return self.collections.get(name) or self.aliases.get(name)
+
+    def name_of(self, folder: str) -> str | None:
+        """The collection that a folder is."""
+        return next((n for n, f in self.collections.items() if f == folder), None)
+
+    def clash(self, name: str) -> str | None:
+        """A collection or alias that has this name but for upper and lower case."""
+        names = [*self.collections, *self.aliases]
+        return next((known for known in names if known.lower() == name.lower()), None)
+
+
+def _canonical(body: Any) -> bytes:
+    return json.dumps(body, sort_keys=True).encode()
