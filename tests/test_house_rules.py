@@ -23,7 +23,7 @@ from soardb.index.plan import BuildParams
 ROOT = Path(__file__).resolve().parent.parent
 
 PYTHON_FOLDERS = ["soardb", "proto", "service", "client", "tests", "benchmarks"]
-NOT_OURS = {"build", "dist", "site", "data", "results", "__pycache__"}
+NOT_OURS = {"build", "dist", "site", "data", "results", "__pycache__", "format-1"}
 TEXT_SUFFIXES = {
     "", ".cpp", ".hpp", ".h", ".md", ".py", ".pyi", ".sh", ".toml", ".txt", ".yaml", ".yml",
 }  # fmt: skip

@@ -42,21 +42,32 @@ EXCEPTIONS: set[tuple[str, str]] = set()
 # The parts of soardb, lowest first. A part may import its own row and the rows above it here.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"arrays", "kernels", "metrics", "storage", "vectors_io"},
-    {"clustering", "quantization", "soar", "topk"},
+    {"arrays", "kernels", "metrics", "schema", "storage", "vectors_io"},
+    {"clustering", "filters", "quantization", "soar", "topk"},
     {"index"},
-    {"evaluate"},
+    {"budget", "evaluate", "hits", "rwlock", "table"},
+    {"generation"},
+    {"contents", "fulltext"},
+    {"core", "search"},
+    {"writer", "snapshot"},
+    {"compaction", "pages", "points", "reads"},
+    {"query"},
+    {"collection"},
+    {"checkup", "database"},
+    {"connect", "exchange"},
     {"cli", "demo"},
 ]
 
 # What the base install does not hold, or what is slow to load, and who may import it when loaded
 # itself. Others import it inside the function that needs it.
 AT_MODULE_LEVEL: dict[str, set[str]] = {
+    "apsw": {"soardb.storage"},
     "h5py": set(),
     "matplotlib": set(),
     "numba": {"soardb.kernels.portable"},
     "pyarrow": set(),
     "rich": {"soardb.cli"},
+    "sqlglot": set(),
     "typer": {"soardb.cli"},
 }
 
@@ -71,6 +82,7 @@ NOT_LOADED_BY_IMPORT = [
     "soardb_client",
     "soardb_proto",
     "soardb_service",
+    "sqlglot",
     "torch",
     "typer",
 ]

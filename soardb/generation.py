@@ -1,0 +1,325 @@
+"""A generation: one checksummed, mapped file that holds the index, the table and the columns.
+
+    compaction.py, contents.py -> [generation.py] -> index/, table.py, filters/columns.py, storage/
+
+Built from the row store alone, in passes over it: rows are read in batches, coded, put in list
+order so that neighbours lie together, and written into the file in place. What is held in memory
+meanwhile is the training sample and about 2.5 m + 150 bytes a point; the vectors pass through a
+scratch file. A trained model is kept beside it, so a build that was interrupted does not learn
+again.
+
+A generation is derived and not trusted: it is used only after its checksums have passed, and one
+that is missing or damaged is built anew.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from soardb.errors import CorruptStorage, NotFound
+from soardb.filters.columns import Columns
+from soardb.index.lists import CodeLists
+from soardb.index.live import LiveIndex
+from soardb.index.model import Model, as_compared, store_stride
+from soardb.index.plan import BuildParams
+from soardb.index.rows import Rows
+from soardb.index.stored import pack, unpack, unpack_model
+from soardb.kernels.layout import F32, I32, I64, U8, Metric
+from soardb.schema import Schema, decode_payload
+from soardb.storage.faults import reach
+from soardb.storage.format import ArrayFile, Mapped, map_arrays, read_arrays, write_arrays
+from soardb.storage.rows import RowStore
+from soardb.table import Table
+
+__all__ = [
+    "BUILD_BYTES",
+    "Generation",
+    "Source",
+    "build",
+    "keep_model",
+    "kept_model",
+    "open_generation",
+]
+
+_KIND, _MODEL_KIND = "generation", "model"
+_BATCH = 16_384
+
+BUILD_BYTES = 150
+"""Bytes a point that a build holds besides its codes: lists, order, ids, row numbers."""
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a build reads and what it must know of the collection."""
+
+    store: RowStore
+    schema: Schema
+    d: int
+    metric: Metric
+    params: BuildParams
+    id_kind: str | None
+    upto: int
+    """The sequence number that the generation covers."""
+    settings: dict[str, Any]
+    """What the collection is, for a repair that finds its row store without."""
+    live: int
+    """Points that were live at `upto`: the most that a build can find."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """An open generation. verify() must have passed before index or table are used."""
+
+    index: LiveIndex
+    table: Table
+    columns: Columns
+    seq: int
+    residual: float
+    """Mean squared distance of the points to their centroids when the model was learnt."""
+    trained_on: int
+    """Points that there were then."""
+    mapped: Mapped
+
+    def verify(self) -> None:
+        """Check every checksum of the file. Errors: CorruptStorage."""
+        self.mapped.verify()
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What the first pass over the rows gathers, in order of row."""
+
+    rows: I64
+    parts: I32
+    codes: list[U8]
+    vectors: F32
+    ids: list[Any]
+    columns: Columns
+    n: int = 0
+
+
+def keep_model(path: Path, model: Model, source: Source, residual: float, trained_on: int) -> None:
+    """Write a trained model, so that an interrupted build need not train again."""
+    learnt, arrays = pack(model, CodeLists(len(model.centroids), model.product.m))
+    parameters = {
+        "d": source.d,
+        "metric": source.metric,
+        "params": asdict(source.params),
+        "residual": residual,
+        "trained_on": trained_on,
+    } | learnt
+    write_arrays(path, _MODEL_KIND, parameters, arrays)
+
+
+def kept_model(path: Path, source: Source) -> tuple[Model, float, int] | None:
+    """The model that an interrupted build of this collection left, if it still fits."""
+    try:
+        parameters, arrays = read_arrays(path, _MODEL_KIND)
+        fits = (
+            parameters["params"] == asdict(source.params)
+            and parameters["d"] == source.d
+            and parameters["metric"] == source.metric
+            and source.live <= 1.5 * parameters["trained_on"]
+        )
+        if not fits:
+            return None
+        model = unpack_model(parameters, arrays, source.d, source.metric)
+        return model, float(parameters["residual"]), int(parameters["trained_on"])
+    except (NotFound, CorruptStorage, KeyError, TypeError, ValueError):
+        return None  # it is only a saving: without it the build trains
+
+
+def build(
+    path: Path,
+    source: Source,
+    model: Model | None,
+    *,
+    residual: float,
+    trained_on: int,
+    progress: Progress,
+) -> None:
+    """Write the generation of all rows up to source.upto with this model (None: none).
+
+    progress is called with (stage, share done) and may raise to stop the build, which then leaves
+    nothing behind. Errors: CorruptStorage for a damaged row, OutOfSpace through the caller.
+    """
+    with tempfile.TemporaryFile(dir=path.parent, prefix=".scratch-") as scratch:
+        taken = _read_rows(source, model, scratch.fileno(), progress)
+        reach("build.encoded")
+        order = _list_order(taken, model)
+        _write(path, source, model, taken, order, residual, trained_on, progress)
+
+
+def _read_rows(source: Source, model: Model | None, scratch: int, progress: Progress) -> _Pass:
+    """Read, check and code every row; vectors as compared go to the scratch file."""
+    n, d = source.live, source.d
+    size = max(n, 1) * d * 4
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(scratch, 0, size)  # a full disk is an error now, not a signal later
+    else:
+        os.ftruncate(scratch, size)
+    with os.fdopen(os.dup(scratch), "r+b") as file:
+        vectors = np.memmap(file, np.float32, "r+", shape=(max(n, 1), d))
+    m = model.product.m if model else 0
+    copies = (2 if model.choice.soar_lambda > 0 else 1) if model else 0
+    taken = _Pass(
+        rows=np.empty(n, np.int64),
+        parts=np.full((n, 2), -1, np.int32),
+        codes=[np.empty((n, m), np.uint8) for _ in range(copies)],
+        vectors=vectors,
+        ids=[],
+        columns=Columns(source.schema),
+    )
+    for batch in source.store.batches(0, source.upto, _BATCH):
+        first, last = taken.n, taken.n + len(batch.rows)
+        if last > n:
+            raise CorruptStorage(
+                f"{source.store.path}: holds more than the {n} rows that were counted; "
+                "run `soardb check`"
+            )
+        compared = as_compared(batch.vectors, source.metric)
+        taken.rows[first:last] = batch.rows
+        taken.vectors[first:last] = compared
+        taken.ids += batch.ids
+        if source.schema.fields:
+            payloads = [decode_payload(payload) for payload in batch.payloads]
+            taken.columns.append(source.schema.extract(payloads), len(payloads))
+        else:
+            taken.columns.append({}, len(batch.rows))
+        if model is not None:
+            parts, codes = model.encode(compared, source.params)
+            taken.parts[first:last] = parts
+            for kept, new in zip(taken.codes, codes, strict=True):
+                kept[first:last] = new
+        taken.n = last
+        progress("encode", last / max(n, 1))
+    return taken
+
+
+def _list_order(taken: _Pass, model: Model | None) -> I64:
+    """The row order of the generation: by list, so that candidates of a list lie together."""
+    if model is None:
+        return np.arange(taken.n, dtype=np.int64)
+    return np.argsort(taken.parts[: taken.n, 0], kind="stable").astype(np.int64)
+
+
+def _write(
+    path: Path,
+    source: Source,
+    model: Model | None,
+    taken: _Pass,
+    order: I64,
+    residual: float,
+    trained_on: int,
+    progress: Progress,
+) -> None:
+    n, d, metric = taken.n, source.d, source.metric
+    kind = source.id_kind or "int"
+    small = Table.arrays(taken.rows[order], [taken.ids[i] for i in order], kind)
+    small["ids"] = small.pop("rows")
+    column_parameters, column_arrays = taken.columns.take(order).arrays()
+    small |= {f"column/{name}": array for name, array in column_arrays.items()}
+    parameters: dict[str, Any] = {
+        "d": d,
+        "metric": metric,
+        "params": asdict(source.params),
+        "id_kind": kind,
+        "settings": source.settings,
+        "seq": source.upto,
+        "schema": source.schema.to_json(),
+        "columns": column_parameters,
+        "residual": residual,
+        "trained_on": trained_on,
+    }
+    if model is not None:
+        lists = _lists(taken, order, model)
+        learnt, packed = pack(model, lists)
+        parameters |= learnt
+        small |= packed
+    layout: dict[str, Any] = {name: (array.dtype, array.shape) for name, array in small.items()}
+    is_l2 = metric == "l2"
+    layout["vectors"] = (np.float32, (n, d))
+    layout["store"] = (np.uint8, (n if model else 0, store_stride(d) if model else 0))
+    layout["store_bias"] = (np.float32, (n if model and is_l2 else 0,))
+    with ArrayFile(path, _KIND, parameters, layout) as file:
+        for name, array in small.items():
+            file.arrays[name][...] = array
+        for first in range(0, n, _BATCH):
+            part = slice(first, min(first + _BATCH, n))
+            vectors = taken.vectors[order[part]]
+            file.arrays["vectors"][part] = vectors
+            if model is not None:
+                centred = vectors - model.mean
+                file.arrays["store"][part] = model.scalar.encode(centred, store_stride(d))
+                if is_l2:
+                    file.arrays["store_bias"][part] = 0.5 * np.square(centred).sum(axis=1)
+            progress("write", first / max(n, 1))
+        file.seal(before_rename=lambda: reach("build.before_rename"))
+    reach("build.after_rename")
+    progress("write", 1.0)
+
+
+def _lists(taken: _Pass, order: I64, model: Model) -> CodeLists:
+    """The packed lists, under the row numbers of the order."""
+    lists = CodeLists(len(model.centroids), model.product.m)
+    parts = taken.parts[: taken.n][order]
+    numbers = np.arange(taken.n, dtype=np.uint32)
+    is_spilled = parts[:, 1] >= 0
+    codes = [taken.codes[0][: taken.n][order]]
+    if len(taken.codes) > 1:
+        codes.append(taken.codes[1][: taken.n][order[is_spilled]])
+    lists.append(
+        np.concatenate([parts[:, 0], parts[is_spilled, 1]]),
+        np.concatenate([numbers, numbers[is_spilled]]),
+        np.concatenate(codes) if len(codes) > 1 else codes[0],
+    )
+    return lists
+
+
+def open_generation(path: Path, schema: Schema, d: int, metric: Metric) -> Generation:
+    """Map a generation; O(header) and one look at the list and row numbers.
+
+    Errors: NotFound, CorruptStorage.
+    """
+    mapped = map_arrays(path, _KIND)
+    parameters, arrays = mapped.parameters, mapped.arrays
+    try:
+        if parameters["d"] != d or parameters["metric"] != metric:
+            raise CorruptStorage(f"made for {parameters['d']} dimensions, {parameters['metric']}")
+        params = BuildParams(**parameters["params"])
+        if "choice" in parameters:
+            model, lists, rows = unpack(parameters, arrays, d, metric)
+            index = LiveIndex(d, metric, params, model=model, lists=lists, base=rows)
+        else:
+            index = LiveIndex(d, metric, params, base=Rows.of(arrays, d))
+        n = len(arrays["ids"])
+        table = Table.of(arrays | {"rows": arrays["ids"]}, parameters["id_kind"])
+        held = {
+            name.removeprefix("column/"): array
+            for name, array in arrays.items()
+            if name.startswith("column/")
+        }
+        # Fields declared since have no column here: the generation is then made anew.
+        columns = Columns.of(Schema.of(parameters["schema"]), parameters["columns"], held)
+        if len(index) != n or len(columns) != n or columns.schema != schema:
+            raise CorruptStorage(f"expected {n} rows in every part and the declared fields")
+        return Generation(
+            index,
+            table,
+            columns,
+            int(parameters["seq"]),
+            float(parameters["residual"]),
+            int(parameters["trained_on"]),
+            mapped,
+        )
+    except (KeyError, TypeError, ValueError, OverflowError, CorruptStorage) as error:
+        raise CorruptStorage(f"{path}: the contents are not a generation's: {error}") from None

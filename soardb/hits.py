@@ -1,0 +1,156 @@
+"""What a search returns: columns of ids, scores and payloads, and how it was done.
+
+    collection.py -> [hits.py]
+
+Nothing here searches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from soardb.errors import InvalidArgument, Unavailable
+from soardb.kernels.layout import F32, I64, Metric
+from soardb.metrics import distance
+from soardb.storage.rows import PointId
+
+__all__ = ["Group", "Hit", "Hits", "Plan", "Point", "need_pyarrow"]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A stored point: its id, its payload and, where asked for, its (d,) float32 vector."""
+
+    id: PointId
+    payload: dict[str, Any] | None = None
+    vector: F32 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One result."""
+
+    id: PointId
+    score: float
+    payload: dict[str, Any] | None = None
+    vector: F32 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The best hits that share a value of the field that a search grouped by."""
+
+    value: Any
+    hits: list[Hit]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a search was done: `explain=True`.
+
+    strategy      "exact": every live point was scored. "lists": the SOAR index. With a filter:
+                  "exact on matches", "filter in scan" or "post-filter". "text": full text alone,
+                  and "hybrid" for both
+    live          points that there were
+    matching      points that match the filter; None where that was not counted
+    selectivity   their share, counted or estimated; 1 without a filter
+    nprobe, rerank  lists visited and candidates scored again, at last; None for exact search
+    rows_scanned  codes or vectors that were looked at
+    stages        milliseconds by stage
+    """
+
+    strategy: str
+    live: int
+    matching: int | None
+    selectivity: float
+    nprobe: int | None
+    rerank: int | None
+    rows_scanned: int
+    stages: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.strategy}: {self.rows_scanned:,} rows scanned of {self.live:,} live",
+            f"selectivity {self.selectivity:.4g}"
+            + (f" ({self.matching:,} match)" if self.matching is not None else " (estimated)"),
+        ]
+        if self.nprobe is not None:
+            parts.append(f"nprobe {self.nprobe}, rerank {self.rerank}")
+        parts += [f"{name} {ms:.3f} ms" for name, ms in self.stages.items()]
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """The results of one query, best first.
+
+    ids       (k,) int64, or a list of strings
+    scores    (k,) float32, bigger is closer; of a hybrid search the fused ones
+    payloads  list of k dicts; None where not asked for
+    vectors   (k, d) float32 as they were stored; None where not asked for
+    plan      how; None unless explain=True
+    groups    the same hits by value, where the search grouped them
+    """
+
+    ids: I64 | list[PointId]
+    scores: F32
+    payloads: list[dict[str, Any]] | None = None
+    vectors: F32 | None = None
+    plan: Plan | None = None
+    groups: list[Group] | None = None
+    metric: Metric | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Hit]:
+        ids = self.ids.tolist() if isinstance(self.ids, np.ndarray) else self.ids
+        for i, point_id in enumerate(ids):
+            yield Hit(
+                point_id,
+                float(self.scores[i]),
+                None if self.payloads is None else self.payloads[i],
+                None if self.vectors is None else self.vectors[i],
+            )
+
+    @property
+    def distances(self) -> F32:
+        """1 - cosine, the Euclidean distance, or minus the inner product; smaller is closer."""
+        if self.metric is None:
+            raise InvalidArgument("expected scores of vectors alone, got fused ones: no distances")
+        return distance(self.scores, self.metric)
+
+    def to_arrow(self) -> Any:
+        """A pyarrow Table: id, score and, where there are any, payload (JSON text) and vector."""
+        import json
+
+        pa = need_pyarrow()
+        columns: dict[str, Any] = {
+            "id": pa.array(self.ids if isinstance(self.ids, np.ndarray) else list(self.ids)),
+            "score": pa.array(self.scores),
+        }
+        if self.payloads is not None:
+            columns["payload"] = pa.array(
+                [json.dumps(p, ensure_ascii=False) for p in self.payloads], pa.string()
+            )
+        if self.vectors is not None:
+            flat = pa.array(np.ascontiguousarray(self.vectors).reshape(-1))
+            columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1])
+        return pa.table(columns)
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame of to_arrow()."""
+        return self.to_arrow().to_pandas()
+
+
+def need_pyarrow() -> Any:
+    """pyarrow, or the word on how to have it."""
+    try:
+        import pyarrow
+    except ModuleNotFoundError as error:
+        raise Unavailable("pyarrow is not installed; pip install 'soardb[arrow]'") from error
+    return pyarrow

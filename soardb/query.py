@@ -1,0 +1,253 @@
+"""One search call: planning, fetching and cutting, for vectors, text or both.
+
+    collection.py -> [query.py] -> search.py, reads.py, fulltext.py
+
+The call has been checked by Collection.search; what comes out are Hits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from soardb.contents import Contents
+from soardb.errors import InvalidArgument
+from soardb.filters import Expr
+from soardb.fulltext import Fusion, fuse, text_query
+from soardb.hits import Group, Hit, Hits, Plan
+from soardb.kernels.layout import F32, I64
+from soardb.reads import Reads
+from soardb.schema import decode_payload
+from soardb.search import Found, Knobs, Planner
+from soardb.storage.rows import PointId, StoredPoint
+
+__all__ = ["MAX_LIMIT", "SearchCall", "Wanted"]
+
+MAX_LIMIT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of each hit is fetched."""
+
+    payload: bool
+    vectors: bool
+
+
+@dataclass(slots=True)
+class SearchCall:
+    """One search call: planning, fetching and cutting, for vectors, text or both."""
+
+    reads: Reads
+    limit: int
+    where: Expr | None
+    knobs: Knobs
+    wanted: Wanted
+    score_threshold: float | None
+    explain: bool
+    left_out: PointId | None
+    text_fields: Sequence[str] | None
+
+    def many(self, queries: F32) -> list[Hits]:
+        """Hits of each query."""
+        size = len(queries) * (32 * self.limit + 8 * self.reads.core.settings.d)
+        with self.reads.budget.reserve(size, f"a search of {len(queries):,} queries"):
+            return self._finish(lambda contents: self._vectors(contents, queries))
+
+    def _vectors(self, contents: Contents, queries: F32) -> tuple[list[I64], list[F32], Plan]:
+        extra = 0 if self.left_out is None else 1
+        planner = Planner(contents, self.knobs, self.where, self.reads.text_match(contents))
+        found = planner.search(queries, self.limit + extra)
+        positions, scores = _cut(found)
+        if self.left_out is not None:
+            gone = contents.table.find([self.left_out])
+            for i, row in enumerate(positions):
+                keep = row != gone[0]
+                positions[i], scores[i] = row[keep][: self.limit], scores[i][keep][: self.limit]
+        if self.score_threshold is not None:
+            for i, found_scores in enumerate(scores):
+                keep = found_scores >= self.score_threshold
+                positions[i], scores[i] = positions[i][keep], found_scores[keep]
+        return positions, scores, found.plan
+
+    def hybrid(
+        self, queries: F32 | None, text: str, fusion: Fusion, weights: tuple[float, float]
+    ) -> Hits:
+        """Hits by words, or by words and a vector."""
+        fields = self._text_columns()
+        query = text_query(text, fields, "any")
+        depth = max(4 * self.limit, 100)
+
+        def read(contents: Contents) -> tuple[list[I64], list[F32], Plan]:
+            by_text = self._by_text(contents, query, self.limit if queries is None else depth)
+            if queries is None:
+                positions, scores = by_text
+                plan = Plan("text", contents.table.live, None, 1.0, None, None, 0, {})
+                return [positions], [scores], plan
+            planner = Planner(contents, self.knobs, self.where, self.reads.text_match(contents))
+            found = planner.search(queries, depth)
+            vector_positions, vector_scores = _cut(found)
+            positions, scores = fuse(
+                [(vector_positions[0], vector_scores[0]), by_text],
+                weights,
+                fusion,
+                self.limit + 1,
+            )
+            if self.left_out is not None:
+                keep = positions != contents.table.find([self.left_out])[0]
+                positions, scores = positions[keep], scores[keep]
+            return (
+                [positions[: self.limit]],
+                [scores[: self.limit]],
+                replace(found.plan, strategy="hybrid"),
+            )
+
+        (hits,) = self._finish(read, metric=None)
+        return hits
+
+    def _text_columns(self) -> list[int]:
+        declared = self.reads.core.settings.text_fields
+        if not declared:
+            raise InvalidArgument(
+                "expected a collection with a text field for text search; declare one with "
+                "schema={'body': 'text'}"
+            )
+        wanted = declared if self.text_fields is None else list(self.text_fields)
+        for name in wanted:
+            if name not in declared:
+                raise InvalidArgument(
+                    f"expected text_fields among {', '.join(declared)}, got {name!r}"
+                )
+        return [declared.index(name) for name in wanted]
+
+    def _by_text(self, contents: Contents, query: str | None, limit: int) -> tuple[I64, F32]:
+        """The best live and matching positions by BM25."""
+        if query is None:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        planner = Planner(contents, self.knobs, self.where, self.reads.text_match(contents))
+        ask, n = limit, contents.table.n
+        while True:
+            rows, scores = self.reads.core.store.match_text(query, ask)
+            positions = contents.table.positions_of(rows)
+            keep = positions >= 0
+            keep[keep] = contents.table.is_live(positions[keep])
+            if self.where is not None and keep.any():
+                ordered = np.sort(positions[keep])
+                fine = ordered[planner.holds(ordered)]
+                keep &= np.isin(positions, fine)
+            if int(keep.sum()) >= limit or len(rows) < ask or ask > 2 * n:
+                return positions[keep][:limit], np.array(scores, np.float32)[keep][:limit]
+            ask *= 8
+
+    def grouped(self, queries: F32, name: str, size: int) -> Hits:
+        """`limit` groups of at most `size` hits each, by the value of a field."""
+        wanted_groups, ask = self.limit, self.limit * size * 2
+        while True:
+            self.limit = min(ask, MAX_LIMIT)
+            everything = replace(self, wanted=Wanted(True, self.wanted.vectors))
+            (hits,) = everything.many(queries)
+            groups: dict[Any, list[Hit]] = {}
+            for hit in hits:
+                value = _value_of(hit.payload or {}, name)
+                if value is None:
+                    continue
+                members = groups.setdefault(value, [])
+                if len(members) < size:
+                    members.append(hit)
+            full = list(groups.items())[:wanted_groups]
+            is_all = len(hits) < self.limit or self.limit >= MAX_LIMIT
+            if is_all or (
+                len(full) == wanted_groups and all(len(members) == size for _, members in full)
+            ):
+                return self._grouped_hits(hits, full)
+            ask *= 4
+
+    def _grouped_hits(self, hits: Hits, groups: list[tuple[Any, list[Hit]]]) -> Hits:
+        if not self.wanted.payload:
+            groups = [(v, [replace(h, payload=None) for h in hs]) for v, hs in groups]
+        flat = [hit for _, members in groups for hit in members]
+        ids: Any = [hit.id for hit in flat]
+        if isinstance(hits.ids, np.ndarray):
+            ids = np.array(ids, np.int64)
+        return replace(
+            hits,
+            ids=ids,
+            scores=np.array([hit.score for hit in flat], np.float32),
+            payloads=[hit.payload or {} for hit in flat] if self.wanted.payload else None,
+            vectors=None if hits.vectors is None else np.array([hit.vector for hit in flat]),
+            groups=[Group(value, members) for value, members in groups],
+        )
+
+    def _finish(
+        self,
+        search: Callable[[Contents], tuple[list[I64], list[F32], Plan]],
+        metric: Any = "collection's",
+    ) -> list[Hits]:
+        """Hits of what a search finds under the lock."""
+        reads = self.reads
+        metric = reads.core.settings.metric if metric == "collection's" else None
+
+        def read(contents: Contents) -> Any:
+            positions, scores, plan = search(contents)
+            ids = [contents.table.ids_at(row) for row in positions]
+            rows = contents.table.rows_at(np.concatenate(positions)) if positions else None
+            return ids, scores, plan, rows
+
+        if not (self.wanted.payload or self.wanted.vectors):
+            reads.ready()
+            with reads.core.lock.read():
+                ids, scores, plan, _ = read(reads.core.contents)
+            shown_plan = plan if self.explain else None
+            return [
+                Hits(i, s, plan=shown_plan, metric=metric) for i, s in zip(ids, scores, strict=True)
+            ]
+        (ids, scores, plan, _), stored = reads.fetched(
+            read, lambda found: _distinct(found[3]), self.wanted.vectors
+        )
+        by_id = {point.id: point for point in stored}
+        out = []
+        for found_ids, found_scores in zip(ids, scores, strict=True):
+            plain = found_ids.tolist() if isinstance(found_ids, np.ndarray) else found_ids
+            points = [by_id[point_id] for point_id in plain]
+            out.append(
+                Hits(
+                    found_ids,
+                    found_scores,
+                    [decode_payload(p.payload) for p in points] if self.wanted.payload else None,
+                    self._stack(points) if self.wanted.vectors else None,
+                    plan if self.explain else None,
+                    None,
+                    metric,
+                )
+            )
+        return out
+
+    def _stack(self, points: list[StoredPoint]) -> F32:
+        if not points:
+            return np.empty((0, self.reads.core.settings.d), np.float32)
+        return np.stack([point.vector for point in points if point.vector is not None])
+
+
+def _cut(found: Found) -> tuple[list[I64], list[F32]]:
+    """Positions and scores of each query without the missing ones."""
+    if not found.positions.size or found.positions[:, -1].min() >= 0:
+        return list(found.positions), list(found.scores)
+    counts = (found.positions >= 0).sum(axis=1)
+    return (
+        [row[:n] for row, n in zip(found.positions, counts, strict=True)],
+        [row[:n] for row, n in zip(found.scores, counts, strict=True)],
+    )
+
+
+def _distinct(rows: I64 | None) -> I64:
+    return np.empty(0, np.int64) if rows is None else np.unique(rows)
+
+
+def _value_of(payload: Mapping[str, Any], name: str) -> Any:
+    value: Any = payload
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

@@ -1,0 +1,257 @@
+"""Snapshots: a collection as one file, taken while writes go on, and restored under any name.
+
+    database.py, cli -> [snapshot.py] -> storage/rows.py, core.py
+
+A snapshot is an uncompressed tar of soardb-snapshot.json (format, settings, size and CRC-32 of each
+file), rows.sqlite as of one moment, and the generation of the index if there is one. What a
+restored archive says is not trusted: only these members are read, their names are never used as
+paths, sizes and checksums must be those announced, and the tables must be exactly ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+from soardb.core import Core, Settings
+from soardb.errors import (
+    AlreadyExists,
+    CorruptStorage,
+    InvalidArgument,
+    NotFound,
+    OutOfSpace,
+    SoarError,
+)
+from soardb.storage.faults import reach
+from soardb.storage.format import sync_folder
+from soardb.storage.rows import RowStore
+from soardb.storage.sqlite import translated
+
+__all__ = ["SNAPSHOT_FORMAT", "take", "unpack"]
+
+SNAPSHOT_FORMAT = 1
+
+_MANIFEST, _ROWS, _GENERATION = "soardb-snapshot.json", "rows.sqlite", "index.generation"
+_MAX_MANIFEST = 2**20
+_CHUNK = 2**20
+
+Progress = Callable[[str, float], None]
+
+
+def _quiet(stage: str, share: float) -> None:
+    """Report nothing."""
+
+
+def take(core: Core, target: Path, progress: Progress = _quiet) -> None:
+    """Write a snapshot of all that was committed when this began. Whole or not at all.
+
+    Errors: AlreadyExists where the file is there, NotFound for its folder, OutOfSpace.
+    """
+    if target.exists():
+        raise AlreadyExists(f"expected a new file for the snapshot, {target} is there")
+    if not target.parent.is_dir():
+        raise NotFound(f"expected the folder {target.parent} to exist; make it first")
+    with translated(target), contextlib.ExitStack() as stack:
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix=".snapshot-", dir=target.parent))
+        )
+        progress("copy", 0.0)
+        core.store.copy_to(folder / _ROWS)
+        reach("snapshot.copied")
+        files: dict[str, Path] = {_ROWS: folder / _ROWS}
+        pointer = _pointer_of(folder / _ROWS, core)
+        if pointer is not None:
+            # A link keeps the file, should a new generation take its place meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                _link(core.index_folder / pointer, folder / _GENERATION)
+                files[_GENERATION] = folder / _GENERATION
+        manifest = {
+            "format": SNAPSHOT_FORMAT,
+            "settings": core.settings.to_json(),
+            "files": {name: _measured(file, progress) for name, file in files.items()},
+        }
+        temporary = folder / "archive"
+        with temporary.open("xb") as raw:
+            with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+                _add(archive, _MANIFEST, BytesIO(text := json.dumps(manifest).encode()), len(text))
+                for name, file in files.items():
+                    progress("write", 0.5)
+                    with file.open("rb") as source:
+                        _add(archive, name, source, file.stat().st_size)
+            raw.flush()
+            os.fsync(raw.fileno())
+        reach("snapshot.before_rename")
+        os.link(temporary, target)  # unlike a rename, this replaces nothing
+        sync_folder(target.parent)
+    progress("done", 1.0)
+
+
+def _pointer_of(rows: Path, core: Core) -> str | None:
+    """The file of the generation that the copied row store calls the current one."""
+    copy = RowStore.open_copy(rows, core.settings.d)
+    try:
+        pointer = copy.setting("generation")
+    finally:
+        copy.close()
+    return None if pointer is None else str(pointer["file"])
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
+
+
+def _measured(file: Path, progress: Progress) -> dict[str, int]:
+    size, checksum, done = file.stat().st_size, 0, 0
+    with file.open("rb") as source:
+        while block := source.read(_CHUNK):
+            checksum = zlib.crc32(block, checksum)
+            done += len(block)
+            progress("checksum", done / max(size, 1))
+    return {"size": size, "crc32": checksum}
+
+
+def _add(archive: tarfile.TarFile, name: str, source: IO[bytes], size: int) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = size, 0o600
+    archive.addfile(member, source)
+
+
+def unpack(archive: Path, folder: Path, name: str, progress: Progress = _quiet) -> Settings:
+    """Unpack a snapshot into an empty folder, as the collection `name`; returns its settings.
+
+    Errors: NotFound, InvalidArgument for a file that is none or a hostile one, CorruptStorage for
+    a damaged one, OutOfSpace. The caller removes the folder after an error.
+    """
+    if not archive.is_file():
+        raise NotFound(f"expected a snapshot at {archive}, found none")
+    try:
+        with translated(folder), tarfile.open(archive, mode="r:") as opened:
+            manifest = _read_manifest(opened, archive)
+            _expect_room(folder, sum(entry["size"] for entry in manifest["files"].values()))
+            (folder / "index").mkdir()
+            generation = f"{secrets.token_hex(8)}.generation"
+            places = {_ROWS: folder / _ROWS, _GENERATION: folder / "index" / generation}
+            for member_name, entry in manifest["files"].items():
+                _extract(opened, archive, member_name, entry, places[member_name])
+                progress("unpack", 0.5)
+    except tarfile.TarError as error:
+        raise InvalidArgument(f"{archive}: not a snapshot of ours: {error}") from None
+    has_generation = _GENERATION in manifest["files"]
+    settings = _adopt(folder, archive, name, generation if has_generation else None)
+    reach("restore.unpacked")
+    progress("done", 1.0)
+    return settings
+
+
+def _read_manifest(opened: tarfile.TarFile, archive: Path) -> dict[str, Any]:
+    member = opened.next()
+    if member is None or member.name != _MANIFEST or not member.isreg():
+        raise InvalidArgument(f"{archive}: expected a snapshot, which begins with {_MANIFEST}")
+    if member.size > _MAX_MANIFEST:
+        raise InvalidArgument(f"{archive}: {_MANIFEST} of {member.size} bytes is none of ours")
+    source = opened.extractfile(member)
+    assert source is not None
+    try:
+        manifest = json.loads(source.read(_MAX_MANIFEST))
+        if manifest["format"] != SNAPSHOT_FORMAT:
+            raise InvalidArgument(
+                f"{archive}: snapshot format {manifest['format']!r}, this soardb reads "
+                f"{SNAPSHOT_FORMAT}"
+            )
+        files = manifest["files"]
+        is_ours = (
+            {_ROWS} <= set(files) <= {_ROWS, _GENERATION}
+            and next(iter(files)) == _ROWS
+            and all(
+                isinstance(entry[key], int) and entry[key] >= 0
+                for entry in files.values()
+                for key in ("size", "crc32")
+            )
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, InvalidArgument):
+            raise
+        raise InvalidArgument(f"{archive}: {_MANIFEST} is none of ours: {error!r}") from None
+    if not is_ours:
+        raise InvalidArgument(f"{archive}: expected {_ROWS} and at most {_GENERATION} beside it")
+    return dict(manifest)
+
+
+def _expect_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise OutOfSpace(f"{folder}: the snapshot needs {size:,} bytes, {free:,} are free")
+
+
+def _extract(
+    opened: tarfile.TarFile, archive: Path, name: str, entry: dict[str, int], target: Path
+) -> None:
+    member = opened.next()
+    if member is None or member.name != name or not member.isreg() or member.size != entry["size"]:
+        raise InvalidArgument(f"{archive}: expected the file {name} of {entry['size']} bytes next")
+    source = opened.extractfile(member)
+    assert source is not None
+    checksum, done = 0, 0
+    with target.open("xb") as out:
+        while block := source.read(min(_CHUNK, entry["size"] - done)):
+            checksum = zlib.crc32(block, checksum)
+            done += len(block)
+            out.write(block)
+        out.flush()
+        os.fsync(out.fileno())
+    if done != entry["size"] or checksum != entry["crc32"]:
+        raise CorruptStorage(f"{archive}: {name} is cut short or fails its checksum")
+
+
+def _adopt(folder: Path, archive: Path, name: str, generation: str | None) -> Settings:
+    """Check that the row store is exactly one of ours, and give it its name and its generation."""
+    store = RowStore(folder, 0)
+    try:
+        settings = Settings.of_json(store.setting("collection"))
+        store.d = settings.d
+        if store.tables() != _fresh_tables(settings):
+            raise InvalidArgument(f"{archive}: {_ROWS} defines other tables than ours")
+        adopted = Settings.of_json(settings.to_json() | {"name": name})
+        pointer = store.setting("generation")
+        store.begin(durable=True)
+        store.set("collection", adopted.to_json())
+        store.renew_identity()
+        if generation is not None and pointer is not None:
+            store.set("generation", dict(pointer) | {"file": generation})
+        elif pointer is not None:
+            store.unset("generation")
+        store.commit()
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, SoarError):
+            raise
+        raise InvalidArgument(f"{archive}: the settings are none of ours: {error!r}") from None
+    finally:
+        store.close()
+    sync_folder(folder / "index")
+    sync_folder(folder)
+    return adopted
+
+
+def _fresh_tables(settings: Settings) -> list[tuple[str, str, str | None]]:
+    with tempfile.TemporaryDirectory(prefix="soardb-") as folder:
+        RowStore.create(Path(folder), settings.d, {}, settings.text_fields)
+        store = RowStore(Path(folder), settings.d)
+        try:
+            return store.tables()
+        finally:
+            store.close()
