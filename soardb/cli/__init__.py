@@ -1,6 +1,7 @@
-"""The command line: `soardb demo | build | search | info | bench`.
+"""The command line: `soardb demo | build | search | info | bench`, and the care of databases.
 
-    commands.py   the commands: options in, calls to the engine
+    commands.py   the commands over indexes: options in, calls to the engine
+    database.py   stats, check, repair, snapshot, restore, export, import
     tables.py     what they show
 
 `main` is the entry point of the `soardb` program.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from soardb.cli import tables
+from soardb.cli import database, tables
 from soardb.errors import InvalidArgument, NotFound, SoarError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _PROBED_SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of nlist, by `soard
 
 app = typer.Typer(
     name="soardb",
-    help="Vector search around a SOAR index: build one, search it, measure it.",
+    help="Vector search around a SOAR index: a database of collections, and the bare index.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,6 +48,8 @@ class MetricName(StrEnum):
     dot = "dot"
     l2 = "l2"
 
+
+database.register(app)
 
 VECTOR_FILE = "Vectors: .npy, .fvecs, .fbin, or an .hdf5 of ann-benchmarks."
 
