@@ -40,7 +40,8 @@ PACKAGE := $(or $(wildcard $(STAMPS)/editable),$(STAMPS)/package)
 INSTALL := CXX="$$(.ci/need compiler)" && export CXX && $(PYTHON3) -m pip install -q
 BUILD   := --no-build-isolation --no-deps
 
-.PHONY: check help setup demo test test-neon fmt lint types docs bench bench-kernels clean
+.PHONY: check help setup demo test model crash powercut damage test-neon fmt lint types docs \
+        bench bench-ingest bench-churn bench-filters bench-kernels clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
 
@@ -85,6 +86,18 @@ test: $(STAMPS)/extra-test $(PACKAGE)  ## all tests, against the installed packa
 
 # ---- what developers run ----
 
+model: $(STAMPS)/extra-test $(PACKAGE)  ## random calls against a model of a collection, 20,000 steps or so
+	SOARDB_MODEL_EXAMPLES=$(or $(EXAMPLES),150) $(RUN) pytest -q -s tests/collections/test_model.py $(ARGS)
+
+crash: $(STAMPS)/extra-test $(PACKAGE)  ## kill it under load, open, check: 200 times on one directory
+	$(RUN) tests.crash.harness $(ARGS)
+
+powercut: $(STAMPS)/extra-test $(PACKAGE)  ## cut the power at any system call: 1,000 states of the disk
+	$(RUN) tests.crash.powercut $(ARGS)
+
+damage: $(STAMPS)/extra-test $(PACKAGE)  ## damage every kind of file: 2,000 times and more
+	$(RUN) tests.crash.damage $(ARGS)
+
 test-neon: $(STAMPS)/environment  ## the kernel tests on an emulated ARM machine
 	$(INPATH) tests/neon/run.sh
 
@@ -104,6 +117,15 @@ docs: $(STAMPS)/extra-docs  ## the documentation, strictly, into site/
 
 bench: $(STAMPS)/extra-bench $(PACKAGE)  ## soardb and its peers on the same data: JSON, plot and table
 	$(RUN) benchmarks.bench_peers $(or $(ARGS),--dataset glove6b-100-angular)
+
+bench-ingest: $(STAMPS)/extra-bench-ingest $(PACKAGE)  ## durable writing beside embedded databases: JSON, plot and table
+	$(RUN) benchmarks.bench_ingest $(or $(ARGS),--dataset glove6b-100-angular)
+
+bench-churn: $(STAMPS)/extra-bench $(PACKAGE)  ## recall while points come, go and change
+	$(RUN) benchmarks.bench_churn $(ARGS)
+
+bench-filters: $(STAMPS)/extra-bench $(PACKAGE)  ## filtered search at each selectivity
+	$(RUN) benchmarks.bench_filters $(ARGS)
 
 bench-kernels: $(STAMPS)/extra-bench $(PACKAGE)  ## the kernels one by one
 	$(RUN) pytest benchmarks/bench_kernels.py --benchmark-only $(ARGS)
