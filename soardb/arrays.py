@@ -11,6 +11,7 @@ Nothing here knows of indexes.
 from __future__ import annotations
 
 import numpy as np
+import numpy.ma as ma  # here, as NumPy loads it at first use, which two threads at once break
 import numpy.typing as npt
 
 from soardb.errors import InvalidArgument
@@ -41,7 +42,7 @@ def as_dim(d: object) -> int:
 
 
 def _as_float_matrix(array: npt.ArrayLike, d: int, name: str, one_row: str) -> F32:
-    if np.ma.is_masked(array):
+    if ma.is_masked(array):
         raise InvalidArgument(f"expected {name} without masked values; fill them or leave them out")
     try:
         given = np.asarray(array)
