@@ -39,7 +39,7 @@ from soardb.kernels.layout import F32, I64, Metric
 from soardb.pages import Page, make_token, page_mark, read_token
 from soardb.points import Payloads, as_batch, as_point_ids, encode, merged
 from soardb.query import MAX_LIMIT, SearchCall, Wanted
-from soardb.reads import Reads, as_point
+from soardb.reads import Reads, as_point, has_text_condition
 from soardb.schema import shown
 from soardb.search import Knobs, Planner
 from soardb.storage.rows import PointBatch, PointId
@@ -302,7 +302,9 @@ class Collection:
             positions = contents.table.page(after, page_size + 1, mask)
             return positions, contents.table.rows_at(positions[:page_size])
 
-        (positions, _), stored = self._reads.fetched(read, lambda r: r[1], with_vectors)
+        (positions, _), stored = self._reads.fetched(
+            read, lambda r: r[1], with_vectors, has_text_condition(where)
+        )
         points = [as_point(point, with_vectors, with_payload) for point in stored]
         is_last = len(positions) <= page_size
         token = None if is_last or not points else make_token(points[-1].id, mark)
@@ -328,9 +330,8 @@ class Collection:
     def count(self, filter: Filter = None) -> int:
         """How many points there are, or match; exact."""
         where = as_filter(filter, self._core.settings.schema)
-        contents = self._reads.ready()
-        with self._core.lock.read():
-            contents = self._core.contents
+        self._reads.ready()
+        with self._reads.view(has_text_condition(where)) as contents:
             return Planner(contents, Knobs(), where, self._reads.text_match(contents)).count()
 
     # ------------------------------------------------------------------ searching

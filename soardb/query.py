@@ -19,7 +19,7 @@ from soardb.filters import Expr
 from soardb.fulltext import Fusion, fuse, text_query
 from soardb.hits import Group, Hit, Hits, Plan
 from soardb.kernels.layout import F32, I64
-from soardb.reads import Reads
+from soardb.reads import Reads, has_text_condition
 from soardb.schema import decode_payload
 from soardb.search import Found, Knobs, Planner
 from soardb.storage.rows import PointId, StoredPoint
@@ -188,6 +188,7 @@ class SearchCall:
     ) -> list[Hits]:
         """Hits of what a search finds under the lock."""
         reads = self.reads
+        has_text = metric is None or has_text_condition(self.where)
         metric = reads.core.settings.metric if metric == "collection's" else None
 
         def read(contents: Contents) -> Any:
@@ -198,14 +199,14 @@ class SearchCall:
 
         if not (self.wanted.payload or self.wanted.vectors):
             reads.ready()
-            with reads.core.lock.read():
-                ids, scores, plan, _ = read(reads.core.contents)
+            with reads.view(has_text) as contents:
+                ids, scores, plan, _ = read(contents)
             shown_plan = plan if self.explain else None
             return [
                 Hits(i, s, plan=shown_plan, metric=metric) for i, s in zip(ids, scores, strict=True)
             ]
         (ids, scores, plan, _), stored = reads.fetched(
-            read, lambda found: _distinct(found[3]), self.wanted.vectors
+            read, lambda found: _distinct(found[3]), self.wanted.vectors, has_text
         )
         by_id = {point.id: point for point in stored}
         out = []

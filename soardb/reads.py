@@ -12,7 +12,7 @@ Nothing here knows what is looked for.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from soardb.budget import Budget
 from soardb.contents import Contents
 from soardb.core import Core
 from soardb.errors import Closed, CorruptStorage
+from soardb.filters.expr import And, Expr, Matches, Not, Or
 from soardb.fulltext import text_query
 from soardb.hits import Point
 from soardb.kernels.layout import I64
@@ -30,7 +31,7 @@ from soardb.search import TextMatch
 from soardb.storage.rows import StoredPoint
 from soardb.writer import Writer
 
-__all__ = ["Reads", "as_point"]
+__all__ = ["Reads", "as_point", "has_text_condition"]
 
 _ATTEMPTS = 20
 _UNDISTURBED = 3  # attempts before the writer is held off
@@ -75,10 +76,34 @@ class Reads:
             self.wake()
         return core.current()
 
+    @contextlib.contextmanager
+    def view(self, has_text: bool, is_undisturbed: bool = False) -> Iterator[Contents]:
+        """The contents under the shared lock; with has_text the full text of the same moment.
+
+        The full text changes at a commit, the contents a little later. So the moment is taken while
+        no writer is between the two; is_undisturbed: the caller holds core.changing already.
+        """
+        core = self.core
+        if not has_text or core.is_read_only:  # beside a writing process all is pinned anyway
+            with core.lock.read():
+                yield core.contents
+            return
+        with contextlib.ExitStack() as held:
+            with contextlib.nullcontext() if is_undisturbed else core.changing:
+                held.enter_context(core.store.pinned())
+                held.enter_context(core.lock.read())
+            yield core.contents
+
     def fetched(
-        self, read: Callable[[Contents], T], rows_of: Callable[[T], I64], with_vectors: bool
+        self,
+        read: Callable[[Contents], T],
+        rows_of: Callable[[T], I64],
+        with_vectors: bool,
+        has_text: bool = False,
     ) -> tuple[T, list[StoredPoint]]:
         """What `read` finds under the lock, and the stored points of its rows.
+
+        has_text: see view().
 
         A row may be overwritten between the two: then both are done again, at last with the writer
         held off, so that a row which is missing still is lost.
@@ -90,8 +115,8 @@ class Reads:
             with core.store.pinned() if core.is_read_only else contextlib.nullcontext():
                 self.ready()
                 with core.changing if is_last else contextlib.nullcontext():
-                    with core.lock.read():
-                        found = read(core.contents)
+                    with self.view(has_text, is_undisturbed=is_last) as contents:
+                        found = read(contents)
                     rows = rows_of(found)
                     stored = core.store.fetch(rows, with_vectors=with_vectors)
             lost = next((row for row in rows.tolist() if row not in stored), None)
@@ -108,6 +133,16 @@ class Reads:
         """Closed where the collection was closed or dropped."""
         if self.closed:
             raise Closed(f"collection {self.core.settings.name!r} was {self.closed}")
+
+
+def has_text_condition(where: Expr | None) -> bool:
+    """Whether a filter asks the full text."""
+    match where:
+        case And(children) | Or(children):
+            return any(map(has_text_condition, children))
+        case Not(child):
+            return has_text_condition(child)
+    return isinstance(where, Matches)
 
 
 def as_point(stored: StoredPoint, with_vectors: bool, with_payload: bool = True) -> Point:
