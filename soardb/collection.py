@@ -39,9 +39,9 @@ from soardb.kernels.layout import F32, I64, Metric
 from soardb.pages import Page, make_token, page_mark, read_token
 from soardb.points import Payloads, as_batch, as_point_ids, encode, merged
 from soardb.query import MAX_LIMIT, SearchCall, Wanted
-from soardb.reads import Reads, as_point, has_text_condition
+from soardb.reads import Reads, as_point
 from soardb.schema import shown
-from soardb.search import Knobs, Planner
+from soardb.search import Knobs, Planner, has_text_condition
 from soardb.storage.rows import PointBatch, PointId
 from soardb.writer import ACKS, Ack, Configure, Delete, Patch, Put, Writer
 

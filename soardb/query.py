@@ -19,9 +19,9 @@ from soardb.filters import Expr
 from soardb.fulltext import Fusion, fuse, text_query
 from soardb.hits import Group, Hit, Hits, Plan
 from soardb.kernels.layout import F32, I64
-from soardb.reads import Reads, has_text_condition
+from soardb.reads import Reads
 from soardb.schema import decode_payload
-from soardb.search import Found, Knobs, Planner
+from soardb.search import Found, Knobs, Planner, has_text_condition
 from soardb.storage.rows import PointId, StoredPoint
 
 __all__ = ["MAX_LIMIT", "SearchCall", "Wanted"]

@@ -22,7 +22,6 @@ from soardb.budget import Budget
 from soardb.contents import Contents
 from soardb.core import Core
 from soardb.errors import Closed, CorruptStorage
-from soardb.filters.expr import And, Expr, Matches, Not, Or
 from soardb.fulltext import text_query
 from soardb.hits import Point
 from soardb.kernels.layout import I64
@@ -31,7 +30,7 @@ from soardb.search import TextMatch
 from soardb.storage.rows import StoredPoint
 from soardb.writer import Writer
 
-__all__ = ["Reads", "as_point", "has_text_condition"]
+__all__ = ["Reads", "as_point"]
 
 _ATTEMPTS = 20
 _UNDISTURBED = 3  # attempts before the writer is held off
@@ -133,16 +132,6 @@ class Reads:
         """Closed where the collection was closed or dropped."""
         if self.closed:
             raise Closed(f"collection {self.core.settings.name!r} was {self.closed}")
-
-
-def has_text_condition(where: Expr | None) -> bool:
-    """Whether a filter asks the full text."""
-    match where:
-        case And(children) | Or(children):
-            return any(map(has_text_condition, children))
-        case Not(child):
-            return has_text_condition(child)
-    return isinstance(where, Matches)
 
 
 def as_point(stored: StoredPoint, with_vectors: bool, with_payload: bool = True) -> Point:

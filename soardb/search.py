@@ -34,7 +34,7 @@ from soardb.hits import Plan
 from soardb.index.live import Searched
 from soardb.kernels.layout import F32, I64, U8
 
-__all__ = ["Found", "Knobs", "Planner", "TextMatch"]
+__all__ = ["Found", "Knobs", "Planner", "TextMatch", "has_text_condition"]
 
 TextMatch = Callable[[str, str, Literal["all", "any"]], I64]
 
@@ -156,7 +156,7 @@ class Planner:
         n = contents.table.n
         if self._knobs.exact or contents.index.model is None or n < _LARGE or where is None:
             return None
-        if _has_text(where) or contents.filtered.get(contents.version, where) is not None:
+        if has_text_condition(where) or contents.filtered.get(contents.version, where) is not None:
             return None
         step = n / _SAMPLE
         sample = (np.arange(_SAMPLE) * step + step / 2).astype(np.int64)
@@ -232,8 +232,8 @@ class Planner:
         return Found(np.empty((nq, 0), np.float32), np.empty((nq, 0), np.int64), plan)
 
 
-def _has_text(expr: Expr) -> bool:
+def has_text_condition(expr: Expr | None) -> bool:
     """Whether a filter asks the full text, which answers for all rows at once."""
     if isinstance(expr, And | Or):
-        return any(_has_text(child) for child in expr.children)
-    return _has_text(expr.child) if isinstance(expr, Not) else isinstance(expr, Matches)
+        return any(has_text_condition(child) for child in expr.children)
+    return has_text_condition(expr.child) if isinstance(expr, Not) else isinstance(expr, Matches)
