@@ -66,7 +66,7 @@ class TestReadersBesideAWriter:
     def test_a_point_that_is_overwritten_is_never_missing(
         self, call: str, overwritten: Collection
     ) -> None:
-        """Measured before there was one view of both: text searches missed all points in 8 of 100."""
+        """Before there was one view of both, 8 of 100 text searches missed all the points."""
         end = time.monotonic() + 0.7
         while time.monotonic() < end:
             assert CALLS[call](overwritten) == N
