@@ -19,7 +19,7 @@ import datetime
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -169,22 +169,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
     setup = Setup(given.dataset, rounds=given.rounds, queries=given.queries, seed=given.seed)
+    return finish("churn", setup, given.results, "steps", run, plot)
+
+
+def finish(
+    name: str,
+    setup: Any,
+    results: Path,
+    part: str,
+    run: Callable[[Any, Path], Sequence[Any]],
+    plot: Callable[[dict[str, Any], Path], None],
+) -> int:
+    """Run in a folder of its own, write results/<name>-<data set>.json and its plot: exit code."""
     try:
-        with tempfile.TemporaryDirectory(prefix="soardb-churn-") as folder:
-            steps = run(setup, Path(folder))
+        with tempfile.TemporaryDirectory(prefix=f"soardb-{name}-") as folder:
+            found = run(setup, Path(folder))
     except SoarError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     report = {
-        "benchmark": "churn",
+        "benchmark": name,
         "commit": provenance.commit(),
         "machine": provenance.machine(),
         "date": datetime.date.today().isoformat(),
         "setup": asdict(setup),
         "k": K,
-        "steps": [asdict(step) for step in steps],
+        part: [asdict(one) for one in found],
     }
-    path = given.results / f"churn-{setup.dataset}.json"
+    path = results / f"{name}-{setup.dataset}.json"
     path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     plot(report, path.with_suffix(".png"))
     print(f"written: {path.name}, {path.with_suffix('.png').name}")

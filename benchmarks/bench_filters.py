@@ -17,26 +17,21 @@ rows a filter matches: "QPS" is with that, "fresh" with the filter evaluated ane
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import soardb
-from benchmarks import provenance
-from benchmarks.bench_churn import share_found
+from benchmarks.bench_churn import finish, share_found
 from benchmarks.datasets import load
 from soardb import F
 from soardb.clustering import kmeans
-from soardb.errors import SoarError
 from soardb.filters import Expr
 from soardb.kernels.layout import F32
 from soardb.metrics import unit_rows
@@ -224,26 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     setup = Setup(given.dataset, given.queries, given.repeats, given.seed)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    try:
-        with tempfile.TemporaryDirectory(prefix="soardb-filters-") as folder:
-            rows = run(setup, Path(folder))
-    except SoarError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    report = {
-        "benchmark": "filters",
-        "commit": provenance.commit(),
-        "machine": provenance.machine(),
-        "date": datetime.date.today().isoformat(),
-        "setup": asdict(setup),
-        "k": K,
-        "rows": [asdict(row) for row in rows],
-    }
-    path = given.results / f"filters-{setup.dataset}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    plot(report, path.with_suffix(".png"))
-    print(f"written: {path.name}, {path.with_suffix('.png').name}")
-    return 0
+    return finish("filters", setup, given.results, "rows", run, plot)
 
 
 if __name__ == "__main__":

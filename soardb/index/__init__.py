@@ -3,6 +3,8 @@
     base.py    the contract
     flat.py    exact search
     ivf.py     SOAR: spilled IVF, 4-bit codes, re-ranking
+    live.py    the index of a collection: a mapped base and a growing delta
+    bundle.py  the arrays of an index as the kernels read them
     model.py   what training learns, and coding with it
     upper.py   the centroids as a search reads them
     lists.py   the packed codes of the partitions

@@ -23,6 +23,7 @@ from soardb.arrays import as_dim, as_ids, as_int, as_queries, as_vectors
 from soardb.clustering import Progress
 from soardb.errors import CorruptStorage, InvalidArgument, NotTrained
 from soardb.index.base import SEARCH_KEYWORDS, Index, refuse_bad_query
+from soardb.index.bundle import bundle
 from soardb.index.flat import check_k, check_rows, exact_search
 from soardb.index.lists import CodeLists
 from soardb.index.model import Model, as_compared, store_stride
@@ -37,7 +38,7 @@ from soardb.index.plan import (
 from soardb.index.rows import Rows
 from soardb.index.stored import pack, unpack
 from soardb.kernels.dispatch import Searcher, active
-from soardb.kernels.layout import F32, I32, I64, IvfArrays, Metric, SearchPlan
+from soardb.kernels.layout import F32, I32, I64, Metric, SearchPlan
 from soardb.metrics import as_metric
 from soardb.storage.format import read_arrays, write_arrays
 
@@ -280,34 +281,8 @@ class SoarIndex(Index):
     def _open_searcher(self) -> Searcher:
         assert self._model is not None
         assert self._lists is not None
-        model, lists, rows = self._model, self._lists, self._rows
-        upper = model.upper
-        arrays = IvfArrays(
-            metric=self.metric,
-            vectors=rows.vectors,
-            ids=rows.ids,
-            mean=model.mean,
-            centroids=model.centroids,
-            centroid_scale=upper.scalar.scale,
-            centroid_offset=upper.scalar.offset,
-            centroid_bias=upper.centroid_bias,
-            centroid_codes=upper.centroid_codes,
-            slot_list=upper.slot_list,
-            cell_codes=upper.cell_codes,
-            cell_bias=upper.cell_bias,
-            cell_start=upper.cell_start,
-            list_start=lists.start,
-            list_count=lists.count,
-            codes=lists.codes,
-            code_rows=lists.rows,
-            codebook=model.product.codebook,
-            block_dims=model.product.block_dims,
-            store=rows.store,
-            store_scale=model.scalar.scale,
-            store_offset=model.scalar.offset,
-            store_bias=rows.store_bias,
-            is_spilled=model.choice.soar_lambda > 0,
-        )
+        rows = self._rows
+        arrays = bundle(self._model, self._lists, rows, rows.ids, self.metric)
         self._searcher = active.IvfSearcher(arrays)
         return self._searcher
 

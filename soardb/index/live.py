@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 
 from soardb.index.base import refuse_bad_query
+from soardb.index.bundle import bundle
 from soardb.index.flat import as_compared_queries
 from soardb.index.lists import CodeLists
 from soardb.index.model import Model, as_compared, store_stride
 from soardb.index.plan import BuildParams, choose_search, default_nprobe
 from soardb.index.rows import Rows
 from soardb.kernels.dispatch import Searcher, active
-from soardb.kernels.layout import F32, I32, I64, U8, IvfArrays, Metric, SearchPlan
+from soardb.kernels.layout import F32, I32, I64, U8, Metric, SearchPlan
 
 __all__ = ["Coded", "LiveIndex", "Searched"]
 
@@ -265,40 +266,16 @@ class LiveIndex:
             a is b for a, b in zip(seen, self._seen_by_searcher, strict=True)
         ):
             return self._searcher
-        base, base_lists = self._base, self._lists or CodeLists(self.nlist, model.product.m)
-        upper = model.upper
-        has_bias = self.metric == "l2"
-        none = np.empty(0, np.float32)
+        base_lists = self._lists or CodeLists(self.nlist, model.product.m)
+        base = bundle(model, base_lists, self._base, self._numbers, self.metric)
+        is_l2 = self.metric == "l2"
         self._searcher = active.IvfSearcher(
-            IvfArrays(
-                metric=self.metric,
-                vectors=base.vectors,
-                ids=self._numbers,
-                mean=model.mean,
-                centroids=model.centroids,
-                centroid_scale=upper.scalar.scale,
-                centroid_offset=upper.scalar.offset,
-                centroid_bias=upper.centroid_bias,
-                centroid_codes=upper.centroid_codes,
-                slot_list=upper.slot_list,
-                cell_codes=upper.cell_codes,
-                cell_bias=upper.cell_bias,
-                cell_start=upper.cell_start,
-                list_start=base_lists.start,
-                list_count=base_lists.count,
-                codes=base_lists.codes,
-                code_rows=base_lists.rows,
-                codebook=model.product.codebook,
-                block_dims=model.product.block_dims,
-                store=base.store,
-                store_scale=model.scalar.scale,
-                store_offset=model.scalar.offset,
-                store_bias=base.store_bias,
-                is_spilled=self._copies == 2,
+            replace(
+                base,
                 delta_vectors=grown["vectors"],
                 delta_ids=grown["ids"],
                 delta_store=grown["store"],
-                delta_store_bias=grown["store_bias"] if has_bias else none,
+                delta_store_bias=grown["store_bias"] if is_l2 else np.empty(0, np.float32),
                 delta_start=lists.start,
                 delta_count=lists.count,
                 delta_codes=lists.codes,
