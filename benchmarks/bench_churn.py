@@ -70,7 +70,7 @@ def run(setup: Setup, folder: Path) -> list[Step]:
     metric = data.metric
     rng = np.random.default_rng(setup.seed)
     vectors = np.ascontiguousarray(data.train[rng.permutation(len(data.train))])
-    queries = data.test[: setup.queries]
+    queries = drawn(data.test, setup.queries, setup.seed)
     n = int(len(vectors) / (1 + setup.insert * setup.rounds))
     held: dict[int, int] = {i: i for i in range(n)}  # id -> row of vectors
     unused = n
@@ -115,6 +115,13 @@ def run(setup: Setup, folder: Path) -> list[Step]:
                 flush=True,
             )
     return steps
+
+
+def drawn(queries: F32, count: int, seed: int) -> F32:
+    """That many of the queries, at random: the first ones of a word set are its easy words."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(queries), min(count, len(queries)), replace=False)
+    return np.ascontiguousarray(queries[np.sort(chosen)])
 
 
 def _load(collection: soardb.Collection, ids: I64, vectors: F32) -> None:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 import soardb
-from benchmarks.bench_churn import finish, share_found
+from benchmarks.bench_churn import drawn, finish, share_found
 from benchmarks.datasets import load
 from soardb import F
 from soardb.clustering import kmeans
@@ -76,7 +76,7 @@ def run(setup: Setup, folder: Path) -> list[Row]:
     metric = data.metric
     rng = np.random.default_rng(setup.seed)
     n = len(data.train)
-    queries = np.ascontiguousarray(data.test[: setup.queries])
+    queries = drawn(data.test, setup.queries, setup.seed)
     payloads = _payloads(data.train, rng, metric)
     rows = []
     with soardb.connect(folder / "db") as database:
