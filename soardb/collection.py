@@ -11,9 +11,11 @@ Nothing here knows names of other collections.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +389,8 @@ class Collection:
         )
         if sum(x is not None for x in (query, id)) > 1 or query is id is text is None:
             raise InvalidArgument("expected one of query and id, or text, or text beside one")
+        if score_threshold is not None:
+            score_threshold = _as_number(score_threshold, "score_threshold")
         left_out = None
         if id is not None:
             left_out = id
@@ -403,6 +407,11 @@ class Collection:
             text_fields,
         )
         if text is not None:
+            if not isinstance(text, str):
+                raise InvalidArgument(f"expected text as a string, got {shown(text)}")
+            if isinstance(text_fields, str):
+                raise InvalidArgument(f"expected text_fields as a list, got {shown(text_fields)}")
+            weights = _as_weights(weights)
             if fusion not in FUSIONS:
                 raise InvalidArgument(
                     f"expected fusion one of {', '.join(FUSIONS)}, got {fusion!r}"
@@ -506,6 +515,23 @@ class Collection:
         self._writer.close()
         self._reads.closed = how
         self._core.close()
+
+
+def _as_number(value: Any, name: str) -> float:
+    """A finite number. Errors: InvalidArgument."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
+        raise InvalidArgument(f"expected {name} as a finite number, got {shown(value)}")
+    return float(value)
+
+
+def _as_weights(weights: Any) -> tuple[float, float]:
+    """The weights of vector and text. Errors: InvalidArgument."""
+    if not isinstance(weights, list | tuple) or len(weights) != 2:
+        raise InvalidArgument(
+            f"expected weights as two numbers, of (vector, text), got {shown(weights)}"
+        )
+    return _as_number(weights[0], "weights[0]"), _as_number(weights[1], "weights[1]")
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -39,6 +39,8 @@ def connect(
     from soardb.arrays import as_int
     from soardb.database import Database
 
+    if not isinstance(target, str | os.PathLike) or not isinstance(os.fspath(target), str):
+        raise InvalidArgument(f"expected the path of a directory, got {target!r}")
     text = os.fspath(target)
     if "://" in text:
         raise InvalidArgument(

@@ -35,7 +35,7 @@ from soardb.core import Core, Settings
 from soardb.errors import AlreadyExists, Closed, InvalidArgument, NotFound, ReadOnly, SoarError
 from soardb.index.plan import BuildParams
 from soardb.metrics import as_metric
-from soardb.schema import Schema
+from soardb.schema import Schema, shown
 from soardb.storage.catalog import Catalog, as_name, new_folder
 from soardb.storage.faults import reach
 from soardb.storage.format import sync_folder
@@ -164,6 +164,10 @@ class Database:
         if ttl is not None and fields.fields.get(ttl) != "datetime":
             raise InvalidArgument(
                 f"expected ttl as a field declared in schema as datetime, got {ttl!r}"
+            )
+        if index is not None and not isinstance(index, Mapping):
+            raise InvalidArgument(
+                f"expected index as a dict of options of SoarIndex, got {shown(index)}"
             )
         params = BuildParams.of(dict(index or {}), known)
         settings = Settings(as_name(name), as_dim(dim), known, fields, params, ttl)

@@ -11,7 +11,7 @@ Nothing here touches a collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ def as_point_ids(ids: object, name: str = "ids") -> list[PointId]:
 
     Takes NumPy arrays, lists, tuples and Arrow or pandas columns. Errors: InvalidArgument.
     """
-    if isinstance(ids, str | bytes) or not hasattr(ids, "__len__"):
+    if isinstance(ids, str | bytes | Set | Mapping) or not hasattr(ids, "__len__"):
         raise InvalidArgument(f"expected {name} as a list or an array, got {shown(ids)}")
     plain = _as_list(ids)
     kinds = set(map(type, plain))

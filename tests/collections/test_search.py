@@ -19,6 +19,7 @@ import pytest
 
 from soardb import search as planning
 from soardb.collection import Collection
+from soardb.connect import connect
 from soardb.database import Database
 from soardb.errors import InvalidArgument, NotFound
 from soardb.filters import Expr, F
@@ -600,3 +601,39 @@ class TestWhileWriting:
                 reader.join(60)
         assert not wrong
         assert collection.count() == 3000 - len(gone)
+
+
+class TestUnusualArguments:
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"score_threshold": "high"}, "score_threshold as a finite number"),
+            ({"score_threshold": float("nan")}, "score_threshold as a finite number"),
+            ({"score_threshold": True}, "score_threshold as a finite number"),
+            ({"text": 5}, "text as a string"),
+            ({"text": "word3", "text_fields": "body"}, "text_fields as a list"),
+            ({"text": "word3", "weights": (1,)}, "two numbers"),
+            ({"text": "word3", "weights": ("x", 1)}, r"weights\[0\] as a finite number"),
+            ({"text": "word3", "weights": (1, float("nan"))}, r"weights\[1\] as a finite number"),
+        ],
+    )
+    def test_are_refused_by_name(self, large: Large, options: dict[str, Any], words: str) -> None:
+        """An error of NumPy's, or a ranking of NaN, would tell nobody what was wrong."""
+        with pytest.raises(InvalidArgument, match=words):
+            large.collection.search(large.queries[0], **options)
+
+    def test_ids_without_an_order_are_refused(self, database: Database) -> None:
+        """A set would give the vectors to whichever id comes first today."""
+        collection = database.create_collection("sets", D)
+        for ids in ({1, 2}, {1: "a", 2: "b"}, {1: "a", 2: "b"}.keys()):
+            with pytest.raises(InvalidArgument, match="as a list or an array"):
+                collection.upsert(ids, points(2))
+        assert collection.count() == 0
+
+    def test_options_and_paths_of_other_types_are_refused(self, database: Database) -> None:
+        """Before anything is made."""
+        with pytest.raises(InvalidArgument, match="index as a dict"):
+            database.create_collection("z", D, index=5)  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgument, match="path of a directory"):
+            connect(5)  # type: ignore[arg-type]
+        assert database.list_collections() == []
