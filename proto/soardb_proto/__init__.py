@@ -2,8 +2,9 @@
 
     client/soardb_client -> [soardb_proto] <- service/soardb_service
 
-It holds nothing yet. The first version of the protocol will be the package `soardb_proto.v1`: its
-.proto files with the Python generated from them beside, never edited by hand.
+v1/          the .proto files of `soardb.v1`, and beside them the Python generated from them, never
+             edited by hand; `make proto` makes it anew
+columns.py   packed columns of the messages <-> NumPy arrays and lists
 
 This package imports nobody of ours.
 """
