@@ -16,31 +16,44 @@ or the bare index, as faiss or ScaNN users know it:
     scores, ids = index.search(queries, k=10)
 
 The public names are below; everything else may change.
+
+A name is loaded when it is first asked for (PEP 562): `import soardb` alone loads no kernels, so a
+client takes errors, filters and results from here where no kernel was ever compiled.
+`connect` is bound at once, as its module bears the same name.
 """
 
-from soardb.collection import Collection
-from soardb.compaction import Policy
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from soardb.connect import connect
-from soardb.database import Database
-from soardb.errors import (
-    AlreadyExists,
-    Closed,
-    CorruptStorage,
-    InUse,
-    InvalidArgument,
-    NotFound,
-    NotTrained,
-    OutOfMemory,
-    OutOfSpace,
-    ReadOnly,
-    SoarError,
-    Unavailable,
-    WriteFailed,
-)
-from soardb.filters import F
-from soardb.hits import Group, Hit, Hits, Plan, Point
-from soardb.index import FlatIndex, SoarIndex
-from soardb.pages import Page
+
+if TYPE_CHECKING:
+    from soardb.collection import Collection
+    from soardb.compaction import Policy
+    from soardb.database import Database
+    from soardb.errors import (
+        AlreadyExists,
+        Closed,
+        CorruptStorage,
+        InUse,
+        InvalidArgument,
+        NotAllowed,
+        NotFound,
+        NotTrained,
+        OutOfMemory,
+        OutOfSpace,
+        ReadOnly,
+        SoarError,
+        TimedOut,
+        Unavailable,
+        WriteFailed,
+    )
+    from soardb.filters.expr import F
+    from soardb.hits import Group, Hit, HitColumns, Hits, Plan, Point
+    from soardb.index import FlatIndex, SoarIndex
+    from soardb.pages import Page
 
 __version__ = "0.1.0"
 
@@ -54,9 +67,11 @@ __all__ = [
     "FlatIndex",
     "Group",
     "Hit",
+    "HitColumns",
     "Hits",
     "InUse",
     "InvalidArgument",
+    "NotAllowed",
     "NotFound",
     "NotTrained",
     "OutOfMemory",
@@ -68,7 +83,40 @@ __all__ = [
     "ReadOnly",
     "SoarError",
     "SoarIndex",
+    "TimedOut",
     "Unavailable",
     "WriteFailed",
     "connect",
 ]
+
+_HOMES = {
+    "Collection": "soardb.collection",
+    "Database": "soardb.database",
+    "F": "soardb.filters.expr",
+    "FlatIndex": "soardb.index",
+    "Group": "soardb.hits",
+    "Hit": "soardb.hits",
+    "HitColumns": "soardb.hits",
+    "Hits": "soardb.hits",
+    "Page": "soardb.pages",
+    "Plan": "soardb.hits",
+    "Point": "soardb.hits",
+    "Policy": "soardb.compaction",
+    "SoarIndex": "soardb.index",
+}
+"""Where a public name is at home; those that stand neither here nor above are errors."""
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for known
+
+    def __getattr__(name: str) -> Any:
+        """A public name, loaded when it is first asked for."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_HOMES.get(name, "soardb.errors")), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,9 +1,9 @@
 """Collection: points with vectors and payloads, durable, searchable, changeable.
 
-    database.py -> [collection.py] -> points.py, writer.py (writes), reads.py, query.py (reads)
+    database.py -> [collection.py] -> points.py, writer.py (writes), reads.py, ask.py (reads)
 
-The public face. Arguments are checked here and in points.py; writes go through the writer's queue,
-reads run under the shared lock and fetch payloads from the row store afterwards.
+The public face. Arguments are checked here, in points.py and in ask.py; writes go through the
+writer's queue, reads run under the shared lock and fetch payloads from the row store afterwards.
 
 Nothing here knows names of other collections.
 """
@@ -11,48 +11,68 @@ Nothing here knows names of other collections.
 from __future__ import annotations
 
 import contextlib
-import math
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from soardb.arrays import as_int, as_queries
+from soardb import deadline
+from soardb.arrays import as_int
+from soardb.ask import ask
 from soardb.budget import Budget
 from soardb.compaction import compact
 from soardb.contents import Contents
 from soardb.core import Core
+from soardb.curve import Curve
 from soardb.errors import (
+    Closed,
     InvalidArgument,
-    NotFound,
     OutOfMemory,
     ReadOnly,
     SoarError,
 )
-from soardb.filters import Expr, as_filter
-from soardb.fulltext import FUSIONS, Fusion
-from soardb.hits import Point
-from soardb.kernels.layout import F32, I64, Metric
+from soardb.filters import Expr, as_filter, to_json
+from soardb.hits import HitColumns, Point
+from soardb.kernels.layout import I64, Metric
+from soardb.once import once
+from soardb.options import (
+    ACKS,
+    MAX_PAGE,
+    MAX_WINDOW,
+    Ack,
+    Filter,
+    Fusion,
+    Mode,
+    SearchOptions,
+    as_mode,
+    check_request_id,
+)
 from soardb.pages import Page, make_token, page_mark, read_token
-from soardb.points import Payloads, as_batch, as_point_ids, encode, merged
-from soardb.query import MAX_LIMIT, SearchCall, Wanted
+from soardb.points import (
+    Payloads,
+    as_batch,
+    as_columns,
+    as_point_ids,
+    encode,
+    merged,
+)
 from soardb.reads import Reads, as_point
-from soardb.schema import shown
+from soardb.schema import PointId, normalise, shown
 from soardb.search import Knobs, Planner, has_text_condition
-from soardb.storage.rows import PointBatch, PointId
-from soardb.writer import ACKS, Ack, Configure, Delete, Patch, Put, Writer
+from soardb.storage.rows import PointBatch
+from soardb.tuning import tune
+from soardb.writer import Configure, Delete, Patch, Put, Writer
 
 __all__ = ["MAX_PAGE", "Collection", "Filter", "Page"]
 
-MAX_PAGE = 10_000
+_STOP_S = 0.05  # how often one who waits for a build looks whether to go on
 _WRITE_SHARE = 0.5  # of the memory limit; the other half is for builds, which make room again
-
-Filter = Expr | Mapping[str, Any] | str | None
 
 
 class Collection:
@@ -71,6 +91,11 @@ class Collection:
     def name(self) -> str:
         """The name in the database."""
         return self._core.settings.name
+
+    @property
+    def id(self) -> str:
+        """Of this collection and no other, whatever it was or will be called."""
+        return self._core.folder.name
 
     def rename_to(self, name: str) -> None:
         """Take the name that the catalog gives; Database.rename_collection does it all."""
@@ -97,6 +122,21 @@ class Collection:
         """The declared payload fields."""
         return self._core.settings.schema.to_json()
 
+    @property
+    def ttl(self) -> str | None:
+        """The declared datetime field after which a point is gone, or None."""
+        return self._core.settings.ttl
+
+    @property
+    def seq(self) -> int:
+        """The number of the last write that a read now would see; it grows with every write.
+
+        Beside a writing process that of its last commit.
+        """
+        self._reads.ready()
+        with self._core.lock.read():
+            return self._core.contents.seq
+
     def __len__(self) -> int:
         return self.count()
 
@@ -112,6 +152,7 @@ class Collection:
         payloads: Payloads = None,
         *,
         ack: Ack = "fsync",
+        request_id: str | None = None,
     ) -> int:
         """Store points, in the place of those that have their ids. Whole or not at all.
 
@@ -120,12 +161,15 @@ class Collection:
         vectors   (n, d) real numbers; stored as float32
         payloads  n dicts, or a dict of columns, or a table
         ack       "fsync": flushed to disk; "logged": survives the process; "memory": queued
+        request_id  1..128 printable characters: the same call under the same id within ten
+                  minutes writes nothing and gets the same answer, after a crash too
 
         Of several points with one id the last one counts. Returns how many points were stored
         (0 for ack="memory", which does not wait). Errors: InvalidArgument, OutOfSpace, WriteFailed,
         ReadOnly, OutOfMemory, Closed.
         """
-        return self._put(ids, vectors, payloads, "upsert", ack)
+        future = self.begin_put(ids, vectors, payloads, "upsert", ack=ack, request_id=request_id)
+        return 0 if ack == "memory" else future.result()
 
     def insert(
         self,
@@ -134,21 +178,64 @@ class Collection:
         payloads: Payloads = None,
         *,
         ack: Ack = "fsync",
+        request_id: str | None = None,
     ) -> int:
         """Like upsert, but refuses the whole call where an id is there (AlreadyExists)."""
-        if ack == "memory":
-            raise InvalidArgument(
-                "expected ack 'fsync' or 'logged' for insert, which has to look first; got 'memory'"
-            )
-        return self._put(ids, vectors, payloads, "insert", ack)
+        mode = as_mode("insert", ack)
+        return self.begin_put(ids, vectors, payloads, mode, ack=ack, request_id=request_id).result()
 
-    def _put(self, ids: Any, vectors: Any, payloads: Payloads, mode: Any, ack: Ack) -> int:
+    def ingest(
+        self,
+        batches: Iterable[Any],
+        mode: Mode = "upsert",
+        ack: Ack = "fsync",
+        *,
+        window: int | None = None,
+        resume: bool = True,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Write many batches, one after the other; how many points in all.
+
+        batches         (ids, vectors), (ids, vectors, payloads) or tables
+        mode            "upsert", or "insert", which ends at a batch with an id that is there
+        progress        called with how many points are written so far
+        window, resume  for a server: batches under way at once, and whether a stream that breaks
+                        is taken up again
+
+        After an error the batches before it are written.
+        """
+        chosen = as_mode(mode, ack)
         self._check_writable(ack)
+        if window is not None:
+            as_int(window, "window", 1, MAX_WINDOW)
+        done = 0
+        for batch in batches:
+            done += self.begin_put(*as_columns(batch), chosen, ack=ack).result()
+            if progress is not None:
+                progress(done)
+        return done
+
+    def begin_put(
+        self,
+        ids: Any,
+        vectors: npt.ArrayLike | None = None,
+        payloads: Payloads = None,
+        mode: Mode = "upsert",
+        *,
+        ack: Ack = "fsync",
+        request_id: str | None = None,
+    ) -> Future[int]:
+        """Queue an upsert or insert; the future has its answer once it is acknowledged.
+
+        Calls are written in their order, those that wait together in one transaction. The arrays
+        must not change before the answer is there. Errors in the arguments come at once.
+        """
+        self._check_writable(ack, request_id)
         s = self._core.settings
         batch = as_batch(ids, vectors, payloads, s.d, s.metric)
         encoded = encode(batch.payloads, len(batch.ids), s.schema, s.ttl)
         if not batch.ids:
-            return 0
+            return _answered(0)
         size = 2 * batch.vectors.nbytes + sum(map(len, encoded.payloads)) + 300 * len(batch.ids)
         if self._budget.limit is not None:
             size += self._core.contents.index.growth(len(batch.ids))
@@ -163,8 +250,13 @@ class Collection:
             encoded.expires,
             mode,
         )
-        with self._room_for(size, f"writing {len(batch.ids):,} points"):
-            return int(self._write(job, ack) or 0)
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._room_for(size, f"writing {len(batch.ids):,} points"))
+            future = self._writer.enqueue(once(job, request_id), ack)
+            kept = held.pop_all()
+        future.add_done_callback(lambda _: kept.close())
+        self._wake()
+        return future
 
     @contextlib.contextmanager
     def _room_for(self, size: int, purpose: str) -> Iterator[None]:
@@ -197,13 +289,15 @@ class Collection:
         filter: Filter = None,
         replace: bool = False,
         ack: Ack = "fsync",
+        request_id: str | None = None,
     ) -> int:
         """Change payloads of ids, which must be there, or of all that match a filter.
 
         Members of `payload` replace those of the same name, None removes one; replace=True leaves
-        nothing else. Returns how many points changed. Errors: NotFound for an unknown id.
+        nothing else. request_id: see upsert. Returns how many points changed. Errors: NotFound for
+        an unknown id.
         """
-        self._check_writable(ack)
+        self._check_writable(ack, request_id)
         s = self._core.settings
         if not isinstance(payload, Mapping):
             raise InvalidArgument(f"expected payload as a dict, got {shown(payload)}")
@@ -215,16 +309,27 @@ class Collection:
             ids=chosen,
             where=where,
         )
-        return int(self._write(job, ack) or 0)
+        said = [normalise(payload), replace, self._said(filter)] if request_id else None
+        return int(self._write(once(job, request_id, said), ack) or 0)
 
-    def delete(self, ids: Any = None, *, filter: Filter = None, ack: Ack = "fsync") -> int:
+    def delete(
+        self,
+        ids: Any = None,
+        *,
+        filter: Filter = None,
+        ack: Ack = "fsync",
+        request_id: str | None = None,
+    ) -> int:
         """Delete points by id, unknown ones being ignored, or all that match a filter.
 
-        Returns how many were deleted (0 for ack="memory", which does not wait).
+        request_id: see upsert. Returns how many were deleted (0 for ack="memory", which does not
+        wait).
         """
-        self._check_writable(ack)
+        self._check_writable(ack, request_id)
         chosen, where = self._chosen(ids, filter)
-        return int(self._write(Delete(ids=chosen, where=where), ack) or 0)
+        said = self._said(filter) if request_id else None
+        job = once(Delete(ids=chosen, where=where), request_id, said)
+        return int(self._write(job, ack) or 0)
 
     def flush(self) -> None:
         """Wait for writes acknowledged from memory, and raise what went wrong with one of them."""
@@ -246,12 +351,19 @@ class Collection:
 
         return None, matches
 
-    def _check_writable(self, ack: str) -> None:
+    def _said(self, filter: Filter) -> Any:
+        """A filter as JSON values."""
+        where = as_filter(filter, self._core.settings.schema)
+        return None if where is None else to_json(where)
+
+    def _check_writable(self, ack: str, request_id: str | None = None) -> None:
         self._reads.check_open()
+        deadline.check()
         if self._core.is_read_only:
             raise ReadOnly(f"collection {self.name!r} was opened with read_only=True")
         if ack not in ACKS:
             raise InvalidArgument(f"expected ack one of {', '.join(ACKS)}, got {ack!r}")
+        check_request_id(request_id, ack)
 
     def _write(self, job: Any, ack: Ack) -> Any:
         answer = self._writer.submit(job, ack)
@@ -260,20 +372,15 @@ class Collection:
 
     # ------------------------------------------------------------------ reading by id and in order
 
-    def get(self, ids: Any, *, with_vectors: bool = False) -> list[Point | None]:
-        """The points of ids, in order; None where there is none."""
-        plain = as_point_ids(ids)
+    def get(
+        self, ids: Any, *, with_vectors: bool = False, timeout: float | None = None
+    ) -> list[Point | None]:
+        """The points of ids, in order; None where there is none.
 
-        def read(contents: Contents) -> tuple[list[int], I64]:
-            positions = contents.table.find(plain)
-            is_there = positions >= 0
-            return np.flatnonzero(is_there).tolist(), contents.table.rows_at(positions[is_there])
-
-        places, stored = self._reads.fetched(read, lambda r: r[1], with_vectors)
-        out: list[Point | None] = [None] * len(plain)
-        for place, point in zip(places[0], stored, strict=True):
-            out[place] = as_point(point, with_vectors)
-        return out
+        timeout: seconds after which it is given up (TimedOut).
+        """
+        with deadline.within(timeout):
+            return self._reads.points(as_point_ids(ids), with_vectors)
 
     def scroll(
         self,
@@ -283,12 +390,13 @@ class Collection:
         page_token: str | None = None,
         with_payload: bool = True,
         with_vectors: bool = False,
+        timeout: float | None = None,
     ) -> Page:
         """Points in a fixed order of their ids, a page at a time.
 
         page_token is that of the page before; it stays good while points are written: each point
         that is there all along comes exactly once. Errors: InvalidArgument for a token of another
-        collection or filter.
+        collection or filter, TimedOut after `timeout` seconds.
         """
         page_size = as_int(page_size, "page_size", 1, MAX_PAGE)
         where = as_filter(filter, self._core.settings.schema)
@@ -304,9 +412,10 @@ class Collection:
             positions = contents.table.page(after, page_size + 1, mask)
             return positions, contents.table.rows_at(positions[:page_size])
 
-        (positions, _), stored = self._reads.fetched(
-            read, lambda r: r[1], with_vectors, has_text_condition(where)
-        )
+        with deadline.within(timeout):
+            (positions, _), stored = self._reads.fetched(
+                read, lambda r: r[1], with_vectors, has_text_condition(where)
+            )
         points = [as_point(point, with_vectors, with_payload) for point in stored]
         is_last = len(positions) <= page_size
         token = None if is_last or not points else make_token(points[-1].id, mark)
@@ -321,6 +430,7 @@ class Collection:
         self._reads.ready()
         now = int(time.time() * 1e6)
         for batch in self._core.store.consistent(size):
+            deadline.check()
             keep = [e is None or e > now for e in batch.expires]
             yield batch if all(keep) else batch.take(keep)
 
@@ -329,10 +439,14 @@ class Collection:
         """ "int" or "str", as the first write had it; None before that."""
         return self._reads.ready().table.kind
 
-    def count(self, filter: Filter = None) -> int:
-        """How many points there are, or match; exact."""
+    def count(self, filter: Filter = None, *, timeout: float | None = None) -> int:
+        """How many points there are, or match; exact. Errors: TimedOut after `timeout` seconds."""
         where = as_filter(filter, self._core.settings.schema)
-        self._reads.ready()
+        with deadline.within(timeout):
+            self._reads.ready()
+            return self._count(where)
+
+    def _count(self, where: Expr | None) -> int:
         with self._reads.view(has_text_condition(where)) as contents:
             return Planner(contents, Knobs(), where, self._reads.text_match(contents)).count()
 
@@ -360,6 +474,7 @@ class Collection:
         with_payload: bool = True,
         with_vectors: bool = False,
         explain: bool = False,
+        timeout: float | None = None,
     ) -> Any:
         """The closest points to a query: Hits, or a list of Hits for (nq, d) queries.
 
@@ -375,88 +490,49 @@ class Collection:
         score_threshold  leave out scores below
         group_by         field: `limit` groups of at most `group_size` hits each
         explain          say how it was done in `plan`
+        timeout          seconds after which it is given up (TimedOut)
 
         Scores are exact for the ids returned; equal scores come in a fixed order.
         """
-        wanted = Wanted(with_payload, with_vectors)
-        limit = as_int(limit if k is None else k, "limit", 1, MAX_LIMIT)
-        where = as_filter(filter, self._core.settings.schema)
-        knobs = Knobs(
-            None if nprobe is None else as_int(nprobe, "nprobe", 1, 2**31),
-            None if rerank is None else as_int(rerank, "rerank", 1, 2**31),
-            bool(exact),
-            as_int(threads, "threads", 1, 1024),
-        )
-        if sum(x is not None for x in (query, id)) > 1 or query is id is text is None:
-            raise InvalidArgument("expected one of query and id, or text, or text beside one")
-        if score_threshold is not None:
-            score_threshold = _as_number(score_threshold, "score_threshold")
-        left_out = None
-        if id is not None:
-            left_out = id
-            query = self._vector_of(id)
-        job = SearchCall(
+        if query is not None and not isinstance(query, np.ndarray):
+            query = np.asarray(query)
+        found = ask(
             self._reads,
+            query,
             limit,
-            where,
-            knobs,
-            wanted,
-            score_threshold,
-            explain,
-            left_out,
-            text_fields,
+            k=k,
+            id=id,
+            text=text,
+            text_fields=text_fields,
+            fusion=fusion,
+            weights=weights,
+            filter=filter,
+            nprobe=nprobe,
+            rerank=rerank,
+            exact=exact,
+            threads=threads,
+            score_threshold=score_threshold,
+            group_by=group_by,
+            group_size=group_size,
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+            explain=explain,
+            timeout=timeout,
         )
-        if text is not None:
-            if not isinstance(text, str):
-                raise InvalidArgument(f"expected text as a string, got {shown(text)}")
-            if isinstance(text_fields, str):
-                raise InvalidArgument(f"expected text_fields as a list, got {shown(text_fields)}")
-            weights = _as_weights(weights)
-            if fusion not in FUSIONS:
-                raise InvalidArgument(
-                    f"expected fusion one of {', '.join(FUSIONS)}, got {fusion!r}"
-                )
-            if group_by is not None or score_threshold is not None:
-                raise InvalidArgument(
-                    "expected no group_by or score_threshold beside text: its scores are ranks"
-                )
-            return job.hybrid(self._one_query(query), text, fusion, weights)
-        assert query is not None
-        if group_by is not None:
-            self._check_group_by(group_by)
-            one = self._one_query(query)
-            assert one is not None
-            return job.grouped(one, group_by, as_int(group_size, "group_size", 1, 1000))
-        queries, is_one = self._queries(query)
-        found = job.many(queries)
-        return found[0] if is_one else found
+        is_one = query is None or query.ndim == 1 or text is not None or group_by is not None
+        return found.split()[0] if is_one else found.split()
 
-    def _queries(self, query: npt.ArrayLike) -> tuple[F32, bool]:
-        given = query if isinstance(query, np.ndarray) else np.asarray(query)
-        is_one = given.ndim == 1
-        return as_queries(given[None, :] if is_one else given, self.d), is_one
+    def search_columns(
+        self,
+        query: npt.ArrayLike | None = None,
+        limit: int = 10,
+        **options: Unpack[SearchOptions],
+    ) -> HitColumns:
+        """What search() finds, as flat columns, and payloads as the JSON that is stored.
 
-    def _one_query(self, query: npt.ArrayLike | None) -> F32 | None:
-        if query is None:
-            return None
-        queries, _ = self._queries(query)
-        if len(queries) != 1:
-            raise InvalidArgument(f"expected one query here, got {len(queries)}")
-        return queries
-
-    def _vector_of(self, point_id: PointId) -> F32:
-        (point,) = self.get([point_id], with_vectors=True)
-        if point is None or point.vector is None:
-            raise NotFound(f"expected the id of a point of {self.name!r}, got {point_id!r}")
-        return point.vector
-
-    def _check_group_by(self, name: str) -> None:
-        kind = self._core.settings.schema.fields.get(name)
-        if kind not in ("int", "keyword", "bool"):
-            raise InvalidArgument(
-                f"expected group_by a declared field of type int, keyword or bool, got {name!r}"
-                + (f" of type {kind}" if kind else "")
-            )
+        Takes the arguments of search(). For those who pass results on and need no object a hit.
+        """
+        return ask(self._reads, query, limit, **options)
 
     # ------------------------------------------------------------------ care
 
@@ -465,14 +541,17 @@ class Collection:
         *,
         retrain: bool = False,
         progress: Callable[[str, float], None] = lambda stage, share: None,
+        stop: threading.Event | None = None,
     ) -> None:
         """Build the next generation of the index now, in this thread; reads and writes go on.
 
         The background worker does this by itself when it is due. retrain: learn partitions anew.
+        stop: once it is set, the build ends (Closed) and the collection stays as it is.
         """
         self._check_writable("fsync")
         self._writer.settle()
-        with self._core.building:
+        stops = [self._core.stop_build] if stop is None else [self._core.stop_build, stop]
+        with self._only_build(stops):
             try:
                 compact(
                     self._core,
@@ -480,11 +559,46 @@ class Collection:
                     self._budget,
                     retrain=retrain,
                     progress=progress,
-                    stop=self._core.stop_build,
+                    stop=stops,
                 )
             except (SoarError, OSError):
                 self._reads.check_open()  # closed or dropped meanwhile: that is why
                 raise
+
+    def tune(
+        self,
+        k: int = 10,
+        *,
+        queries: int = 200,
+        nprobes: Sequence[int] | None = None,
+        reranks: Sequence[int] | None = None,
+        seed: int = 0,
+        progress: Callable[[str, float], None] = lambda stage, share: None,
+        stop: threading.Event | None = None,
+    ) -> Curve:
+        """Measure what recall@k costs here: recall and median latency for settings of a search.
+
+        queries           how many are drawn from the stored points
+        nprobes, reranks  the settings to measure; chosen unless given
+        stop              once it is set, the measuring ends (Closed)
+
+        Reads only; takes as long as a few thousand searches and `queries` exact ones. Without
+        partitions the curve is one exact point. Errors: InvalidArgument for k points or fewer.
+        """
+        return tune(self._reads, k, queries, nprobes, reranks, seed, progress, stop)
+
+    @contextlib.contextmanager
+    def _only_build(self, stops: Sequence[threading.Event]) -> Iterator[None]:
+        """The right to build, for the time of the block; a build under way is waited for."""
+        building = self._core.building
+        while not building.acquire(timeout=_STOP_S):
+            if any(event.is_set() for event in stops):
+                self._reads.check_open()
+                raise Closed("the build was stopped before it began")
+        try:
+            yield
+        finally:
+            building.release()
 
     def stats(self) -> dict[str, Any]:
         """Counts and bytes by part: JSON values."""
@@ -517,24 +631,18 @@ class Collection:
         self._core.close()
 
 
-def _as_number(value: Any, name: str) -> float:
-    """A finite number. Errors: InvalidArgument."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):
-        raise InvalidArgument(f"expected {name} as a finite number, got {shown(value)}")
-    return float(value)
-
-
-def _as_weights(weights: Any) -> tuple[float, float]:
-    """The weights of vector and text. Errors: InvalidArgument."""
-    if not isinstance(weights, list | tuple) or len(weights) != 2:
-        raise InvalidArgument(
-            f"expected weights as two numbers, of (vector, text), got {shown(weights)}"
-        )
-    return _as_number(weights[0], "weights[0]"), _as_number(weights[1], "weights[1]")
+def _answered(count: int) -> Future[int]:
+    """A future that has its answer."""
+    future: Future[int] = Future()
+    future.set_result(count)
+    return future
 
 
 def _folder_bytes(folder: Path) -> int:
-    if not folder.is_dir():
-        return 0
-    return sum(file.stat().st_size for file in folder.iterdir())
+    """Of the files that are there; a build or a drop may take some away meanwhile."""
+    total = 0
+    with contextlib.suppress(FileNotFoundError):
+        for file in list(folder.iterdir()):
+            with contextlib.suppress(FileNotFoundError):
+                total += file.stat().st_size
+    return total

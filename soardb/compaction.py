@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -164,16 +164,17 @@ def compact(
     *,
     retrain: bool,
     progress: Callable[[str, float], None] = lambda stage, share: None,
-    stop: threading.Event | None = None,
+    stop: Sequence[threading.Event] = (),
 ) -> None:
     """Build the next generation and start it. Reads and writes go on meanwhile.
 
-    progress(stage, share done). stop: ends the build, which then leaves its model for the next.
+    progress(stage, share done). stop: the first that is set ends the build, which then leaves its
+    model for the next.
     Errors: Closed when stopped, OutOfSpace, OutOfMemory, CorruptStorage for a damaged row.
     """
 
     def report(stage: str, share: float) -> None:
-        if stop is not None and stop.is_set():
+        if any(event.is_set() for event in stop):
             raise Closed("the build was stopped")
         progress(stage, share)
 

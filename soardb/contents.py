@@ -23,8 +23,8 @@ from soardb.generation import Generation, open_generation
 from soardb.index.live import Coded, LiveIndex
 from soardb.index.plan import BuildParams
 from soardb.kernels.layout import F32, I64, Metric
-from soardb.schema import Schema, decode_payload
-from soardb.storage.rows import PointId, RowStore
+from soardb.schema import PointId, Schema, decode_payload
+from soardb.storage.rows import RowStore
 from soardb.table import Table
 
 __all__ = ["Contents"]

@@ -69,6 +69,8 @@ class Database:
         self.is_read_only = read_only
         self._lock = threading.RLock()
         self._open: dict[str, Collection] = {}
+        self._opening: dict[str, threading.Event] = {}  # set when done; see get_collection
+        self._stamp: tuple[int, int, int] | None = None  # of the catalog that was read last
         self._cores: dict[str, Core] = {}
         self._budget = Budget(memory_limit, self._held_bytes)
         self._policy = policy or Policy()
@@ -171,13 +173,19 @@ class Database:
             )
         params = BuildParams.of(dict(index or {}), known)
         settings = Settings(as_name(name), as_dim(dim), known, fields, params, ttl)
-        with self._lock:
-            if exist_ok and self._catalog.folder_of(name):
+        while True:
+            with self._lock:
+                if not (exist_ok and self._catalog.folder_of(name)):
+                    self._check_free(name)
+                    folder = new_folder()
+                    self._make_folder(folder, settings)
+                    self._adopt(folder, name)
+                    return self.get_collection(name)
+            try:
                 return self._same(name, settings)
-            self._check_free(name)
-            folder = new_folder()
-            self._make_folder(folder, settings)
-            return self._adopt(folder, name)
+            except NotFound:
+                if self._catalog.folder_of(name):  # its folder is missing
+                    raise
 
     def _same(self, name: str, settings: Settings) -> Collection:
         found = self.get_collection(name)
@@ -227,26 +235,59 @@ class Database:
         self._catalog = catalog
 
     def get_collection(self, name: str) -> Collection:
-        """The collection of a name or an alias. Errors: NotFound, CorruptStorage."""
-        self._check_open()
-        with self._lock:
-            self._refresh()
-            folder = self._catalog.folder_of(as_name(name))
-            if folder is None:
-                raise NotFound(
-                    f"expected a collection of {self.path}, there is no {name!r}; there are "
-                    f"{', '.join(self.list_collections()) or 'none'}"
-                )
-            if folder not in self._open:
-                core = Core(self.path / folder, read_only=self.is_read_only)
-                if not self.is_read_only:
-                    remove_leftovers(core)
-                self._cores[folder] = core
-                self._open[folder] = Collection(core, self._budget, self._wake.set)
-                self._open[folder].rename_to(self._catalog.name_of(folder) or name)
-                threading.Thread(target=self._verify, args=(core,), daemon=True).start()
-                self._wake.set()
-            return self._open[folder]
+        """The collection of a name or an alias. Errors: NotFound, CorruptStorage.
+
+        Opened once, whoever asks; meanwhile others go on with other collections.
+        """
+        while True:
+            with self._lock:
+                self._check_open()
+                self._refresh()
+                folder = self._folder_of(name)
+                if folder in self._open:
+                    return self._open[folder]
+                others = self._opening.get(folder)
+                if others is None:
+                    done = self._opening[folder] = threading.Event()
+            if others is None:
+                try:
+                    return self._opened(folder, name)
+                finally:
+                    with self._lock:
+                        del self._opening[folder]
+                    done.set()
+            others.wait()
+
+    def _folder_of(self, name: str) -> str:
+        folder = self._catalog.folder_of(name) if isinstance(name, str) else None
+        if folder is None:
+            as_name(name)
+            raise NotFound(
+                f"expected a collection of {self.path}, there is no {name!r}; there are "
+                f"{', '.join(sorted(self._catalog.collections)) or 'none'}"
+            )
+        return folder
+
+    def _opened(self, folder: str, name: str) -> Collection:
+        """Open a folder, which takes long where many points came since its last generation."""
+        core = Core(self.path / folder, read_only=self.is_read_only)
+        collection = Collection(core, self._budget, self._wake.set)
+        try:
+            if not self.is_read_only:
+                remove_leftovers(core)
+            with self._lock:
+                self._check_open()
+                self._cores[folder], self._open[folder] = core, collection
+                collection.rename_to(self._catalog.name_of(folder) or name)
+        except BaseException:
+            with self._lock:
+                self._cores.pop(folder, None)
+                self._open.pop(folder, None)
+            collection.close()
+            raise
+        threading.Thread(target=self._verify, args=(core,), daemon=True).start()
+        self._wake.set()
+        return collection
 
     def _verify(self, core: Core) -> None:
         """Check the generation's checksums before somebody waits for it."""
@@ -264,16 +305,29 @@ class Database:
 
     def _refresh(self) -> None:
         """Beside a writing process the names are those of now."""
-        if self.is_read_only:
+        if not self.is_read_only:
+            return
+        stamp = Catalog.stamp(self._catalog_path)  # before reading: a later file has another
+        if stamp is None or stamp != self._stamp:
             self._catalog = Catalog.read(self._catalog_path)
+            self._stamp = stamp
 
     def drop_collection(self, name: str) -> None:
         """Delete a collection with all its points, and the aliases that stand for it."""
-        self._check_writable()
+        while True:
+            with self._lock:
+                self._check_writable()
+                folder = self._catalog.collections.get(as_name(name))
+                if folder is None:
+                    raise NotFound(f"expected a collection to drop, there is no {name!r}")
+                others = self._opening.get(folder)
+                if others is None:
+                    self._drop(folder)
+                    return
+            others.wait()
+
+    def _drop(self, folder: str) -> None:
         with self._lock:
-            folder = self._catalog.collections.get(as_name(name))
-            if folder is None:
-                raise NotFound(f"expected a collection to drop, there is no {name!r}")
             opened = self._open.pop(folder, None)
             core = self._cores.pop(folder, None)
             if core is not None:
@@ -346,6 +400,16 @@ class Database:
                 changed[alias] = folder
             self._list(Catalog(self._catalog.collections, changed))
 
+    def real_name(self, name: str) -> str:
+        """The collection that an alias stands for; any other name as it is."""
+        self._check_open()
+        if self.is_read_only:
+            with self._lock:
+                self._refresh()
+        catalog = self._catalog
+        folder = catalog.aliases.get(name)
+        return name if folder is None else catalog.name_of(folder) or name
+
     def list_aliases(self) -> dict[str, str]:
         """{alias: collection}."""
         self._check_open()
@@ -392,10 +456,11 @@ class Database:
             except BaseException:
                 shutil.rmtree(new)
                 raise
-            return self._adopt(folder, name)
+            self._adopt(folder, name)
+        return self.get_collection(name)
 
-    def _adopt(self, folder: str, name: str) -> Collection:
-        """List a folder that was made as `.new`, and open it."""
+    def _adopt(self, folder: str, name: str) -> None:
+        """List a folder that was made as `.new`."""
         new = self.path / f"{folder}.new"
         with translated(self.path):
             try:
@@ -411,7 +476,6 @@ class Database:
             reach("create.listed")
             new.rename(self.path / folder)
             sync_folder(self.path)
-        return self.get_collection(name)
 
     # ------------------------------------------------------------------ care
 
@@ -461,6 +525,10 @@ class Database:
             self._worker.join()
         with self._lock:
             self._closed = True
+            opening = list(self._opening.values())
+        for others in opening:
+            others.wait()
+        with self._lock:
             for collection in self._open.values():
                 collection.close()
             if self._owner is not None:
@@ -511,9 +579,11 @@ class Database:
             due = core.store.expired(int(time.time() * 1e6))
             if len(due):
                 writer.submit(Delete(rows=due), "logged")
-        reason = why_due(core, self._policy)
-        if reason is None:
+        if why_due(core, self._policy) is None:
             return
-        _log.info("%s: a new generation is due: %s", core.folder, reason.reason)
         with core.building:
-            compact(core, writer, self._budget, retrain=reason.retrain, stop=core.stop_build)
+            reason = why_due(core, self._policy)
+            if reason is None:  # compact() has just done it, while this waited for its turn
+                return
+            _log.info("%s: a new generation is due: %s", core.folder, reason.reason)
+            compact(core, writer, self._budget, retrain=reason.retrain, stop=[core.stop_build])

@@ -11,8 +11,10 @@
       InUse           (OSError)         another process owns the directory
       ReadOnly        (PermissionError) opened for reading, or the directory cannot be written
       OutOfMemory     (MemoryError)     the memory limit would be exceeded
+      NotAllowed      (PermissionError) a server wants a key, or one with more rights
       Closed          (RuntimeError)    the database or the collection was closed or dropped
       Unavailable     (ConnectionError) worth retrying
+      TimedOut        (TimeoutError)    the call's time was up, or its caller went away
 
 Every error of soardb is one of these; each is also the builtin that a caller would expect. A
 message names what was expected, what came and what to do.
@@ -26,12 +28,14 @@ __all__ = [
     "CorruptStorage",
     "InUse",
     "InvalidArgument",
+    "NotAllowed",
     "NotFound",
     "NotTrained",
     "OutOfMemory",
     "OutOfSpace",
     "ReadOnly",
     "SoarError",
+    "TimedOut",
     "Unavailable",
     "WriteFailed",
 ]
@@ -81,9 +85,20 @@ class OutOfMemory(SoarError, MemoryError):
     """The memory limit would be exceeded."""
 
 
+class NotAllowed(SoarError, PermissionError):
+    """The server wants a key, or one that may do this."""
+
+
 class Closed(SoarError, RuntimeError):
     """The database or the collection was closed or dropped."""
 
 
 class Unavailable(SoarError, ConnectionError):
     """The other side did not answer; the same call may work later."""
+
+
+class TimedOut(SoarError, TimeoutError):
+    """The call's time was up, or its caller went away.
+
+    A read was given up; of a write nothing was written.
+    """

@@ -21,11 +21,10 @@ import numpy as np
 
 from soardb.errors import InvalidArgument
 from soardb.kernels.layout import F32, I64
+from soardb.options import Fusion
 
-__all__ = ["FUSIONS", "MAX_WORDS", "Fusion", "fuse", "text_query"]
+__all__ = ["MAX_WORDS", "fuse", "text_query"]
 
-Fusion = Literal["rrf", "weighted"]
-FUSIONS = ("rrf", "weighted")
 MAX_WORDS = 64
 _RANK_CONSTANT = 60
 _WORD = re.compile(r"[\w\u0300-\u036f]+", re.UNICODE)  # accents may stand behind their letters

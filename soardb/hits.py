@@ -8,7 +8,8 @@ Nothing here searches.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ import numpy as np
 from soardb.errors import InvalidArgument, Unavailable
 from soardb.kernels.layout import F32, I64, Metric
 from soardb.metrics import distance
-from soardb.storage.rows import PointId
+from soardb.schema import PointId, decode_payload
 
-__all__ = ["Group", "Hit", "Hits", "Plan", "Point", "need_pyarrow"]
+__all__ = ["Group", "Hit", "HitColumns", "Hits", "Plan", "Point", "need_pyarrow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,59 @@ class Hits:
     def to_pandas(self) -> Any:
         """A pandas DataFrame of to_arrow()."""
         return self.to_arrow().to_pandas()
+
+
+@dataclass(frozen=True, slots=True)
+class HitColumns:
+    """The results of nq queries as flat columns, n hits in all: those of the first query first.
+
+    counts    (nq,) int64, hits of each query
+    ids       (n,) int64, or a list of n strings
+    scores    (n,) float32, bigger is closer
+    payloads  list of n JSON texts in UTF-8, as they are stored; None where not asked for
+    vectors   (n, d) float32 as they were stored; None where not asked for
+    plan      how; None unless explain=True
+    groups    (value, how many hits) of each group in order, where the search grouped them
+    metric    None where the scores are fused ones
+    seq       the number of the last write that the search saw
+    """
+
+    counts: I64
+    ids: I64 | list[PointId]
+    scores: F32
+    payloads: list[bytes] | None
+    vectors: F32 | None
+    plan: Plan | None
+    groups: list[tuple[Any, int]] | None
+    metric: Metric | None
+    seq: int
+
+    def split(self) -> list[Hits]:
+        """One Hits a query, payloads decoded. Errors: CorruptStorage for one that is no JSON."""
+        if len(self.counts) == 1:
+            return [self._hits(slice(None))]
+        ends = np.cumsum(self.counts).tolist()
+        return [
+            self._hits(slice(end - count, end))
+            for end, count in zip(ends, self.counts.tolist(), strict=True)
+        ]
+
+    def _hits(self, part: slice) -> Hits:
+        payloads = self.payloads
+        hits = Hits(
+            self.ids[part],
+            self.scores[part],
+            None if payloads is None else [decode_payload(p) for p in payloads[part]],
+            None if self.vectors is None else self.vectors[part],
+            self.plan,
+            None,
+            self.metric,
+        )
+        return hits if self.groups is None else replace(hits, groups=self._grouped(hits))
+
+    def _grouped(self, hits: Hits) -> list[Group]:
+        members = iter(hits)
+        return [Group(value, list(islice(members, n))) for value, n in self.groups or ()]
 
 
 def need_pyarrow() -> Any:

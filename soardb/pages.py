@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from soardb.errors import InvalidArgument
-from soardb.filters import Expr, to_json
+from soardb.filters.expr import Expr
+from soardb.filters.json_form import to_json
 from soardb.hits import Point
-from soardb.schema import shown
-from soardb.storage.rows import PointId
+from soardb.schema import PointId, shown
 
 __all__ = ["Page", "make_token", "page_mark", "read_token"]
 

@@ -1,6 +1,6 @@
 """The gate for points: what callers pass becomes checked ids, vectors and payloads here.
 
-    collection.py -> [points.py] -> arrays.py, schema.py
+    collection.py, writer.py -> [points.py] -> arrays.py, schema.py
 
 A batch comes as separate ids, vectors and payloads, or as one table: an Arrow table or batch, a
 Polars or pandas frame, anything that speaks the Arrow stream protocol. Payloads come as a dict a
@@ -22,11 +22,19 @@ from soardb.arrays import as_vectors
 from soardb.errors import InvalidArgument
 from soardb.hits import need_pyarrow
 from soardb.kernels.layout import F32, Metric
-from soardb.schema import Schema, encode_payload, normalise, shown
-from soardb.storage.rows import PointId
-from soardb.writer import Encoded
+from soardb.schema import PointId, Schema, encode_payload, normalise, shown
 
-__all__ = ["MAX_BATCH", "MAX_ID_BYTES", "Batch", "as_batch", "as_point_ids", "encode", "is_table"]
+__all__ = [
+    "MAX_BATCH",
+    "MAX_ID_BYTES",
+    "Batch",
+    "Encoded",
+    "as_batch",
+    "as_columns",
+    "as_point_ids",
+    "encode",
+    "is_table",
+]
 
 MAX_BATCH = 1_000_000
 MAX_ID_BYTES = 512
@@ -43,6 +51,16 @@ class Batch:
     ids: list[PointId]
     vectors: F32
     payloads: list[Mapping[str, Any] | None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Payloads as they are stored: JSON, typed values by field, full texts, expiry times."""
+
+    payloads: list[bytes]
+    values: dict[str, list[Any]]
+    texts: list[list[str | None]]
+    expires: list[int | None] | None
 
 
 def as_point_ids(ids: object, name: str = "ids") -> list[PointId]:
@@ -104,6 +122,21 @@ def _one_kind(plain: list[Any], name: str) -> list[PointId]:
 def is_table(value: object) -> bool:
     """Whether it is an Arrow table or batch, or a frame that can become one."""
     return hasattr(value, "__arrow_c_stream__") or hasattr(value, "__dataframe__")
+
+
+def as_columns(item: Any) -> tuple[Any, Any, Any]:
+    """One batch of several as ids, vectors and payloads, the arguments of as_batch.
+
+    item: (ids, vectors), (ids, vectors, payloads) or a table. Errors: InvalidArgument.
+    """
+    if is_table(item):
+        return item, None, None
+    if isinstance(item, tuple | list) and len(item) in (2, 3):
+        return item[0], item[1], item[2] if len(item) == 3 else None
+    raise InvalidArgument(
+        "expected each batch as (ids, vectors), (ids, vectors, payloads) or a table, "
+        f"got {shown(item)}"
+    )
 
 
 def as_batch(

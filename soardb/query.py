@@ -1,8 +1,8 @@
 """One search call: planning, fetching and cutting, for vectors, text or both.
 
-    collection.py -> [query.py] -> search.py, reads.py, fulltext.py
+    ask.py -> [query.py] -> search.py, reads.py, fulltext.py
 
-The call has been checked by Collection.search; what comes out are Hits.
+The call has been checked by ask.py; what comes out are HitColumns, payloads as they are stored.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from soardb import deadline
 from soardb.contents import Contents
 from soardb.errors import InvalidArgument
 from soardb.filters import Expr
-from soardb.fulltext import Fusion, fuse, text_query
-from soardb.hits import Group, Hit, Hits, Plan
+from soardb.fulltext import fuse, text_query
+from soardb.hits import HitColumns, Plan
 from soardb.kernels.layout import F32, I64
+from soardb.options import MAX_LIMIT, Fusion
 from soardb.reads import Reads
-from soardb.schema import decode_payload
+from soardb.schema import PointId, decode_payload
 from soardb.search import Found, Knobs, Planner, has_text_condition
-from soardb.storage.rows import PointId, StoredPoint
+from soardb.storage.rows import StoredPoint
 
 __all__ = ["MAX_LIMIT", "SearchCall", "Wanted"]
-
-MAX_LIMIT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,13 @@ class SearchCall:
     left_out: PointId | None
     text_fields: Sequence[str] | None
 
-    def many(self, queries: F32) -> list[Hits]:
+    def many(self, queries: F32) -> HitColumns:
         """Hits of each query."""
-        size = len(queries) * (32 * self.limit + 8 * self.reads.core.settings.d)
-        with self.reads.budget.reserve(size, f"a search of {len(queries):,} queries"):
+        reads = self.reads
+        if reads.budget.limit is None:
+            return self._finish(lambda contents: self._vectors(contents, queries))
+        size = len(queries) * (32 * self.limit + 8 * reads.core.settings.d)
+        with reads.budget.reserve(size, f"a search of {len(queries):,} queries"):
             return self._finish(lambda contents: self._vectors(contents, queries))
 
     def _vectors(self, contents: Contents, queries: F32) -> tuple[list[I64], list[F32], Plan]:
@@ -75,7 +78,7 @@ class SearchCall:
 
     def hybrid(
         self, queries: F32 | None, text: str, fusion: Fusion, weights: tuple[float, float]
-    ) -> Hits:
+    ) -> HitColumns:
         """Hits by words, or by words and a vector."""
         fields = self._text_columns()
         query = text_query(text, fields, "any")
@@ -105,8 +108,7 @@ class SearchCall:
                 replace(found.plan, strategy="hybrid"),
             )
 
-        (hits,) = self._finish(read, metric=None)
-        return hits
+        return self._finish(read, metric=None)
 
     def _text_columns(self) -> list[int]:
         declared = self.reads.core.settings.text_fields
@@ -130,6 +132,7 @@ class SearchCall:
         planner = Planner(contents, self.knobs, self.where, self.reads.text_match(contents))
         ask, n = limit, contents.table.n
         while True:
+            deadline.check()
             rows, scores = self.reads.core.store.match_text(query, ask)
             positions = contents.table.positions_of(rows)
             keep = positions >= 0
@@ -142,89 +145,82 @@ class SearchCall:
                 return positions[keep][:limit], np.array(scores, np.float32)[keep][:limit]
             ask *= 8
 
-    def grouped(self, queries: F32, name: str, size: int) -> Hits:
+    def grouped(self, queries: F32, name: str, size: int) -> HitColumns:
         """`limit` groups of at most `size` hits each, by the value of a field."""
         wanted_groups, ask = self.limit, self.limit * size * 2
         while True:
             self.limit = min(ask, MAX_LIMIT)
             everything = replace(self, wanted=Wanted(True, self.wanted.vectors))
-            (hits,) = everything.many(queries)
-            groups: dict[Any, list[Hit]] = {}
-            for hit in hits:
-                value = _value_of(hit.payload or {}, name)
+            found = everything.many(queries)
+            groups: dict[Any, list[int]] = {}
+            for place, payload in enumerate(found.payloads or ()):
+                value = _value_of(decode_payload(payload), name)
                 if value is None:
                     continue
                 members = groups.setdefault(value, [])
                 if len(members) < size:
-                    members.append(hit)
+                    members.append(place)
             full = list(groups.items())[:wanted_groups]
-            is_all = len(hits) < self.limit or self.limit >= MAX_LIMIT
+            is_all = len(found.scores) < self.limit or self.limit >= MAX_LIMIT
             if is_all or (
                 len(full) == wanted_groups and all(len(members) == size for _, members in full)
             ):
-                return self._grouped_hits(hits, full)
+                return self._grouped_hits(found, full)
             ask *= 4
 
-    def _grouped_hits(self, hits: Hits, groups: list[tuple[Any, list[Hit]]]) -> Hits:
-        if not self.wanted.payload:
-            groups = [(v, [replace(h, payload=None) for h in hs]) for v, hs in groups]
-        flat = [hit for _, members in groups for hit in members]
-        ids: Any = [hit.id for hit in flat]
-        if isinstance(hits.ids, np.ndarray):
-            ids = np.array(ids, np.int64)
+    def _grouped_hits(self, found: HitColumns, groups: list[tuple[Any, list[int]]]) -> HitColumns:
+        places = [place for _, members in groups for place in members]
+        ids, payloads = found.ids, found.payloads if self.wanted.payload else None
         return replace(
-            hits,
-            ids=ids,
-            scores=np.array([hit.score for hit in flat], np.float32),
-            payloads=[hit.payload or {} for hit in flat] if self.wanted.payload else None,
-            vectors=None if hits.vectors is None else np.array([hit.vector for hit in flat]),
-            groups=[Group(value, members) for value, members in groups],
+            found,
+            counts=np.array([len(places)], np.int64),
+            ids=ids[places] if isinstance(ids, np.ndarray) else [ids[i] for i in places],
+            scores=found.scores[places],
+            payloads=None if payloads is None else [payloads[i] for i in places],
+            vectors=None if found.vectors is None else found.vectors[places],
+            groups=[(value, len(members)) for value, members in groups],
         )
 
     def _finish(
         self,
         search: Callable[[Contents], tuple[list[I64], list[F32], Plan]],
         metric: Any = "collection's",
-    ) -> list[Hits]:
-        """Hits of what a search finds under the lock."""
-        reads = self.reads
+    ) -> HitColumns:
+        """The columns of what a search finds under the lock."""
+        reads, wanted = self.reads, self.wanted
         has_text = metric is None or has_text_condition(self.where)
         metric = reads.core.settings.metric if metric == "collection's" else None
 
-        def read(contents: Contents) -> Any:
+        def read(contents: Contents) -> tuple[HitColumns, I64]:
             positions, scores, plan = search(contents)
-            ids = [contents.table.ids_at(row) for row in positions]
-            rows = contents.table.rows_at(np.concatenate(positions)) if positions else None
-            return ids, scores, plan, rows
-
-        if not (self.wanted.payload or self.wanted.vectors):
-            reads.ready()
-            with reads.view(has_text) as contents:
-                ids, scores, plan, _ = read(contents)
-            shown_plan = plan if self.explain else None
-            return [
-                Hits(i, s, plan=shown_plan, metric=metric) for i, s in zip(ids, scores, strict=True)
-            ]
-        (ids, scores, plan, _), stored = reads.fetched(
-            read, lambda found: _distinct(found[3]), self.wanted.vectors, has_text
-        )
-        by_id = {point.id: point for point in stored}
-        out = []
-        for found_ids, found_scores in zip(ids, scores, strict=True):
-            plain = found_ids.tolist() if isinstance(found_ids, np.ndarray) else found_ids
-            points = [by_id[point_id] for point_id in plain]
-            out.append(
-                Hits(
-                    found_ids,
-                    found_scores,
-                    [decode_payload(p.payload) for p in points] if self.wanted.payload else None,
-                    self._stack(points) if self.wanted.vectors else None,
-                    plan if self.explain else None,
-                    None,
-                    metric,
-                )
+            flat = _joined(positions, np.int64)
+            found = HitColumns(
+                np.array([len(row) for row in positions], np.int64),
+                contents.table.ids_at(flat),
+                _joined(scores, np.float32),
+                None,
+                None,
+                plan if self.explain else None,
+                None,
+                metric,
+                contents.seq,
             )
-        return out
+            return found, contents.table.rows_at(flat) if is_fetched else flat
+
+        is_fetched = wanted.payload or wanted.vectors
+        if not is_fetched:
+            reads.ready()
+            if has_text:
+                with reads.view(has_text) as contents:
+                    return read(contents)[0]
+            with reads.core.lock.read():
+                return read(reads.core.contents)[0]
+        (found, _), stored = reads.fetched(read, lambda f: f[1], wanted.vectors, has_text)
+        return replace(
+            found,
+            payloads=[point.payload for point in stored] if wanted.payload else None,
+            vectors=self._stack(stored) if wanted.vectors else None,
+        )
 
     def _stack(self, points: list[StoredPoint]) -> F32:
         if not points:
@@ -243,8 +239,11 @@ def _cut(found: Found) -> tuple[list[I64], list[F32]]:
     )
 
 
-def _distinct(rows: I64 | None) -> I64:
-    return np.empty(0, np.int64) if rows is None else np.unique(rows)
+def _joined(parts: list[Any], kind: Any) -> Any:
+    """Arrays of one kind, one a query, end to end."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty(0, kind)
 
 
 def _value_of(payload: Mapping[str, Any], name: str) -> Any:

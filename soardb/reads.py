@@ -1,6 +1,6 @@
 """What every read of a collection does: be up to date, look under the lock, fetch the rows.
 
-    collection.py, query.py -> [reads.py] -> core.py, writer.py, storage/rows.py
+    collection.py, query.py, ask.py -> [reads.py] -> core.py, writer.py, storage/rows.py
 
 A read first waits for writes that were acknowledged from memory, follows the writing process where
 it is beside one, and hides what has expired. It then looks at the contents under the shared lock,
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from soardb import deadline
 from soardb.budget import Budget
 from soardb.contents import Contents
 from soardb.core import Core
@@ -25,7 +26,7 @@ from soardb.errors import Closed, CorruptStorage
 from soardb.fulltext import text_query
 from soardb.hits import Point
 from soardb.kernels.layout import I64
-from soardb.schema import decode_payload
+from soardb.schema import PointId, decode_payload
 from soardb.search import TextMatch
 from soardb.storage.rows import StoredPoint
 from soardb.writer import Writer
@@ -33,6 +34,7 @@ from soardb.writer import Writer
 __all__ = ["Reads", "as_point"]
 
 _ATTEMPTS = 20
+_ROWS_AT_ONCE = 2_048  # fetched between two looks at a limit
 _UNDISTURBED = 3  # attempts before the writer is held off
 
 T = TypeVar("T")
@@ -65,6 +67,7 @@ class Reads:
     def ready(self) -> Contents:
         """Contents that hold every acknowledged write, nothing expired and no damage."""
         self.check_open()
+        deadline.check()
         if self.writer.is_unsettled:
             self.writer.settle()
         core = self.core
@@ -117,7 +120,7 @@ class Reads:
                     with self.view(has_text, is_undisturbed=is_last) as contents:
                         found = read(contents)
                     rows = rows_of(found)
-                    stored = core.store.fetch(rows, with_vectors=with_vectors)
+                    stored = self._stored(rows, with_vectors)
             lost = next((row for row in rows.tolist() if row not in stored), None)
             if lost is None:
                 return found, [stored[row] for row in rows.tolist()]
@@ -127,6 +130,31 @@ class Reads:
                     "`soardb check`, then restore a snapshot or `soardb repair`"
                 )
         raise CorruptStorage(f"{core.store.path}: rows keep changing while they are read")
+
+    def _stored(self, rows: I64, with_vectors: bool) -> dict[int, StoredPoint]:
+        """The stored points of rows, by number; under a limit some at a time."""
+        if not deadline.is_set():
+            return self.core.store.fetch(rows, with_vectors=with_vectors)
+        found: dict[int, StoredPoint] = {}
+        for i in range(0, len(rows), _ROWS_AT_ONCE):
+            deadline.check()
+            part = rows[i : i + _ROWS_AT_ONCE]
+            found |= self.core.store.fetch(part, with_vectors=with_vectors)
+        return found
+
+    def points(self, ids: list[PointId], with_vectors: bool) -> list[Point | None]:
+        """The points of checked ids, in order; None where there is none."""
+
+        def read(contents: Contents) -> tuple[list[int], I64]:
+            positions = contents.table.find(ids)
+            is_there = positions >= 0
+            return np.flatnonzero(is_there).tolist(), contents.table.rows_at(positions[is_there])
+
+        (places, _), stored = self.fetched(read, lambda found: found[1], with_vectors)
+        out: list[Point | None] = [None] * len(ids)
+        for place, point in zip(places, stored, strict=True):
+            out[place] = as_point(point, with_vectors)
+        return out
 
     def check_open(self) -> None:
         """Closed where the collection was closed or dropped."""

@@ -36,6 +36,7 @@ __all__ = [
     "MAX_PAYLOAD_BYTES",
     "MAX_PAYLOAD_DEPTH",
     "FieldType",
+    "PointId",
     "Schema",
     "decode_payload",
     "encode_payload",
@@ -45,6 +46,9 @@ __all__ = [
     "parse_payload",
     "shown",
 ]
+
+PointId = int | str
+"""What names a point: within one collection all int64, or all strings of 1..512 bytes."""
 
 FieldType = Literal["int", "float", "bool", "keyword", "keyword_list", "text", "datetime", "geo"]
 FIELD_TYPES: tuple[FieldType, ...] = get_args(FieldType)

@@ -37,7 +37,7 @@ from soardb.storage.format import sync_folder
 from soardb.storage.rows import RowStore
 from soardb.storage.sqlite import translated
 
-__all__ = ["SNAPSHOT_FORMAT", "take", "unpack"]
+__all__ = ["SNAPSHOT_FORMAT", "describe", "take", "unpack"]
 
 SNAPSHOT_FORMAT = 1
 
@@ -129,6 +129,22 @@ def _add(archive: tarfile.TarFile, name: str, source: IO[bytes], size: int) -> N
     member = tarfile.TarInfo(name)
     member.size, member.mode = size, 0o600
     archive.addfile(member, source)
+
+
+def describe(archive: Path) -> Settings:
+    """What a snapshot says it is of, read from its manifest alone: its files are not checked.
+
+    Errors: NotFound, InvalidArgument for a file that is none.
+    """
+    if not archive.is_file():
+        raise NotFound(f"expected a snapshot at {archive}, found none")
+    try:
+        with translated(archive), tarfile.open(archive, mode="r:") as opened:
+            return Settings.of_json(_read_manifest(opened, archive)["settings"])
+    except tarfile.TarError as error:
+        raise InvalidArgument(f"{archive}: not a snapshot of ours: {error}") from None
+    except (KeyError, TypeError) as error:
+        raise InvalidArgument(f"{archive}: the settings are none of ours: {error!r}") from None
 
 
 def unpack(archive: Path, folder: Path, name: str, progress: Progress = _quiet) -> Settings:
@@ -231,6 +247,7 @@ def _adopt(folder: Path, archive: Path, name: str, generation: str | None) -> Se
         store.begin(durable=True)
         store.set("collection", adopted.to_json())
         store.renew_identity()
+        store.requests.forget_all()
         if generation is not None and pointer is not None:
             store.set("generation", dict(pointer) | {"file": generation})
         elif pointer is not None:

@@ -23,7 +23,7 @@ import numpy as np
 from soardb.errors import CorruptStorage
 from soardb.index.rows import expect_array
 from soardb.kernels.layout import I64, U8
-from soardb.storage.rows import PointId
+from soardb.schema import PointId
 
 __all__ = ["IdKind", "Table", "id_kind_of"]
 

@@ -22,20 +22,22 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from soardb import deadline
 from soardb.contents import Contents
 from soardb.core import Core, Settings
 from soardb.errors import AlreadyExists, Closed, CorruptStorage, InvalidArgument, NotFound
 from soardb.index.live import Coded
 from soardb.kernels.layout import F32, I64
-from soardb.schema import decode_payload
+from soardb.options import ACKS, Ack
+from soardb.points import Encoded
+from soardb.schema import PointId, decode_payload
 from soardb.storage.faults import reach
-from soardb.storage.rows import PointId
 from soardb.table import id_kind_of
 
 __all__ = [
@@ -44,7 +46,6 @@ __all__ = [
     "Configure",
     "Delete",
     "Effect",
-    "Encoded",
     "Group",
     "Job",
     "Patch",
@@ -52,8 +53,6 @@ __all__ = [
     "Writer",
 ]
 
-Ack = Literal["fsync", "logged", "memory"]
-ACKS: tuple[Ack, ...] = get_args(Ack)
 
 _GROUP_ROWS = 20_000
 _QUEUE_BYTES = 128 * 2**20
@@ -278,16 +277,6 @@ class Configure:
         return Effect(np.empty(0, np.int64), after=after), None
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """Payloads as they are stored: JSON, typed values by field, full texts, expiry times."""
-
-    payloads: list[bytes]
-    values: dict[str, list[Any]]
-    texts: list[list[str | None]]
-    expires: list[int | None] | None
-
-
 @dataclass(slots=True)
 class _Ticket:
     job: Job
@@ -312,16 +301,26 @@ class Writer:
         self._pid = os.getpid()
 
     def submit(self, job: Job, ack: Ack = "fsync") -> Any:
-        """Do a job; returns its answer once it is acknowledged at that level (memory: None)."""
+        """Do a job; returns its answer once it is acknowledged at that level (memory: None).
+
+        The limit of the call counts until the job is queued; from then on it runs to its end.
+        """
+        future = self.enqueue(job, ack)
+        return None if ack == "memory" else future.result()
+
+    def enqueue(self, job: Job, ack: Ack = "fsync") -> Future[Any]:
+        """Queue a job; its answer comes in the future, once it is committed. Waits for room."""
         if os.getpid() != self._pid:
             raise Closed(
                 "the database was opened before this process was forked; open it anew here"
             )
+        deadline.check()
         rows, size = job.size()
         ticket = _Ticket(job, ack == "fsync", Future(), rows, size)
         with self._condition:
             while self._queued_bytes > _QUEUE_BYTES and not self._closing:
-                self._condition.wait()
+                self._condition.wait(deadline.POLL_S if deadline.is_set() else None)
+                deadline.check()
             if self._closing:
                 raise Closed("the collection was closed")
             self._queue.append(ticket)
@@ -333,7 +332,7 @@ class Writer:
                 self._thread = threading.Thread(target=self._run, name=name, daemon=True)
                 self._thread.start()
             self._condition.notify_all()
-        return None if ack == "memory" else ticket.future.result()
+        return ticket.future
 
     @property
     def queued_bytes(self) -> int:
@@ -352,6 +351,8 @@ class Writer:
                 future = self._unsettled[0]
             except IndexError:
                 return
+            while deadline.is_set() and not wait([future], deadline.POLL_S).done:
+                deadline.check()
             error = future.exception()
             if error is not None and self._failure is None:
                 self._failure = error

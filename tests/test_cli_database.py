@@ -61,6 +61,35 @@ class TestStats:
         assert json.loads(capsys.readouterr().out)["words"]["points"] == N + 1
 
 
+class TestTune:
+    def test_shows_the_curve(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A line a setting; here there are no partitions, so one."""
+        assert run("tune", folder, "latest", "--queries", 20, "-k", 5) == 0
+        shown = capsys.readouterr().out
+        for part in ("latest: recall@5 of 20 queries", "nprobe", "exact", "1.0000", "median us"):
+            assert part in shown
+
+    def test_as_json_and_as_a_plot(
+        self, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Beside the process that writes, as it only reads."""
+        with soardb.connect(folder) as db:
+            parts = db.create_collection("parts", D, index={"nlist": 16})
+            parts.upsert(range(N), np.random.default_rng(1).standard_normal((N, D)))
+            parts.compact()
+            command = ("tune", folder, "parts", "--nprobe", 2, "--nprobe", 16, "--rerank", N)
+            assert run(*command, "--json", "--plot", tmp_path / "curve.png") == 0
+        curve = json.loads(capsys.readouterr().out)
+        assert [(p["nprobe"], p["rerank"]) for p in curve["points"]] == [(2, N), (16, N)]
+        assert curve["points"][1]["recall"] == 1
+        assert (tmp_path / "curve.png").read_bytes()[1:4] == b"PNG"
+
+    def test_what_cannot_be_measured(self, folder: Path) -> None:
+        """Exit 2."""
+        assert run("tune", folder, "words", "-k", N) == 2
+        assert run("tune", folder, "none") == 2
+
+
 class TestCare:
     def test_a_sound_database(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Exit 0 and a word, from both."""

@@ -23,8 +23,10 @@ LEAVES: dict[type[errors.SoarError], type[Exception]] = {
     errors.InUse: OSError,
     errors.ReadOnly: PermissionError,
     errors.OutOfMemory: MemoryError,
+    errors.NotAllowed: PermissionError,
     errors.Closed: RuntimeError,
     errors.Unavailable: ConnectionError,
+    errors.TimedOut: TimeoutError,
 }
 
 

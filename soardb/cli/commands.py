@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from soardb.cli import database, tables
+from soardb.cli import database, service, tables
 from soardb.errors import InvalidArgument, NotFound, SoarError
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class MetricName(StrEnum):
 
 
 database.register(app)
+service.register(app)
 
 VECTOR_FILE = "Vectors: .npy, .fvecs, .fbin, or an .hdf5 of ann-benchmarks."
 

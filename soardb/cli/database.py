@@ -1,4 +1,4 @@
-"""The commands over a database directory: stats, check, repair, snapshot, restore, export, import.
+"""The commands over a database directory: stats, tune, check, repair and their like.
 
     commands.py -> [database.py] -> connect, checkup, exchange
 
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     for name, command in (
         ("stats", stats),
+        ("tune", tune),
         ("check", check),
         ("repair", repair),
         ("snapshot", snapshot),
@@ -69,6 +70,45 @@ def stats(
                 | {f"memory: {k}": f"{v:,}" for k, v in figure["memory_bytes"].items() if v}
                 | {f"disk: {k}": f"{v:,}" for k, v in figure["disk_bytes"].items()},
             )
+
+
+def tune(
+    directory: Directory,
+    collection: Name,
+    k: Annotated[int, typer.Option("--k", "-k", help="recall@k.", min=1)] = 10,
+    queries: Annotated[int, typer.Option(help="Drawn from the stored points.", min=1)] = 200,
+    nprobe: Annotated[
+        list[int] | None, typer.Option(help="A setting to measure; repeat.", min=1)
+    ] = None,
+    rerank: Annotated[
+        list[int] | None, typer.Option(help="A setting to measure; repeat.", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw.", min=0)] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Write the curve as *.png, *.svg, ...")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+) -> None:
+    """Measure what recall costs in a collection: nprobe and rerank against recall and latency."""
+    from soardb.connect import connect
+
+    with connect(directory, read_only=True) as database, tables.bars() as progress:
+        curve = database.get_collection(collection).tune(
+            k, queries=queries, nprobes=nprobe, reranks=rerank, seed=seed, progress=progress
+        )
+    if plot is not None:
+        from soardb.evaluate import plot_recall_qps
+
+        lines: dict[str, tuple[list[float], list[float]]] = {}
+        for point in curve.points:
+            name = "exact" if point.rerank is None else f"rerank {point.rerank}"
+            recalls, rates = lines.setdefault(name, ([], []))
+            recalls.append(point.recall)
+            rates.append(1e6 / point.latency_us)
+        plot_recall_qps(lines, plot, title=collection, k=k, min_recall=0.0)
+        tables.note(f"plot in {plot}")
+    if as_json:
+        print(json.dumps(curve.to_json()))
+        return
+    tables.operating_points(curve, f"{collection}: recall@{k} of {curve.queries} queries")
 
 
 def check(directory: Directory) -> None:

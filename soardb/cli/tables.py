@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from soardb.clustering import Progress as Report
     from soardb.evaluate import CurvePoint
     from soardb.kernels.layout import F32, I64
+    from soardb.tuning import Curve
 
 out = Console(markup=False, highlight=False, emoji=False)
 err = Console(stderr=True, markup=False, highlight=False, emoji=False)
@@ -106,6 +107,20 @@ def curve(points: Sequence[CurvePoint], title: str, usual: int | None) -> None:
         for point in points
     ]
     _table(title, ["nprobe", "recall", "QPS", "p50 ms", "p99 ms", ""], rows)
+
+
+def operating_points(measured: Curve, title: str) -> None:
+    rows = [
+        [
+            "exact" if point.nprobe is None else str(point.nprobe),
+            "" if point.rerank is None else str(point.rerank),
+            f"{point.recall:.4f}",
+            f"{point.low:.4f}..{point.high:.4f}",
+            f"{point.latency_us:,.0f}",
+        ]
+        for point in measured.points
+    ]
+    _table(title, ["nprobe", "rerank", "recall", "95 %", "median us"], rows)
 
 
 def results(scores: F32, ids: I64) -> None:

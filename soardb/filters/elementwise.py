@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from soardb import deadline
 from soardb.filters.column import NO_FLAG, Column, Flags, Floats, Longs, Places, Texts
 from soardb.filters.expr import Compare, In, Leaf, Op, WithinBox, WithinRadius
 from soardb.filters.grown import Array, Grown
@@ -40,6 +41,7 @@ __all__ = [
 EARTH_RADIUS_METRES = 6_371_008.8
 
 _MAX_TABLE = 2**22
+_ROWS_AT_ONCE = 2**18  # between two looks at a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,23 @@ def whole(test: Test, n: int) -> Bools:
     split = [grown.parts(n) for grown in test.over]
     bases, tails = zip(*split, strict=True)
     if not len(tails[0]):
-        return test.holds(*bases)
+        return _held(test, bases)
     if not len(bases[0]):
-        return test.holds(*tails)
-    return np.concatenate([test.holds(*bases), test.holds(*tails)])
+        return _held(test, tails)
+    return np.concatenate([_held(test, bases), _held(test, tails)])
+
+
+def _held(test: Test, arrays: tuple[Array, ...]) -> Bools:
+    """The test of arrays; under a limit some rows at a time, which changes no answer."""
+    n = len(arrays[0])
+    if n <= _ROWS_AT_ONCE or not deadline.is_set():
+        return test.holds(*arrays)
+    flags = np.empty(n, np.bool_)
+    for i in range(0, n, _ROWS_AT_ONCE):
+        deadline.check()
+        part = slice(i, i + _ROWS_AT_ONCE)
+        flags[part] = test.holds(*(array[part] for array in arrays))
+    return flags
 
 
 def known(column: Column) -> Test:

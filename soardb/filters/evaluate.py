@@ -18,6 +18,7 @@ from typing import Literal, NoReturn
 
 import numpy as np
 
+from soardb import deadline
 from soardb.filters.columns import Columns
 from soardb.filters.expr import And, Expr, Leaf, Not, Or
 from soardb.filters.leaves import FEW, Bound, TextMatch, bound_leaf
@@ -76,6 +77,7 @@ class _All(Bound):
     def everywhere(self) -> Matching:
         current = self._parts[0].everywhere()
         for part in self._parts[1:]:
+            deadline.check()
             if current.count * FEW <= self.n:
                 few = current.positions()
                 current = Matching(few[part.among(few)])
@@ -86,6 +88,7 @@ class _All(Bound):
     def among(self, at: I64) -> Bools:
         kept = np.arange(len(at))
         for part in self._parts:
+            deadline.check()
             kept = kept[part.among(at[kept])]
         flags = np.zeros(len(at), np.bool_)
         flags[kept] = True
@@ -113,7 +116,10 @@ class _Any(Bound):
         self.cost = sum(part.cost for part in parts)
 
     def everywhere(self) -> Matching:
-        found = [part.everywhere() for part in self._parts]
+        found = []
+        for part in self._parts:
+            deadline.check()
+            found.append(part.everywhere())
         if all(one.is_sparse for one in found) and sum(one.count for one in found) * FEW <= self.n:
             return Matching(np.unique(np.concatenate([one.positions() for one in found])))
         mask = np.zeros(self.n, np.bool_)
@@ -127,6 +133,7 @@ class _Any(Bound):
     def among(self, at: I64) -> Bools:
         flags, left = np.zeros(len(at), np.bool_), np.arange(len(at))
         for part in self._parts:
+            deadline.check()
             hits = part.among(at[left])
             flags[left[hits]] = True
             left = left[~hits]

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from soardb import deadline
 from soardb.index.base import refuse_bad_query
 from soardb.index.bundle import bundle
 from soardb.index.flat import as_compared_queries
@@ -36,6 +37,8 @@ from soardb.kernels.layout import F32, I32, I64, U8, Metric, SearchPlan
 __all__ = ["Coded", "LiveIndex", "Searched"]
 
 _GATHER_BYTES = 32 * 2**20
+_CODES_AT_ONCE = 2_000_000  # codes scanned between two looks at a limit: a few milliseconds
+_NUMBERS_AT_ONCE = 200_000_000  # products of exact scoring, likewise
 _LARGE_BATCH = 256  # vectors that are coded on every core
 _CORES = os.cpu_count() or 1
 
@@ -173,7 +176,41 @@ class LiveIndex:
         fewer than k allowed rows, more are visited, at last all of them: with at least k allowed
         rows, k come back. Errors: InvalidArgument for a bad query.
         """
+        if len(queries) <= 1 or not deadline.is_set():
+            return self._search_some(queries, k, nprobe, rerank, allowed, threads, 0)
+        step = threads * self._queries_at_once(k, nprobe, rerank)
+        done = [
+            self._search_some(queries[i : i + step], k, nprobe, rerank, allowed, threads, i)
+            for i in range(0, len(queries), step)
+        ]
+        if len(done) == 1:
+            return done[0]
+        return Searched(
+            np.concatenate([part.scores for part in done]),
+            np.concatenate([part.rows for part in done]),
+            sum(part.scanned for part in done),
+            max((part.plan for part in done if part.plan), key=lambda plan: plan.nprobe),
+        )
+
+    def _queries_at_once(self, k: int, nprobe: int | None, rerank: int | None) -> int:
+        """How many queries may be searched between two looks at the limit of the call."""
+        plan = self._plan(k, nprobe, rerank)
+        codes = len(self) * self._copies * plan.nprobe // max(self.nlist, 1)
+        return max(1, min(256, _CODES_AT_ONCE // (codes + self.nlist + plan.rerank + 1)))
+
+    def _search_some(
+        self,
+        queries: F32,
+        k: int,
+        nprobe: int | None,
+        rerank: int | None,
+        allowed: U8 | None,
+        threads: int,
+        first: int,
+    ) -> Searched:
+        """search() of queries of which the caller's `first` is the first."""
         assert self.model is not None
+        deadline.check()
         searcher = self._open_searcher()
         plan = self._plan(k, nprobe, rerank)
         scores = np.empty((len(queries), k), np.float32)
@@ -182,6 +219,7 @@ class LiveIndex:
         status = searcher.search(queries, k, plan, threads, scores, rows, allowed, scanned)
         total = int(scanned.sum())
         while status < 0 and plan.nprobe < self.nlist:
+            deadline.check()
             plan = self._plan(k, plan.nprobe * 4, rerank)
             short = np.flatnonzero(rows[:, -1] < 0)
             part = np.ascontiguousarray(queries[short])
@@ -193,7 +231,7 @@ class LiveIndex:
             )
             scores[short], rows[short] = some_scores, some_rows
             total += int(some_scanned.sum())
-        refuse_bad_query(status)
+        refuse_bad_query(status + 4 * first if status > 0 else status)
         return Searched(scores, rows, total, plan)
 
     def _plan(self, k: int, nprobe: int | None, rerank: int | None) -> SearchPlan:
@@ -222,7 +260,7 @@ class LiveIndex:
         total = 0
         for numbers, vectors in self._pieces(rows):
             most = min(k, len(vectors))
-            scores, found = active.exact_topk(vectors, compared, most, self.metric, threads)
+            scores, found = self._scored(vectors, compared, most, threads)
             total += len(vectors) * len(queries)
             best_scores = np.concatenate([best_scores, scores], axis=1)
             best_rows = np.concatenate([best_rows, numbers[found]], axis=1)
@@ -231,14 +269,31 @@ class LiveIndex:
             best_rows = np.take_along_axis(best_rows, order, axis=1)
         return Searched(best_scores, best_rows, total, None)
 
+    def _scored(self, vectors: F32, compared: F32, k: int, threads: int) -> tuple[F32, I64]:
+        """The k closest of some vectors to each query; under a limit a few queries at a time."""
+        if not deadline.is_set():
+            return active.exact_topk(vectors, compared, k, self.metric, threads)
+        step = max(1, threads * _NUMBERS_AT_ONCE // max(1, vectors.size))
+        scores = np.empty((len(compared), k), np.float32)
+        rows = np.empty((len(compared), k), np.int64)
+        for i in range(0, len(compared), step):
+            deadline.check()
+            part = slice(i, i + step)
+            scores[part], rows[part] = active.exact_topk(
+                vectors, compared[part], k, self.metric, threads
+            )
+        return scores, rows
+
     def _pieces(self, rows: I64 | None) -> Iterator[tuple[I64, F32]]:
         """(row numbers, their vectors) of some rows, or of all without a copy."""
+        step = max(1, _GATHER_BYTES // (4 * self.d))
         if rows is None:
             for part, first in ((self._base, 0), (self._delta, len(self._base))):
-                if len(part):
-                    yield np.arange(first, first + len(part)), part.vectors
+                size = step if deadline.is_set() else max(len(part), 1)
+                for i in range(0, len(part), size):
+                    vectors = part.vectors[i : i + size]
+                    yield np.arange(first + i, first + i + len(vectors)), vectors
             return
-        step = max(1, _GATHER_BYTES // (4 * self.d))
         for i in range(0, len(rows), step):
             yield rows[i : i + step], self.vectors(rows[i : i + step])
 

@@ -12,6 +12,7 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from numbers import Real
 from typing import Any, Literal, Never, TypedDict
 
@@ -194,6 +195,7 @@ def choose_build(params: BuildParams, n: int, d: int, metric: Metric) -> Choice:
     return Choice(nlist, float(soar_lambda), dims_per_block, float(avq_eta), min(ncell, nlist))
 
 
+@lru_cache(maxsize=1024)  # its arguments hardly change from one search to the next
 def choose_search(
     *,
     k: int,

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ __all__ = ["CATALOG_FORMAT", "Catalog", "as_name", "new_folder"]
 
 CATALOG_FORMAT = 1
 
+_SETTLED_S = 2.0  # FAT tells no less
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _FOLDER = re.compile(r"c-[0-9a-f]{16}")
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for i in range(1, 10))}
@@ -86,6 +88,19 @@ class Catalog:
             raise CorruptStorage(
                 f"{path}: not a catalog of ours ({error}); run `soardb repair`"
             ) from None
+
+    @staticmethod
+    def stamp(path: Path) -> tuple[int, int, int] | None:
+        """What changes whenever the file is replaced; None while it may change unseen.
+
+        A file system may tell times some milliseconds apart only, and give the number of a file
+        away again, so a file of this very moment has none.
+        """
+        with translated(path):
+            found = path.stat()
+        if time.time() - found.st_mtime < _SETTLED_S:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def write(self, path: Path) -> None:
         """Replace the file: temporary, flush, rename, flush of the folder."""

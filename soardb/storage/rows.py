@@ -1,6 +1,6 @@
 """The row store: the points of one collection, in SQLite. The only truth.
 
-    collection, builds, recovery -> [rows.py] -> sqlite.py, witness.py
+    collection, builds, recovery -> [rows.py] -> sqlite.py, requests.py, witness.py
 
 A point is a row that never changes: `row`, its number, is also the sequence number of the write
 that made it, so an update is a new row and the old one goes, and what came after a moment are the
@@ -12,6 +12,7 @@ index, which tells recovery and readers what to strike out.
     state(seq, live, gone, checksum)  one row: the last sequence number, how many points there are,
                                     and a sum over `gone`
     settings(name, value, checksum) what the collection is; which generation is current
+    requests                        what was answered to writes of late; see requests.py
     fulltext                        FTS5 over the declared text fields, contentless
 
 Which id a row has is found from memory (table.py), so there is no index over ids here that could
@@ -41,17 +42,18 @@ from typing import Any
 import apsw
 import numpy as np
 
+from soardb import deadline
 from soardb.errors import Closed, CorruptStorage, InvalidArgument, SoarError, WriteFailed
 from soardb.kernels.layout import F32, I64
+from soardb.schema import PointId
 from soardb.storage.faults import reach
+from soardb.storage.requests import REQUESTS_SCHEMA, Requests
 from soardb.storage.sqlite import fetch_all, open_file, translated
 from soardb.storage.witness import Witness
 
-__all__ = ["FORMAT", "PointBatch", "PointId", "RowStore", "StoredPoint", "row_is_sound"]
+__all__ = ["FORMAT", "PointBatch", "RowStore", "StoredPoint", "row_is_sound"]
 
 FORMAT = 1
-
-PointId = int | str
 
 _log = logging.getLogger("soardb")
 
@@ -61,6 +63,7 @@ _CHECKPOINT_PAGES = 2_000
 _CACHE_BYTES = 2_000 * 1024  # a connection: SQLite's own default
 _HEAD = struct.Struct("<qq")
 _NEVER = -(2**63)
+_STEPS = 10_000  # of SQLite's machine between two looks at a limit: less than a millisecond
 
 _SCHEMA = """
 CREATE TABLE points(row INTEGER PRIMARY KEY, id NOT NULL, expires INTEGER,
@@ -164,6 +167,7 @@ class RowStore:
         if found is not None:
             self._expect_witnessed(*found)
         self._witness: Witness | None = None
+        self._requests = None if read_only else Requests(self.path, self._writer)
         if not read_only and self._witness_path is not None:
             with translated(self._witness_path):
                 self._witness = Witness(self._witness_path, self._identity)
@@ -204,7 +208,7 @@ class RowStore:
         with translated(path):
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute(_SCHEMA)
+            connection.execute(_SCHEMA + REQUESTS_SCHEMA)
             if text_fields:
                 columns = ", ".join(f"t{i}" for i in range(len(text_fields)))
                 connection.execute(
@@ -347,6 +351,12 @@ class RowStore:
                 )
         self._next_live -= len(chosen)
         self._next_gone = (self._next_gone + _gone_sum(chosen, self._next_seq)) & _62_BITS
+
+    @property
+    def requests(self) -> Requests:
+        """What was answered to writes of late, for the writer's thread."""
+        assert self._requests is not None, "opened for reading"
+        return self._requests
 
     def adopt(
         self,
@@ -645,7 +655,7 @@ class RowStore:
         Without a limit: all of them, by row number, and no scores. `query` is made by fulltext.py
         from quoted words; text of a user never stands in it unquoted.
         """
-        with self._reading() as connection:
+        with self._reading() as connection, _watched(connection):
             if limit is None:
                 found = fetch_all(
                     connection,
@@ -687,7 +697,11 @@ class RowStore:
     def file_bytes(self) -> int:
         """Bytes on disk, the WAL included."""
         files = (self.path, Path(f"{self.path}-wal"))
-        return sum(file.stat().st_size for file in files if file.exists())
+        total = 0
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):  # SQLite takes its log away when it likes
+                total += file.stat().st_size
+        return total
 
     def cache_bytes(self) -> int:
         """Bytes that the page caches of all connections may hold."""
@@ -704,6 +718,25 @@ class RowStore:
             self._writer.close()
         if self._witness is not None:
             self._witness.close()
+
+
+@contextlib.contextmanager
+def _watched(connection: apsw.Connection) -> Iterator[None]:
+    """For the time of the block a query ends, with TimedOut, once the call's limit is reached."""
+    if not deadline.is_set():
+        yield
+        return
+
+    def look() -> bool:
+        deadline.check()
+        return False
+
+    connection.set_progress_handler(look, _STEPS)
+    try:
+        deadline.check()
+        yield
+    finally:
+        connection.set_progress_handler(None)
 
 
 def _put_setting(connection: apsw.Connection, name: str, value: Any) -> None:

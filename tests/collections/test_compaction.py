@@ -168,6 +168,29 @@ class TestWorker:
             # The old file goes right after the new generation is seen.
             wait_until(lambda: len(generations(made)) == 1)
 
+    def test_it_does_not_build_again_what_was_built_while_it_waited(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A second build right after compact() would slow down whoever waited for the first."""
+        answers: list[compaction.Due | None] = []
+
+        def noted(*given: Any) -> compaction.Due | None:
+            answers.append(why_due(*given))
+            return answers[-1]
+
+        monkeypatch.setattr(databases, "why_due", noted)
+        with connect(folder, policy=Policy(least=500)) as database:
+            made = database.create_collection("c", D, "l2", index={"nlist": 8})
+            core = made._core
+            with core.building:
+                made.upsert(range(600), points(600))
+                wait_until(lambda: any(answers))  # and now it waits for its turn
+                compaction.compact(core, made._writer, database._budget, retrain=True)
+                built, asked = generations(made), len(answers)
+            wait_until(lambda: len(answers) > asked)
+            assert answers[-1] is None
+            assert generations(made) == built
+
     def test_a_failure_is_logged_and_tried_again(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -361,6 +384,30 @@ class TestMeanwhile:
 
         meanwhile(work)
         assert counts == [N, N]
+
+    def test_its_caller_can_stop_it(self, collection: Collection) -> None:
+        """A server ends a build when its client goes away; the collection is as it was."""
+        stop = threading.Event()
+        before = collection.stats()
+
+        def progress(stage: str, share: float) -> None:
+            stop.set()
+
+        with pytest.raises(Closed, match="stopped"):
+            collection.compact(progress=progress, stop=stop)
+        with pytest.raises(Closed, match="stopped"):
+            collection.compact(stop=stop)
+        assert collection.stats()["nlist"] == before["nlist"]
+        assert collection.stats()["since_generation"] == before["since_generation"]
+        collection.compact(stop=threading.Event())
+        assert collection.stats()["since_generation"] == 0
+
+    def test_its_caller_can_stop_waiting_for_another(self, collection: Collection) -> None:
+        """One build at a time: the second may be given up before it begins."""
+        stop = threading.Event()
+        stop.set()
+        with collection._core.building, pytest.raises(Closed, match="stopped before it began"):
+            collection.compact(stop=stop)
 
     def test_dropping_stops_it(self, database: Database, collection: Collection) -> None:
         """The collection goes at once and with all its files; the build says why it ended."""

@@ -1,0 +1,141 @@
+"""The gate for searches: what a caller asks becomes a checked search call here, and its answer.
+
+    collection.py -> [ask.py] -> query.py
+
+Every argument is looked at before anything is searched, so that a call which can never succeed
+costs nothing and says why.
+
+Nothing here plans or scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from soardb import deadline
+from soardb.arrays import as_int, as_queries
+from soardb.errors import InvalidArgument, NotFound
+from soardb.filters import as_filter
+from soardb.hits import HitColumns
+from soardb.kernels.layout import F32
+from soardb.options import (
+    MAX_LIMIT,
+    Filter,
+    Fusion,
+    SearchOptions,
+    as_fusion,
+    as_number,
+    as_weights,
+    check_group_by,
+)
+from soardb.points import as_point_ids
+from soardb.query import SearchCall, Wanted
+from soardb.reads import Reads
+from soardb.schema import PointId, shown
+from soardb.search import Knobs
+
+__all__ = ["Filter", "SearchOptions", "ask"]
+
+
+def ask(
+    reads: Reads,
+    query: npt.ArrayLike | None = None,
+    limit: int = 10,
+    *,
+    k: int | None = None,
+    id: PointId | None = None,
+    text: str | None = None,
+    text_fields: Sequence[str] | None = None,
+    fusion: Fusion = "rrf",
+    weights: tuple[float, float] = (1.0, 1.0),
+    filter: Filter = None,
+    nprobe: int | None = None,
+    rerank: int | None = None,
+    exact: bool = False,
+    threads: int = 1,
+    score_threshold: float | None = None,
+    group_by: str | None = None,
+    group_size: int = 3,
+    with_payload: bool = True,
+    with_vectors: bool = False,
+    explain: bool = False,
+    timeout: float | None = None,
+) -> HitColumns:
+    """Check one search call and answer it; see Collection.search.
+
+    Errors: InvalidArgument, NotFound for an unknown id, TimedOut.
+    """
+    with deadline.within(timeout):
+        wanted = Wanted(with_payload, with_vectors)
+        limit = as_int(limit if k is None else k, "limit", 1, MAX_LIMIT)
+        where = as_filter(filter, reads.core.settings.schema)
+        knobs = Knobs(
+            None if nprobe is None else as_int(nprobe, "nprobe", 1, 2**31),
+            None if rerank is None else as_int(rerank, "rerank", 1, 2**31),
+            bool(exact),
+            as_int(threads, "threads", 1, 1024),
+        )
+        if sum(x is not None for x in (query, id)) > 1 or query is id is text is None:
+            raise InvalidArgument("expected one of query and id, or text, or text beside one")
+        if score_threshold is not None:
+            score_threshold = as_number(score_threshold, "score_threshold")
+        left_out = None
+        if id is not None:
+            left_out = id
+            query = _vector_of(reads, id)
+        job = SearchCall(
+            reads,
+            limit,
+            where,
+            knobs,
+            wanted,
+            score_threshold,
+            explain,
+            left_out,
+            text_fields,
+        )
+        if text is not None:
+            if not isinstance(text, str):
+                raise InvalidArgument(f"expected text as a string, got {shown(text)}")
+            if isinstance(text_fields, str):
+                raise InvalidArgument(f"expected text_fields as a list, got {shown(text_fields)}")
+            weights = as_weights(weights)
+            fusion = as_fusion(fusion)
+            if group_by is not None or score_threshold is not None:
+                raise InvalidArgument(
+                    "expected no group_by or score_threshold beside text: its scores are ranks"
+                )
+            return job.hybrid(_one_query(reads, query), text, fusion, weights)
+        assert query is not None
+        if group_by is not None:
+            check_group_by(group_by, reads.core.settings.schema.fields.get(group_by))
+            one = _one_query(reads, query)
+            assert one is not None
+            return job.grouped(one, group_by, as_int(group_size, "group_size", 1, 1000))
+        return job.many(_queries(reads, query))
+
+
+def _queries(reads: Reads, query: npt.ArrayLike) -> F32:
+    given = query if isinstance(query, np.ndarray) else np.asarray(query)
+    return as_queries(given[None, :] if given.ndim == 1 else given, reads.core.settings.d)
+
+
+def _one_query(reads: Reads, query: npt.ArrayLike | None) -> F32 | None:
+    if query is None:
+        return None
+    queries = _queries(reads, query)
+    if len(queries) != 1:
+        raise InvalidArgument(f"expected one query here, got {len(queries)}")
+    return queries
+
+
+def _vector_of(reads: Reads, point_id: PointId) -> F32:
+    (point,) = reads.points(as_point_ids([point_id]), with_vectors=True)
+    if point is None or point.vector is None:
+        raise NotFound(
+            f"expected the id of a point of {reads.core.settings.name!r}, got {point_id!r}"
+        )
+    return point.vector
