@@ -1,0 +1,254 @@
+"""What can be set about a server: by flags, the environment or a file, in this order of weight.
+
+    flags > SOARDB_SERVE_* > the file of --config (TOML) > the defaults here -> [config.py]
+
+One model is all of it: `soardb serve --help` is made from it. Secrets are not among it: keys stand
+hashed in a file of their own, and private keys of TLS are named by their paths.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliPositionalArg,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from soardb.errors import InvalidArgument
+from soardb_service.limits import Limits
+
+__all__ = ["ServerConfig"]
+
+_DEFAULTS = Limits()
+
+
+class ServerConfig(BaseSettings):
+    """Serve a database directory over gRPC and REST."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SOARDB_SERVE_",
+        cli_prog_name="soardb serve",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        extra="forbid",
+        frozen=True,
+    )
+
+    directory: CliPositionalArg[Path] = Field(description="The database directory; made if absent.")
+    config: Path | None = Field(None, description="A TOML file of these settings.")
+    host: str = Field("127.0.0.1", description="Address to listen on, or unix:PATH.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        7600, description="gRPC port; 0 chooses a free one."
+    )
+    rest_port: Annotated[int, Field(ge=-1, le=65535)] = Field(
+        7601, description="REST port; 0 chooses a free one, -1 serves no REST."
+    )
+    metrics_port: Annotated[int, Field(ge=-1, le=65535)] = Field(
+        -1, description="Prometheus port, always on loopback and for nothing else; -1 is off."
+    )
+    ready_file: Path | None = Field(
+        None, description="Written once the server answers: JSON with its ports and process id."
+    )
+
+    tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain.")
+    tls_key: Path | None = Field(None, description="PEM file of its private key.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of roots: clients must have a certificate of these (mTLS)."
+    )
+    keys_file: Path | None = Field(
+        None, description="API keys, see `soardb keys`; .keys.json of the directory unless told."
+    )
+    require_key: bool = Field(
+        False, description="Refuse every call without a key, even where no key was made yet."
+    )
+    insecure: bool = Field(
+        False, description="Listen beyond loopback without TLS or keys, at your own risk."
+    )
+
+    memory_limit: Annotated[int, Field(ge=2**20)] | None = Field(
+        None, description="Bytes for builds, writes and searches."
+    )
+    allow_network: bool = Field(False, description="Open a directory on a network file system.")
+    readers: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="Reading processes beside the writing one, on the same port."
+    )
+    threads: Annotated[int, Field(ge=1, le=1024)] = Field(
+        16, description="Calls that are worked on at once, searches and streams apart."
+    )
+    search_threads: Annotated[int, Field(ge=1, le=1024)] = Field(
+        max(2, os.cpu_count() or 2),
+        description="Of searches, which have threads of their own: more than cores help nobody.",
+    )
+    waiting: Annotated[int, Field(ge=0)] = Field(
+        512, description="Calls that may wait for a thread; more are refused as OVERLOADED."
+    )
+    batching: bool = Field(
+        True, description="Search for concurrent single queries together when there is a queue."
+    )
+    batch_slots: Annotated[int, Field(ge=1, le=256)] = Field(
+        max(2, os.cpu_count() or 2),
+        description="Searches of single queries that run at once; with fewer than "
+        "--search-threads, those that wait are searched together."
+    )
+    drain_s: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="Seconds that calls have to finish after SIGTERM."
+    )
+    default_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="Seconds for a call that came without a deadline."
+    )
+    stall_s: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="Seconds for a client to send a request, or to take part of a reply."
+    )
+    idle_s: Annotated[float, Field(gt=0)] = Field(
+        600.0, description="Seconds after which an idle connection is closed."
+    )
+
+    max_message_bytes: Annotated[int, Field(ge=2**10, lt=2**31)] = _DEFAULTS.message_bytes
+    max_json_bytes: Annotated[int, Field(ge=2**10, lt=2**31)] = Field(
+        16 * 2**20, description="One JSON body over REST, which takes many times that to read."
+    )
+    max_rows: Annotated[int, Field(ge=1)] = _DEFAULTS.rows
+    max_queries: Annotated[int, Field(ge=1)] = _DEFAULTS.queries
+    max_results: Annotated[int, Field(ge=1)] = _DEFAULTS.results
+    max_limit: Annotated[int, Field(ge=1, le=_DEFAULTS.limit)] = _DEFAULTS.limit
+    max_page_size: Annotated[int, Field(ge=1, le=_DEFAULTS.page_size)] = _DEFAULTS.page_size
+    max_streams: Annotated[int, Field(ge=1, le=1024)] = _DEFAULTS.streams
+    ingest_window: Annotated[int, Field(ge=1, le=1024)] = _DEFAULTS.ingest_window
+    rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Calls a second of one key, in a process; no limit unless told."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "text"
+    log_calls: bool = Field(False, description="One log line for every call.")
+    slow_ms: Annotated[float, Field(gt=0)] | None = Field(
+        500.0, description="Log calls that took longer, with their plan."
+    )
+    traces: str | None = Field(
+        None, description="OTLP endpoint for traces, such as http://127.0.0.1:4317."
+    )
+    reflection: bool = Field(True, description="Serve gRPC reflection, to those with a key.")
+
+    @field_validator("tls_certificate", "tls_key", "tls_client_ca", "config")
+    @classmethod
+    def _is_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then what `of` read from the file."""
+        return env_settings, init_settings
+
+    @classmethod
+    def of(cls, arguments: list[str]) -> ServerConfig:
+        """The settings of a command line. Errors: InvalidArgument, naming the setting."""
+        try:
+            first = _Flags(cls, arguments)
+            file = first().get("config") or first.env().get("config")
+            given = {} if file is None else _read(Path(str(file)))
+            make: Any = cls  # pydantic takes the source of flags by a name of its own
+            made: ServerConfig = make(_cli_settings_source=first.source, **given)
+            return made
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item.get('input')!r}"
+                for item in error.errors()
+            ]
+            raise InvalidArgument(
+                "expected other settings; " + "; ".join(lines) + ". See soardb serve --help"
+            ) from None
+
+    @property
+    def limits(self) -> Limits:
+        """What one call may hold."""
+        return Limits(
+            message_bytes=self.max_message_bytes,
+            rows=self.max_rows,
+            queries=self.max_queries,
+            results=self.max_results,
+            limit=self.max_limit,
+            page_size=self.max_page_size,
+            streams=self.max_streams,
+            ingest_window=self.ingest_window,
+        )
+
+    @property
+    def keys_path(self) -> Path:
+        """The file of keys."""
+        return self.keys_file or self.directory / ".keys.json"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host.startswith("unix:") or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    def check_exposure(self, has_keys: bool) -> None:
+        """Refuse an open door: beyond loopback it takes TLS and a key, or --insecure."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise InvalidArgument(
+                "expected --tls-certificate and --tls-key together, got one of them"
+            )
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise InvalidArgument("expected --tls-certificate and --tls-key beside --tls-client-ca")
+        if self.is_loopback or self.insecure:
+            return
+        missing = []
+        if self.tls_certificate is None:
+            missing.append("TLS (--tls-certificate and --tls-key)")
+        if not has_keys:
+            missing.append(f"an API key (soardb keys add {self.directory})")
+        if missing:
+            raise InvalidArgument(
+                f"expected {' and '.join(missing)} to listen on {self.host}, which other machines "
+                "can reach; or listen on 127.0.0.1, or pass --insecure at your own risk"
+            )
+
+
+class _Flags:
+    """The flags and the environment apart from the model, to find the file that they name."""
+
+    def __init__(self, cls: type[ServerConfig], arguments: list[str]) -> None:
+        self.source: CliSettingsSource[Any] = CliSettingsSource(cls, cli_parse_args=arguments)
+        self._cls = cls
+
+    def __call__(self) -> dict[str, Any]:
+        return self.source()
+
+    def env(self) -> dict[str, Any]:
+        from pydantic_settings import EnvSettingsSource
+
+        return EnvSettingsSource(self._cls)()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InvalidArgument(f"expected a TOML file at {path}, found none") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"expected {path} to be TOML: {error}") from None
