@@ -1,9 +1,43 @@
 """The client: how a program speaks to a soardb server.
 
-    a program -> [soardb_client] -> soardb_proto
+    a program, soardb.connect("grpc://...") -> [soardb_client] -> soardb_proto, soardb's vocabulary
 
-It holds nothing yet, as there is no server yet. Here will be the blocking and the asyncio client,
-with deadlines, retries and the mapping of status codes to the exceptions of the engine.
+    import soardb
 
-This package may import soardb_proto only: a client needs neither the engine nor a compiler.
+    db = soardb.connect("grpc://localhost:7600")
+    words = db.get_collection("words")
+    hits = words.search(query, limit=10, filter=soardb.F("lang") == "en")
+
+client.py   the blocking client and collection: the methods of an embedded database
+aio.py      the same with await
+target.py   addresses, keys, certificates
+collections.py, points.py, operations.py, ingest.py   what the methods send and what they make of it
+calls.py    what such a method is
+retry.py    when a call is tried again
+failures.py a status as an error of soardb
+convert.py  values and messages
+files.py    snapshots as local files
+
+Errors, filters, points and results are soardb's own: the client imports its vocabulary and loads
+neither kernels nor storage.
 """
+
+from soardb_client.aio import AsyncClient, AsyncCollection, AsyncOperation
+from soardb_client.client import Client, Collection, Operation
+from soardb_client.collections import Grant, ServerInfo
+from soardb_client.operations import OperationState, SnapshotInfo
+from soardb_client.points import PointBatch
+
+__all__ = [
+    "AsyncClient",
+    "AsyncCollection",
+    "AsyncOperation",
+    "Client",
+    "Collection",
+    "Grant",
+    "Operation",
+    "OperationState",
+    "PointBatch",
+    "ServerInfo",
+    "SnapshotInfo",
+]
