@@ -40,14 +40,15 @@ PACKAGE := $(or $(wildcard $(STAMPS)/editable),$(STAMPS)/package)
 INSTALL := CXX="$$(.ci/need compiler)" && export CXX && $(PYTHON3) -m pip install -q
 BUILD   := --no-build-isolation --no-deps
 
-.PHONY: check help setup demo test model crash powercut damage test-neon fmt lint types docs \
-        bench bench-ingest bench-churn bench-filters bench-kernels clean
+.PHONY: check help setup demo test proto model crash powercut damage test-neon test-llama-index \
+        fuzz attacks fmt lint types docs bench bench-ingest bench-service bench-churn bench-filters \
+        bench-kernels bench-rpc bench-ann bench-vectordbbench clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
-	    while IFS='|' read -r target what; do printf '  %-14s %s\n' "$$target" "$$what"; done
+	    while IFS='|' read -r target what; do printf '  %-19s %s\n' "$$target" "$$what"; done
 
 # ---- environments ----
 
@@ -98,6 +99,24 @@ powercut: $(STAMPS)/extra-test $(PACKAGE)  ## cut the power at any system call: 
 damage: $(STAMPS)/extra-test $(PACKAGE)  ## damage every kind of file: 2,000 times and more
 	$(RUN) tests.crash.damage $(ARGS)
 
+fuzz: $(STAMPS)/extra-test $(PACKAGE)  ## hostile requests to every method of the server: 100,000
+	$(RUN) tests.service.fuzz $(ARGS)
+
+attacks: $(STAMPS)/extra-test $(PACKAGE)  ## slow, stalled and flooding clients beside one that is to be served
+	$(RUN) tests.service.attacks $(ARGS)
+
+proto: $(STAMPS)/extra-test  ## the Python of the protocol, from its .proto files
+	$(PYTHON3) .ci/protoc proto
+# The tests are in no package. A clone that is there is used with LLAMA_INDEX=folder.
+LLAMA_INDEX ?= build/llama_index
+build/llama_index: | $(STAMPS)/extra-test
+	git clone -q --depth 1 --filter=blob:none --sparse https://github.com/run-llama/llama_index $@
+	git -C $@ sparse-checkout set llama-index-core/tests/vector_stores
+
+test-llama-index: $(STAMPS)/extra-test $(PACKAGE) | $(LLAMA_INDEX)  ## LlamaIndex's tests of its simple vector store, on ours
+	$(RUN) pytest -p tests.integrations.simple_store_tests --rootdir . -c pyproject.toml \
+	    $(abspath $(LLAMA_INDEX))/llama-index-core/tests/vector_stores/test_simple.py $(ARGS)
+
 test-neon: $(STAMPS)/environment  ## the kernel tests on an emulated ARM machine
 	$(INPATH) tests/neon/run.sh
 
@@ -121,11 +140,23 @@ bench: $(STAMPS)/extra-bench $(PACKAGE)  ## soardb and its peers on the same dat
 bench-ingest: $(STAMPS)/extra-bench-ingest $(PACKAGE)  ## durable writing beside embedded databases: JSON, plot and table
 	$(RUN) benchmarks.bench_ingest $(or $(ARGS),--dataset glove6b-100-angular)
 
+bench-service: $(STAMPS)/extra-bench-service $(PACKAGE)  ## load on vector servers, soardb's and others: JSON, plot and table
+	$(RUN) benchmarks.bench_service $(or $(ARGS),--dataset glove6b-100-angular)
+
+bench-rpc: $(STAMPS)/extra-bench-service $(PACKAGE)  ## the ceilings of gRPC servers in Python
+	$(RUN) benchmarks.bench_rpc $(ARGS)
+
 bench-churn: $(STAMPS)/extra-bench $(PACKAGE)  ## recall while points come, go and change
 	$(RUN) benchmarks.bench_churn $(ARGS)
 
 bench-filters: $(STAMPS)/extra-bench $(PACKAGE)  ## filtered search at each selectivity
 	$(RUN) benchmarks.bench_filters $(ARGS)
+
+bench-ann: $(STAMPS)/extra-bench $(STAMPS)/extra-server $(PACKAGE)  ## ann-benchmarks itself, embedded and through gRPC
+	$(RUN) benchmarks.ann_benchmarks.bench $(ARGS)
+
+bench-vectordbbench: $(STAMPS)/extra-bench $(STAMPS)/extra-server $(PACKAGE)  ## VectorDBBench itself, on a server of ours
+	$(RUN) benchmarks.vectordbbench.bench $(ARGS)
 
 bench-kernels: $(STAMPS)/extra-bench $(PACKAGE)  ## the kernels one by one
 	$(RUN) pytest benchmarks/bench_kernels.py --benchmark-only $(ARGS)
