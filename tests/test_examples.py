@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.service.conftest import Served
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+ASKS_A_SERVER = {"client"}
 
 
-def run(file: Path, folder: Path) -> str:
-    ended = subprocess.run(
-        [sys.executable, "-P", str(file)], cwd=folder, capture_output=True, text=True, timeout=120
-    )
+def run(file: Path, folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-P", str(file), *arguments]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -27,13 +29,19 @@ def run(file: Path, folder: Path) -> str:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs(example: Path, tmp_path: Path) -> None:
     """In a folder of its own; an example that is broken teaches the wrong thing."""
-    assert run(example, tmp_path)
+    if example.stem not in ASKS_A_SERVER:
+        assert run(example, tmp_path)
+        return
+    with Served(tmp_path / "db") as server:
+        assert run(example, tmp_path, server.target)
 
 
 def test_the_programs_of_the_readme_run(tmp_path: Path) -> None:
-    """One after the other, as they stand there."""
+    """One after the other, as they stand there, but for the address of the server."""
     readme = (ROOT / "README.md").read_text("utf-8")
     programs = re.findall(r"```python\n(.*?)```", readme, re.S)
     assert len(programs) >= 2
-    (tmp_path / "program.py").write_text("\n".join(programs))
-    assert "exact on matches" in run(tmp_path / "program.py", tmp_path)
+    with Served(tmp_path / "served") as server:
+        text = "\n".join(programs).replace("grpc://127.0.0.1:7600", server.target)
+        (tmp_path / "program.py").write_text(text)
+        assert "exact on matches" in run(tmp_path / "program.py", tmp_path)
