@@ -230,8 +230,12 @@ class SearchCall:
 
 def _cut(found: Found) -> tuple[list[I64], list[F32]]:
     """Positions and scores of each query without the missing ones."""
-    if not found.positions.size or found.positions[:, -1].min() >= 0:
-        return list(found.positions), list(found.scores)
+    positions = found.positions
+    if (
+        not positions.size
+        or (positions[0, -1] if len(positions) == 1 else positions[:, -1].min()) >= 0
+    ):
+        return list(positions), list(found.scores)
     counts = (found.positions >= 0).sum(axis=1)
     return (
         [row[:n] for row, n in zip(found.positions, counts, strict=True)],

@@ -217,7 +217,7 @@ class LiveIndex:
         rows = np.empty((len(queries), k), np.int64)
         scanned = np.zeros(len(queries), np.int64)
         status = searcher.search(queries, k, plan, threads, scores, rows, allowed, scanned)
-        total = int(scanned.sum())
+        total = int(scanned[0]) if len(queries) == 1 else int(scanned.sum())
         while status < 0 and plan.nprobe < self.nlist:
             deadline.check()
             plan = self._plan(k, plan.nprobe * 4, rerank)
