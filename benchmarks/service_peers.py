@@ -374,7 +374,7 @@ class Soardb:
         start = time.perf_counter()
         collection.ingest(batches)
         written = time.perf_counter()
-        collection.compact()
+        collection.compact(retrain=True)  # from all points, as the others build theirs
         return Ingested(written - start, time.perf_counter() - start)
 
     def set_search(self, search: Settings) -> None:
