@@ -99,7 +99,7 @@ class ServerConfig(BaseSettings):
     batch_slots: Annotated[int, Field(ge=1, le=256)] = Field(
         max(2, os.cpu_count() or 2),
         description="Searches of single queries that run at once; with fewer than "
-        "--search-threads, those that wait are searched together."
+        "--search-threads, those that wait are searched together.",
     )
     drain_s: Annotated[float, Field(ge=0)] = Field(
         30.0, description="Seconds that calls have to finish after SIGTERM."
