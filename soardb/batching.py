@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-from soardb.errors import InvalidArgument
+from soardb.errors import InvalidArgument, TimedOut
 
 __all__ = ["Batcher"]
 
@@ -40,7 +40,10 @@ class _Ticket(Generic[Q, R]):
 
 
 class Batcher(Generic[Q, R]):
-    """Runs queries one kind at a time, in at most `slots` threads; largest batch `most`."""
+    """Runs queries one kind at a time, in at most `slots` threads; largest batch `most`.
+
+    While a query waits no slot is free: who ends gives the slot to those that wait, or back.
+    """
 
     def __init__(self, slots: int, most: int) -> None:
         self._lock = threading.Lock()
@@ -48,25 +51,33 @@ class Batcher(Generic[Q, R]):
         self._most = most
         self._waiting: OrderedDict[Hashable, list[_Ticket[Q, R]]] = OrderedDict()
 
-    def run(self, kind: Hashable, query: Q, search: Callable[[Sequence[Q]], Sequence[R]]) -> R:
+    def run(
+        self,
+        kind: Hashable,
+        query: Q,
+        search: Callable[[Sequence[Q]], Sequence[R]],
+        wait_s: float = -1,
+    ) -> R:
         """The answer to one query, of search(queries), which has one answer a query in order.
+
+        wait_s: the longest that it may wait until it is searched for (TimedOut); -1 for ever.
 
         Where several are refused by InvalidArgument each is tried again alone, so that a query
         which is wrong does not take the others with it. Any other error is one of all.
         """
+        ticket: _Ticket[Q, R] | None = None
         with self._lock:
-            if self._free > 0 and not self._waiting:
+            if self._free:
                 self._free -= 1
-                ticket = None
             else:
-                ticket = _Ticket[Q, R](query)
+                ticket = _Ticket(query)
                 self._waiting.setdefault(kind, []).append(ticket)
         if ticket is None:
             try:
                 return search([query])[0]
             finally:
                 self._next()
-        ticket.wake.acquire()
+        self._wait(kind, ticket, wait_s)
         if ticket.leads:
             try:
                 self._lead(ticket.leads, search)
@@ -76,6 +87,41 @@ class Batcher(Generic[Q, R]):
             raise ticket.error
         assert ticket.answer is not None
         return ticket.answer
+
+    def _wait(self, kind: Hashable, ticket: _Ticket[Q, R], wait_s: float) -> None:
+        """Wait to be answered or to lead. Who is interrupted meanwhile leaves nobody waiting."""
+        try:
+            if ticket.wake.acquire(timeout=wait_s):
+                return
+            if not self._withdrawn(kind, ticket):  # it was taken along at the last moment
+                ticket.wake.acquire()
+                return
+        except BaseException:
+            if not self._withdrawn(kind, ticket) and ticket.leads:
+                self._put_back(kind, ticket.leads[1:])
+            raise
+        raise TimedOut(
+            f"expected a search to begin within {wait_s:g} s, others were under way; allow more "
+            "time, or more of them at once"
+        )
+
+    def _withdrawn(self, kind: Hashable, ticket: _Ticket[Q, R]) -> bool:
+        """Take a query back, if nobody has taken it along yet."""
+        with self._lock:
+            tickets = self._waiting.get(kind, [])
+            if ticket not in tickets:
+                return False
+            tickets.remove(ticket)
+            if not tickets:
+                del self._waiting[kind]
+            return True
+
+    def _put_back(self, kind: Hashable, tickets: list[_Ticket[Q, R]]) -> None:
+        """Let another lead those that a leader cannot."""
+        if tickets:
+            with self._lock:
+                self._waiting[kind] = tickets + self._waiting.get(kind, [])
+        self._next()
 
     def _lead(
         self, tickets: list[_Ticket[Q, R]], search: Callable[[Sequence[Q]], Sequence[R]]
@@ -107,5 +153,5 @@ class Batcher(Generic[Q, R]):
             if len(tickets) > self._most:
                 self._waiting[kind] = tickets[self._most :]
                 tickets = tickets[: self._most]
-        tickets[0].leads = tickets
+            tickets[0].leads = tickets
         tickets[0].wake.release()

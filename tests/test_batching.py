@@ -13,8 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from soardb import batching
 from soardb.batching import Batcher
-from soardb.errors import InvalidArgument, Unavailable
+from soardb.errors import InvalidArgument, TimedOut, Unavailable
 
 
 class Held:
@@ -156,6 +157,65 @@ class TestSeveral:
             with pytest.raises(Unavailable, match="away"):
                 future.result(10)
         assert asked == [3]
+
+    def test_one_that_waited_too_long_goes_alone(self, pool: ThreadPoolExecutor) -> None:
+        """Its time is up; those beside it are searched, and the slot is free afterwards."""
+        held, batcher = Held(), Batcher[int, int](slots=1, most=8)
+        first = pool.submit(batcher.run, "kind", 0, held)
+        assert held.begun.acquire(timeout=10)
+        with pytest.raises(TimedOut, match="0.01 s"):
+            batcher.run("kind", 1, held, 0.01)
+        second = pool.submit(batcher.run, "kind", 2, held)
+        waiting(batcher, 1)
+        held.go.release(2)
+        assert [first.result(10), second.result(10)] == [0, 20]
+        assert held.asked == [[0], [2]]
+        assert batcher._free == 1
+
+    @pytest.mark.parametrize("is_picked", [False, True])
+    def test_one_that_is_interrupted_leaves_nobody_waiting(
+        self, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, is_picked: bool
+    ) -> None:
+        """Ctrl-C in the thread that was to lead: another leads, and no slot is lost."""
+        held, batcher = Held(), Batcher[int, int](slots=1, most=8)
+        first = pool.submit(batcher.run, "kind", 0, held)
+        assert held.begun.acquire(timeout=10)
+
+        class Interrupted(batching._Ticket[int, int]):
+            """Its wait ends by an interrupt, before or after it was picked to lead."""
+
+            __slots__ = ("others", "real")
+
+            def __init__(self, query: int) -> None:
+                super().__init__(query)
+                self.real, self.wake = self.wake, self  # type: ignore[assignment]
+
+            def acquire(self, timeout: float = -1) -> bool:
+                self.others = pool.submit(batcher.run, "kind", 2, held)
+                waiting(batcher, 2)
+                if is_picked:
+                    held.go.release()
+                    assert self.real.acquire(timeout=10)
+                raise KeyboardInterrupt
+
+            def release(self) -> None:
+                self.real.release()
+
+        made: list[Interrupted] = []
+
+        def ticket(query: int) -> Interrupted:
+            made.append(Interrupted(query))
+            monkeypatch.undo()
+            return made[-1]
+
+        monkeypatch.setattr(batching, "_Ticket", ticket)
+        with pytest.raises(KeyboardInterrupt):
+            batcher.run("kind", 1, held)
+        held.go.release(2)
+        assert first.result(10) == 0
+        assert made[0].others.result(10) == 20
+        assert batcher._free == 1
+        assert not batcher._waiting
 
     def test_nothing_is_lost_among_many_threads(self, pool: ThreadPoolExecutor) -> None:
         """Each of 4,000 answers is that of its own query."""

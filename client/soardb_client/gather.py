@@ -10,6 +10,7 @@ differ in nothing but their vector share a call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from soardb.hits import Hits
 from soardb.options import SearchOptions
 from soardb_client import points
 from soardb_client.calls import Held
+from soardb_client.target import as_timeout
 from soardb_proto.v1 import points_pb2
 
 if TYPE_CHECKING:
@@ -56,7 +58,10 @@ class Gather:
         options: SearchOptions,
         timeout: float | None,
     ) -> Hits:
-        """The hits of one query. Errors: as of a call of its own."""
+        """The hits of one query. Errors: as of a call of its own.
+
+        Its time counts twice: for the wait until it is sent, and for the call.
+        """
         request = points.search_request(held, query, limit, **options)
         rest = points_pb2.SearchRequest()
         rest.CopyFrom(request)
@@ -67,7 +72,8 @@ class Gather:
         def together(requests: Sequence[points_pb2.SearchRequest]) -> list[Hits]:
             return wire.run(points.searched(held, _joined(requests)), timeout).split()
 
-        return self._batcher.run(kind, request, together)
+        seconds = wire.settings.timeout_s if timeout is None else as_timeout(timeout)
+        return self._batcher.run(kind, request, together, -1 if math.isinf(seconds) else seconds)
 
 
 def _joined(requests: Sequence[points_pb2.SearchRequest]) -> points_pb2.SearchRequest:

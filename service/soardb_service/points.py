@@ -43,7 +43,6 @@ from soardb_service.rpc import Call, opened
 
 __all__ = ["Points"]
 
-_LONGEST_BATCH = 256
 _FOLLOW_S = 1.0
 _EXPORT_BATCH = 1_000
 _DEFAULT_LIMIT = 10
