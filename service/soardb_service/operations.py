@@ -3,8 +3,8 @@
     indexes.py, snapshots.py -> [operations.py] -> threads
 
 An operation lives in the process that writes and ends with it; what it has finished stays to be
-asked for an hour, or until a thousand came after it. One collection does one operation at a time,
-the others wait their turn.
+asked for an hour, or until a thousand came after it. One collection does one operation at a time;
+those that wait for it hold no thread, so other collections go on.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -47,6 +48,7 @@ class _Operation:
     name: str
     collection: str
     kind: str
+    work: Work | None  # None once it is done, as it holds what it works on
     started: float = field(default_factory=time.time)
     stop: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
@@ -87,12 +89,13 @@ class Operations:
         self._a_wait = a_wait
         self._all: dict[str, _Operation] = {}
         self._lock = threading.Lock()
-        self._turns: dict[str, threading.Lock] = {}
+        self._waiting: dict[str, deque[_Operation]] = {}  # of each collection that is worked on
+        self._is_closed = False
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="soardb-operation")
 
     def start(self, collection: str, kind: str, work: Work) -> pb.Operation:
         """Start work(progress, stop), whose answer is the result. Errors: Overloaded."""
-        operation = _Operation(f"op-{secrets.token_hex(8)}", collection, kind)
+        operation = _Operation(f"op-{secrets.token_hex(8)}", collection, kind, work)
         with self._lock:
             self._forget()
             if len(self._all) >= _MOST:
@@ -100,8 +103,11 @@ class Operations:
                     f"expected at most {_MOST} operations under way, got more; wait for some", 60.0
                 )
             self._all[operation.name] = operation
-            turn = self._turns.setdefault(collection, threading.Lock())
-        self._pool.submit(self._run, operation, turn, work)
+            if collection in self._waiting:
+                self._waiting[collection].append(operation)
+            else:
+                self._waiting[collection] = deque()
+                self._pool.submit(self._run, operation)
         return operation.message()
 
     def _forget(self) -> None:
@@ -112,16 +118,26 @@ class Operations:
         for name in old:
             del self._all[name]
 
-    def _run(self, operation: _Operation, turn: threading.Lock, work: Work) -> None:
+    def _run(self, operation: _Operation) -> None:
+        """Do it, and let the next one of its collection begin."""
+        self._do(operation)
+        with self._lock:
+            waiting = self._waiting[operation.collection]
+            if waiting and not self._is_closed:
+                self._pool.submit(self._run, waiting.popleft())
+            elif not waiting:
+                del self._waiting[operation.collection]
+
+    def _do(self, operation: _Operation) -> None:
         def progress(stage: str, share: float) -> None:
             operation.stage, operation.share = stage, min(1.0, max(0.0, share))
             if operation.stop.is_set():
                 raise Closed("the operation was cancelled")
 
+        assert operation.work is not None
         try:
-            with turn:
-                progress("started", 0.0)
-                result = work(progress, operation.stop)
+            progress("started", 0.0)
+            result = operation.work(progress, operation.stop)
             operation.result, operation.state, operation.share = result, pb.SUCCEEDED, 1.0
             operation.stage = "done"
         except BaseException as error:  # noqa: BLE001  it is told to whoever asks
@@ -131,6 +147,7 @@ class Operations:
                 told = told_of(error, operation.name, operation.kind)
                 operation.error = status_of(told)[1]
         finally:
+            operation.work = None
             operation.finished = time.time()
             operation.done.set()
             _log.info(
@@ -153,12 +170,16 @@ class Operations:
         return found
 
     def close(self) -> None:
-        """Cancel what runs, and wait until it has stopped."""
+        """Cancel what runs and what waits, and wait until it has stopped."""
         with self._lock:
-            running = list(self._all.values())
-        for operation in running:
+            self._is_closed = True
+            begun = list(self._all.values())
+        for operation in begun:
             operation.stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for operation in begun:
+            if not operation.done.is_set():  # it never began
+                self._do(operation)
 
     # ---- the proto service ----
 

@@ -99,8 +99,10 @@ class TestEnds:
         """A server that drains does not wait for a build of an hour."""
         operations = Operations()
         started = operations.start("words", "build", until_stopped)
+        behind = operations.start("words", "compact", lambda progress, stop: {})
         operations.close()
         assert wait(operations, started.name).state == pb.CANCELLED
+        assert wait(operations, behind.name).state == pb.CANCELLED
 
 
 class TestTurns:
@@ -121,6 +123,16 @@ class TestTurns:
         names = [operations.start("words", "compact", work).name for _ in range(4)]
         assert all(wait(operations, name).state == pb.SUCCEEDED for name in names)
         assert most[0] == 1
+
+    def test_other_collections_do_not_wait_for_them(self, operations: Operations) -> None:
+        """However many wait for one that takes long."""
+        long = operations.start("words", "build", until_stopped)
+        behind = [operations.start("words", "compact", lambda p, s: {}).name for _ in range(5)]
+        other = operations.start("other", "compact", lambda p, s: {"points": 1})
+        assert wait(operations, other.name, "other").state == pb.SUCCEEDED
+        assert not [n for n in behind if operations._all[n].done.is_set()]
+        cancel(operations, long.name)
+        assert all(wait(operations, name).state == pb.SUCCEEDED for name in behind)
 
 
 class TestFinding:
