@@ -18,6 +18,7 @@ from soardb.metrics import as_metric
 from soardb.schema import Schema, shown
 from soardb_client import convert, points
 from soardb_client.calls import Call, Held, Steps, as_text
+from soardb_proto import words
 from soardb_proto.v1 import admin_pb2, collections_pb2
 
 __all__ = [
@@ -117,7 +118,7 @@ def create(
     request = collections_pb2.CreateCollectionRequest(
         collection=as_text(name, "the name of a collection"),
         dim=as_dim(dim),
-        metric=convert.METRICS[chosen],
+        metric=words.METRICS[chosen],
         schema=[collections_pb2.Field(name=n, type=kind) for n, kind in fields.items],
         index=None if not index else convert.index_options(dict(index)),
         ttl=ttl,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -27,10 +27,9 @@ from soardb.schema import PointId, Schema, decode_payload
 from soardb_client.calls import Held, as_text
 from soardb_proto import columns
 from soardb_proto.v1 import collections_pb2, indexes_pb2, points_pb2, types_pb2
+from soardb_proto.words import METRICS
 
 __all__ = [
-    "ACKS",
-    "METRICS",
     "curve_of",
     "exported",
     "filter_message",
@@ -46,17 +45,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-ACKS: dict[str, types_pb2.Durability] = {
-    "fsync": types_pb2.FSYNC,
-    "logged": types_pb2.LOGGED,
-    "memory": types_pb2.MEMORY,
-}
-METRICS: dict[Metric, types_pb2.Metric] = {
-    "cosine": types_pb2.COSINE,
-    "dot": types_pb2.DOT,
-    "l2": types_pb2.L2,
-}
-_METRIC_NAMES = {int(number): name for name, number in METRICS.items()}
+_METRIC_NAMES = {int(number): cast(Metric, name) for name, number in METRICS.items()}
 
 
 # ---- requests ----
@@ -99,8 +88,7 @@ def _as_many(n: int, found: int, what: str) -> None:
 
 
 def _ids(ids: types_pb2.Ids) -> list[PointId]:
-    found = _well_formed(columns.unpack_ids, ids)
-    return found.tolist() if isinstance(found, np.ndarray) else list(found)
+    return _well_formed(columns.plain_ids, ids)
 
 
 def _vectors(matrix: types_pb2.Matrix, n: int, d: int) -> F32:

@@ -11,7 +11,6 @@ Nothing here calls anybody.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +28,7 @@ from soardb.errors import (
     TimedOut,
     Unavailable,
 )
+from soardb_proto.words import DETAILS, DOMAIN, reason_of
 
 __all__ = [
     "REASONS",
@@ -37,21 +37,11 @@ __all__ = [
     "error_of",
     "failure_of",
     "failure_of_status",
-    "reason_of",
 ]
 
 
 class NotYet(Unavailable):
     """The collection of that name does not hold a write that this client has made."""
-
-
-_DETAILS = "grpc-status-details-bin"
-_DOMAIN = "soardb"
-
-
-def reason_of(kind: type[SoarError]) -> str:
-    """The name of an error as it travels: INVALID_ARGUMENT for InvalidArgument."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).upper()
 
 
 REASONS: dict[str, type[SoarError]] = {
@@ -107,7 +97,7 @@ def failure_of(error: Any) -> Failure:
     """The failure of a grpc.RpcError, of the blocking or of the asyncio kind."""
     code = error.code().name
     for key, value in error.trailing_metadata() or ():
-        if key == _DETAILS:
+        if key == DETAILS:
             try:
                 return failure_of_status(status_pb2.Status.FromString(value), code)
             except DecodeError:
@@ -120,7 +110,7 @@ def failure_of_status(status: status_pb2.Status, code: str | None = None) -> Fai
     reason, retry_s = "", None
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     for detail in status.details:
-        if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == _DOMAIN:
+        if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
             reason = info.reason
         elif detail.Is(retry.DESCRIPTOR) and detail.Unpack(retry):
             retry_s = max(0.0, retry.retry_delay.ToNanoseconds() / 1e9)

@@ -23,7 +23,7 @@ from soardb.options import ACKS, MAX_WINDOW, as_mode
 from soardb.points import as_batch, as_columns, encode
 from soardb_client import convert
 from soardb_client.calls import Held
-from soardb_proto import columns
+from soardb_proto import columns, words
 from soardb_proto.v1 import points_pb2
 
 __all__ = ["ACK", "PATH", "Stream"]
@@ -60,7 +60,7 @@ class Stream:
         self._opening = points_pb2.IngestRequest(
             collection=held.name,
             mode=points_pb2.INSERT if chosen == "insert" else points_pb2.UPSERT,
-            ack=convert.ACKS[ack],
+            ack=words.ACKS[ack],
             # What is only queued is not remembered, so there is nothing to resume by.
             stream_id="" if ack == "memory" else uuid.uuid4().hex,
         )

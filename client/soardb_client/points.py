@@ -43,7 +43,7 @@ from soardb.schema import PointId, encode_payload, shown
 from soardb_client import convert
 from soardb_client.calls import Call, Held, Steps, as_text, new_request_id
 from soardb_client.failures import NotYet
-from soardb_proto import columns
+from soardb_proto import columns, words
 from soardb_proto.v1 import collections_pb2, indexes_pb2, points_pb2
 
 __all__ = [
@@ -172,7 +172,7 @@ def _choose(
 
 def _written(held: Held, method: str, request: Any, ack: Ack, request_id: str | None) -> Steps[int]:
     """Send a write. Under its request id it is done once; without one it is sent once."""
-    request.ack = convert.ACKS[ack]
+    request.ack = words.ACKS[ack]
     if ack != "memory":
         request.request_id = new_request_id(request_id)
     reply: points_pb2.WriteReply = yield Call(

@@ -22,6 +22,7 @@ __all__ = [
     "pack_ids",
     "pack_matrix",
     "pack_numbers",
+    "plain_ids",
     "unpack_ids",
     "unpack_matrix",
     "unpack_numbers",
@@ -58,6 +59,12 @@ def unpack_ids(ids: pb.Ids, name: str = "ids") -> npt.NDArray[np.int64] | list[s
     if ids.WhichOneof("kind") == "strings":
         return list(ids.strings.values)
     return unpack_numbers(ids.i64, "<i8", name)
+
+
+def plain_ids(ids: pb.Ids, name: str = "ids") -> list[Any]:
+    """n ids as Python's own ints or strings. Errors: ValueError."""
+    found = unpack_ids(ids, name)
+    return found.tolist() if isinstance(found, np.ndarray) else found
 
 
 def pack_matrix(rows: npt.NDArray[Any]) -> pb.Matrix:

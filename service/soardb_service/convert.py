@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -25,16 +25,16 @@ from soardb.errors import InvalidArgument, SoarError
 from soardb.filters.expr import Expr
 from soardb.filters.json_form import from_json
 from soardb.hits import HitColumns, Plan, Point
+from soardb.kernels.layout import Metric
+from soardb.options import Ack, Mode
 from soardb.schema import encode_payload, parse_payload
 from soardb_proto import columns
 from soardb_proto.v1 import collections_pb2, points_pb2, types_pb2
+from soardb_proto.words import ACKS, DOMAIN, METRICS, reason_of
 from soardb_service.gate import NotYet, Overloaded, Unauthenticated
 from soardb_service.limits import Limits
 
 __all__ = [
-    "ACKS",
-    "DOMAIN",
-    "METRICS",
     "STATUSES",
     "Internal",
     "ack_of",
@@ -50,14 +50,11 @@ __all__ = [
     "payloads_message",
     "payloads_of",
     "plan_message",
-    "reason_of",
     "search_reply",
     "status_of",
     "vectors_message",
     "vectors_of",
 ]
-
-DOMAIN = "soardb"
 
 
 class Internal(SoarError):
@@ -85,28 +82,11 @@ STATUSES: dict[type[SoarError], grpc.StatusCode] = {
     Internal: grpc.StatusCode.INTERNAL,
 }
 
-Metric = Literal["cosine", "dot", "l2"]
-METRICS: dict[int, Metric] = {
-    types_pb2.COSINE: "cosine",
-    types_pb2.DOT: "dot",
-    types_pb2.L2: "l2",
-}
-_METRIC_NUMBERS = {name: number for number, name in METRICS.items()}
-
-ACKS: dict[int, Literal["fsync", "logged", "memory"]] = {
-    types_pb2.DURABILITY_UNSPECIFIED: "fsync",
-    types_pb2.FSYNC: "fsync",
-    types_pb2.LOGGED: "logged",
-    types_pb2.MEMORY: "memory",
-}
+_METRIC_NAMES = {int(number): name for name, number in METRICS.items()}
+_ACK_NAMES = {int(number): name for name, number in ACKS.items()}
 
 
 # ---- errors ----
-
-
-def reason_of(kind: type[SoarError]) -> str:
-    """The name of an error as it travels: INVALID_ARGUMENT for InvalidArgument."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).upper()
 
 
 _hidden: set[str] = set()
@@ -164,10 +144,9 @@ def ids_of(ids: types_pb2.Ids, limits: Limits, field: str = "ids") -> list[Any]:
     count = len(ids.i64) // 8 if kind == "i64" else len(ids.strings.values)
     limits.check("rows", count, field, "send several calls, or a stream")
     try:
-        found = columns.unpack_ids(ids, field)
+        return columns.plain_ids(ids, field)
     except ValueError as error:
         raise refused(error) from None
-    return found.tolist() if isinstance(found, np.ndarray) else found
 
 
 def vectors_of(
@@ -222,19 +201,21 @@ def metric_of(number: int) -> Metric:
     """The metric of a message; cosine where it says none. Errors: InvalidArgument."""
     if number == types_pb2.METRIC_UNSPECIFIED:
         return "cosine"
-    if number not in METRICS:
+    if number not in _METRIC_NAMES:
         raise InvalidArgument(f"expected a metric of soardb.v1.Metric, got {number}")
-    return METRICS[number]
+    return cast(Metric, _METRIC_NAMES[number])
 
 
-def ack_of(number: int) -> Literal["fsync", "logged", "memory"]:
+def ack_of(number: int) -> Ack:
     """The level of acknowledgement; fsync where it says none. Errors: InvalidArgument."""
-    if number not in ACKS:
+    if number == types_pb2.DURABILITY_UNSPECIFIED:
+        return "fsync"
+    if number not in _ACK_NAMES:
         raise InvalidArgument(f"expected an ack of soardb.v1.Durability, got {number}")
-    return ACKS[number]
+    return cast(Ack, _ACK_NAMES[number])
 
 
-def mode_of(number: int) -> Literal["upsert", "insert"]:
+def mode_of(number: int) -> Mode:
     """Whether ids that are there are replaced or refused. Errors: InvalidArgument."""
     if number not in (
         points_pb2.WRITE_MODE_UNSPECIFIED,
@@ -269,10 +250,7 @@ def plan_message(plan: Plan) -> types_pb2.Plan:
 
 def metric_number(metric: str | None) -> types_pb2.Metric:
     """A metric as a message says it."""
-    number = (
-        types_pb2.METRIC_UNSPECIFIED if metric is None else _METRIC_NUMBERS[cast(Metric, metric)]
-    )
-    return cast(types_pb2.Metric, number)
+    return types_pb2.METRIC_UNSPECIFIED if metric is None else METRICS[metric]
 
 
 def search_reply(found: HitColumns) -> points_pb2.SearchReply:

@@ -509,7 +509,6 @@ class _Streamed(StreamingResponse):
 
 
 def _lines(batch: points_pb2.ExportBatch) -> bytes:
-    ids = columns.unpack_ids(batch.ids)
     vectors = columns.unpack_matrix(batch.vectors)
     return b"".join(
         json.dumps(
@@ -517,7 +516,7 @@ def _lines(batch: points_pb2.ExportBatch) -> bytes:
         ).encode()
         + b"\n"
         for point_id, row, payload in zip(
-            ids.tolist() if hasattr(ids, "tolist") else ids,
+            columns.plain_ids(batch.ids),
             vectors,
             batch.payloads.json,
             strict=True,

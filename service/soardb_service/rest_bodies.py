@@ -22,7 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from soardb.errors import InvalidArgument
 from soardb_proto import columns
 from soardb_proto.v1 import collections_pb2, points_pb2, types_pb2
-from soardb_service.convert import METRICS, json_of
+from soardb_proto.words import ACKS, METRICS
+from soardb_service.convert import json_of
 
 __all__ = [
     "CountBody",
@@ -86,7 +87,7 @@ class CreateBody(_Body):
         out = collections_pb2.CreateCollectionRequest(
             collection=self.collection,
             dim=_uint(self.dim, "dim"),
-            metric=next(n for n, name in METRICS.items() if name == self.metric),  # type: ignore[arg-type]
+            metric=METRICS[self.metric],
             schema=[collections_pb2.Field(name=n, type=t) for n, t in self.fields.items()],
             ttl=self.ttl,
             exist_ok=self.exist_ok,
@@ -120,7 +121,7 @@ class UpsertBody(_Body):
             collection=collection,
             ids=_ids(self.ids),
             vectors=matrix,
-            ack=_ack(self.ack),
+            ack=ACKS[self.ack],
             mode=points_pb2.INSERT if self.mode == "insert" else points_pb2.UPSERT,
             request_id=self.request_id,
         )
@@ -142,7 +143,7 @@ class _Chosen(_Body):
             out.ids.CopyFrom(_ids(self.ids))
         elif self.filter is not None:
             out.filter.CopyFrom(_filter(self.filter))
-        out.ack = _ack(self.ack)
+        out.ack = ACKS[self.ack]
         out.request_id = self.request_id
 
 
@@ -223,7 +224,7 @@ class ScrollBody(_Body):
 
     def answer(self, reply: points_pb2.ScrollReply) -> dict[str, Any]:
         """{"points": [...], "next_page_token": token or null}."""
-        ids = _plain_ids(reply.ids)
+        ids = columns.plain_ids(reply.ids)
         points: list[dict[str, Any]] = [{"id": point_id} for point_id in ids]
         if self.with_payload:
             for point, data in zip(points, reply.payloads.json, strict=True):
@@ -314,7 +315,7 @@ class SearchBody(_Body):
 
     def answer(self, reply: points_pb2.SearchReply) -> dict[str, Any]:
         """{"results": [{"ids", "scores", ...} of each query], "plan", "seq"}."""
-        ids = _plain_ids(reply.ids)
+        ids = columns.plain_ids(reply.ids)
         scores = columns.unpack_numbers(reply.scores, "<f4", "scores").tolist()
         rows = _rows(reply.vectors) if self.with_vectors else None
         results, start = [], 0
@@ -373,17 +374,10 @@ def _uint(value: int, name: str, most: int = 2**32, least: int = 0) -> int:
 def _ids(ids: list[Any]) -> types_pb2.Ids:
     if len({type(point_id) for point_id in ids}) > 1:
         raise InvalidArgument("expected ids of one kind, got integers and strings together")
-    if ids and isinstance(ids[0], str):
-        return types_pb2.Ids(strings=types_pb2.Strings(values=ids))
     try:
-        return types_pb2.Ids(i64=np.array(ids, "<i8").tobytes())
+        return columns.pack_ids(ids)
     except OverflowError:
         raise InvalidArgument(f"expected ids within int64, got {max(ids, key=abs)}") from None
-
-
-def _plain_ids(ids: types_pb2.Ids) -> list[Any]:
-    found = columns.unpack_ids(ids)
-    return found.tolist() if isinstance(found, np.ndarray) else found
 
 
 def _rows(matrix: types_pb2.Matrix) -> list[list[float]]:
@@ -427,11 +421,3 @@ def _json(value: Any) -> bytes:
         return json.dumps(value, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"expected JSON: {error}") from None
-
-
-def _ack(name: AckName) -> types_pb2.Durability:
-    return {
-        "fsync": types_pb2.FSYNC,
-        "logged": types_pb2.LOGGED,
-        "memory": types_pb2.MEMORY,
-    }[name]

@@ -31,6 +31,7 @@ from soardb import deadline
 from soardb.collection import Collection
 from soardb.database import Database
 from soardb.errors import InvalidArgument, NotAllowed, SoarError, TimedOut
+from soardb_proto.words import DETAILS
 from soardb_service.access import Rule, rules
 from soardb_service.convert import Internal, discreet, status_of
 from soardb_service.gate import Caller, Gate, Overloaded
@@ -42,7 +43,6 @@ __all__ = ["Call", "Door", "GrpcHandlers", "Pass", "abort", "handlers_of", "open
 _log = structlog.get_logger("soardb_service")
 
 _SEARCH = "/soardb.v1.Points/Search"
-_STATUS_KEY = "grpc-status-details-bin"
 _PROCESS = secrets.token_hex(4)  # ids of calls: this, and a count
 _NUMBERS = itertools.count(1)
 
@@ -451,6 +451,6 @@ def abort(context: grpc.ServicerContext, error: SoarError) -> Exception:
     else:
         code, status = status_of(error)
     context.abort_with_status(
-        _Status(code, status.message, ((_STATUS_KEY, status.SerializeToString()),))
+        _Status(code, status.message, ((DETAILS, status.SerializeToString()),))
     )
     raise AssertionError("abort_with_status raises")

@@ -10,9 +10,9 @@ import pytest
 from google.rpc import code_pb2
 
 from soardb import errors
-from soardb_client.failures import REASONS, Failure, NotYet, error_of, failure_of_status, reason_of
+from soardb_client.failures import REASONS, Failure, NotYet, error_of, failure_of_status
+from soardb_proto.words import reason_of
 from soardb_service.convert import STATUSES, status_of
-from soardb_service.convert import reason_of as reason_of_server
 
 TARGET, METHOD = "grpc://there:7600", "/soardb.v1.Points/Search"
 
@@ -28,7 +28,7 @@ class TestReasons:
     @pytest.mark.parametrize("kind", list(STATUSES), ids=lambda kind: kind.__name__)
     def test_what_the_server_says_is_understood(self, kind: type[errors.SoarError]) -> None:
         """Its table and ours are two ends of one wire."""
-        known = REASONS[reason_of_server(kind)]
+        known = REASONS[reason_of(kind)]
         public = next(part for part in known.__mro__ if part.__module__ == "soardb.errors")
         assert issubclass(kind, public)
         assert known in (public, NotYet)  # the client answers that one itself, or as Unavailable
