@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from soardb.errors import SoarError
@@ -59,8 +59,6 @@ class Health:
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """What a grpc.Server takes."""
         collected = _Collected()
-        from grpc_health.v1 import health_pb2_grpc
-
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, collected)
         if self._has_reflection:
             names = [*self._names, _HEALTH, reflection.SERVICE_NAME]

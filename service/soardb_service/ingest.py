@@ -17,12 +17,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-import grpc
-
 from soardb import deadline
 from soardb.collection import Collection
 from soardb.database import Database
-from soardb.errors import InvalidArgument, SoarError
+from soardb.errors import InvalidArgument
 from soardb_proto.v1 import points_pb2 as pb
 from soardb_service.convert import ack_of, ids_of, mode_of, payloads_of, vectors_of
 from soardb_service.limits import Limits
@@ -63,7 +61,7 @@ def ingest(
     taker.start()
     total = 0
     try:
-        for number, count in stream.finished(call):
+        for number, count in stream.finished():
             total += count
             metrics.rows.inc(count)
             yield pb.IngestAck(
@@ -96,8 +94,6 @@ class _Stream:
             for request in requests:
                 if not self._put((request.batch, self._begin(request))):
                     return
-        except (SoarError, grpc.RpcError, ValueError) as error:
-            end = error
         except BaseException as error:  # noqa: BLE001  the other thread raises it
             end = error
         self._put(end)
@@ -132,7 +128,7 @@ class _Stream:
         except InvalidArgument as error:
             raise InvalidArgument(f"batch {request.batch}: {error}") from None
 
-    def finished(self, call: Call) -> Iterator[tuple[int, int]]:
+    def finished(self) -> Iterator[tuple[int, int]]:
         """(number, count) of each batch once it is written, in order."""
         while True:
             try:

@@ -143,17 +143,12 @@ class Forwarder:
             )
             self._methods[path] = getattr(self._channel, "_".join(kind))(path)
         headers = [(k, v) for k, v in context.invocation_metadata() if k in _PASSED_ON]
-        answer = (
-            self._methods[path](data, timeout=context.time_remaining(), metadata=headers)
-            if way.gives_stream
-            else self._ask(path, data, headers, context)
-        )
+        seconds = context.time_remaining()
         if way.gives_stream:
-            return self._each(answer, context)
-        return answer
+            return self._each(self._methods[path](data, seconds, headers), context)
+        return self._one(self._methods[path].future(data, seconds, headers), context)
 
-    def _ask(self, path: str, data: Any, headers: Any, context: grpc.ServicerContext) -> Any:
-        call = self._methods[path].future(data, timeout=context.time_remaining(), metadata=headers)
+    def _one(self, call: Any, context: grpc.ServicerContext) -> Any:
         context.add_callback(call.cancel)
         try:
             return call.result()

@@ -54,7 +54,6 @@ class Call:
     id: str
     rule: Rule
     caller: Caller
-    is_cancelled: Callable[[], bool]
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -139,8 +138,8 @@ class Door:
 
         Errors: SoarError.
         """
-        with self._counted(way, headers) as counted:
-            call = counted.call(is_cancelled)
+        with _Counted(self, way, headers) as counted:
+            call = counted.call()
             request = self._parsed(way, data)
             self.authorise(call, request)
             if seconds is None:
@@ -159,8 +158,8 @@ class Door:
         is_cancelled: Callable[[], bool],
     ) -> Generator[Message, None, None]:
         """Answer a call with a stream on either side. data: as in unary(), or an iterator."""
-        with self._counted(way, headers) as counted:
-            call = counted.call(is_cancelled)
+        with _Counted(self, way, headers) as counted:
+            call = counted.call()
             with self.a_stream(), deadline.within(seconds, is_cancelled=is_cancelled):
                 if way.takes_stream:
                     asked: Any = self._each_parsed(way, data, call)
@@ -212,9 +211,6 @@ class Door:
         """Refuse a caller without a key. Errors: Unauthenticated."""
         self._gate.known(headers.get("authorization"), headers.get("x-api-key"))
 
-    def _counted(self, way: Pass, headers: Mapping[str, str]) -> _Counted:
-        return _Counted(self, way, headers)
-
     def a_stream(self) -> _Permit:
         """One of the streams and waits that may be open at once. Errors: Overloaded."""
         return _Permit(self._streams, self._most_streams)
@@ -255,13 +251,13 @@ class _Counted:
             self._span.__enter__()
         return self
 
-    def call(self, is_cancelled: Callable[[], bool]) -> Call:
+    def call(self) -> Call:
         """The admitted call. Errors: Unauthenticated, NotAllowed, Overloaded."""
         headers, rule = self._headers, self._way.rule
         caller = self._door._gate.admit(
             rule, headers.get("authorization"), headers.get("x-api-key")
         )
-        self._call = Call(self.id, rule, caller, is_cancelled)
+        self._call = Call(self.id, rule, caller)
         return self._call
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
@@ -356,10 +352,12 @@ class GrpcHandlers(grpc.GenericRpcHandler):
             return grpc.stream_stream_rpc_method_handler(answer)
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    def _asked(self, way: Pass, requests: Iterator[bytes], context: Any) -> Any:
+    def _patience_of(self, way: Pass) -> Patience:
+        is_quick = way.rule.path == _SEARCH
+        return self._quick[1] if self._quick and is_quick else self._patience
+
+    def _asked(self, way: Pass, patience: Patience, requests: Iterator[bytes], context: Any) -> Any:
         """The requests of a call, or what receives its only one."""
-        is_quick = self._quick is not None and way.rule.path == _SEARCH
-        patience = self._quick[1] if self._quick and is_quick else self._patience
 
         def received() -> bytes:
             with patience.wait(context.cancel):
@@ -375,11 +373,11 @@ class GrpcHandlers(grpc.GenericRpcHandler):
         return all_of() if way.takes_stream else received
 
     def _unary(self, way: Pass) -> Callable[[Any, Any], bytes]:
-        door = self._door
+        door, patience = self._door, self._patience_of(way)
 
         def answer(requests: Any, context: grpc.ServicerContext) -> bytes:
             headers = headers_of(context)
-            asked = self._asked(way, requests, context)
+            asked = self._asked(way, patience, requests, context)
             try:
                 reply = door.unary(
                     way, asked, headers, context.time_remaining(), lambda: not context.is_active()
@@ -391,11 +389,11 @@ class GrpcHandlers(grpc.GenericRpcHandler):
         return answer
 
     def _streaming(self, way: Pass) -> Callable[[Any, Any], Iterator[bytes]]:
-        door, patience = self._door, self._patience
+        door, patience = self._door, self._patience_of(way)
 
         def answer(requests: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
             headers = headers_of(context)
-            asked = self._asked(way, requests, context)
+            asked = self._asked(way, patience, requests, context)
             try:
                 for reply in door.stream(
                     way, asked, headers, context.time_remaining(), lambda: not context.is_active()
@@ -417,13 +415,13 @@ class GrpcHandlers(grpc.GenericRpcHandler):
         return answer
 
     def _forwarding(self, way: Pass) -> Callable[[Any, Any], Any]:
-        forward = self._forward
+        forward, patience = self._forward, self._patience_of(way)
         assert forward is not None
 
         def answer(requests: Any, context: grpc.ServicerContext) -> Any:
             try:
                 self._door.known(headers_of(context))
-                asked = self._asked(way, requests, context)
+                asked = self._asked(way, patience, requests, context)
                 return forward(way, asked if way.takes_stream else asked(), context)
             except SoarError as error:
                 raise abort(context, error) from None
