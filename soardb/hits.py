@@ -175,13 +175,34 @@ class HitColumns:
 
     def split(self) -> list[Hits]:
         """One Hits a query, payloads decoded. Errors: CorruptStorage for one that is no JSON."""
+        return [self._hits(part) for part in self._parts()]
+
+    def each(self) -> list[HitColumns]:
+        """The columns of each query apart; of several without the plan, which is of all."""
         if len(self.counts) == 1:
-            return [self._hits(slice(None))]
-        ends = np.cumsum(self.counts).tolist()
+            return [self]
         return [
-            self._hits(slice(end - count, end))
-            for end, count in zip(ends, self.counts.tolist(), strict=True)
+            HitColumns(
+                self.counts[i : i + 1],
+                self.ids[part],
+                self.scores[part],
+                None if self.payloads is None else self.payloads[part],
+                None if self.vectors is None else self.vectors[part],
+                None,
+                None,
+                self.metric,
+                self.seq,
+            )
+            for i, part in enumerate(self._parts())
         ]
+
+    def _parts(self) -> list[slice]:
+        """Where the hits of each query stand."""
+        if len(self.counts) == 1:
+            return [slice(None)]
+        ends = np.cumsum(self.counts).tolist()
+        counts = self.counts.tolist()
+        return [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
 
     def _hits(self, part: slice) -> Hits:
         payloads = self.payloads

@@ -18,7 +18,7 @@ from soardb.batching import Batcher
 from soardb.collection import Collection
 from soardb.database import Database
 from soardb.errors import InvalidArgument
-from soardb.hits import HitColumns, Point
+from soardb.hits import Point
 from soardb.kernels.layout import F32
 from soardb_proto import columns
 from soardb_proto.v1 import points_pb2 as pb
@@ -243,7 +243,7 @@ class Points:
                 found = collection.search_columns(
                     joined, limit, filter=filter_of(request.filter), **asked
                 )
-            return [search_reply(part) for part in _each(found)]
+            return [search_reply(part) for part in found.each()]
 
         reply: pb.SearchReply = self._batcher.run(kind, queries, search)
         return reply
@@ -291,24 +291,3 @@ def _one_id(ids: types_pb2.Ids, limits: Limits) -> Any:
     if len(found) != 1:
         raise InvalidArgument(f"expected one id in like, got {len(found)}")
     return found[0]
-
-
-def _each(found: HitColumns) -> Iterator[HitColumns]:
-    """The results of each query apart."""
-    if len(found.counts) == 1:
-        yield found
-        return
-    ends = np.cumsum(found.counts).tolist()
-    for i, end in enumerate(ends):
-        part = slice(end - int(found.counts[i]), end)
-        yield HitColumns(
-            counts=found.counts[i : i + 1],
-            ids=found.ids[part],
-            scores=found.scores[part],
-            payloads=None if found.payloads is None else found.payloads[part],
-            vectors=None if found.vectors is None else found.vectors[part],
-            plan=None,
-            groups=None,
-            metric=found.metric,
-            seq=found.seq,
-        )

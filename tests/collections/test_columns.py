@@ -109,6 +109,15 @@ class TestColumns:
             points(1)[0], 5
         ).payloads
 
+    @pytest.mark.parametrize("name", [n for n in CALLS if "explain" not in CALLS[n]])
+    def test_apart_they_are_those_of_each_query(self, collection: Collection, name: str) -> None:
+        """A server answers callers whose queries it searched together."""
+        found = collection.search_columns(**CALLS[name])
+        apart = [hits for part in found.each() for hits in part.split()]
+        together = found.split()
+        assert len(apart) == len(together)
+        assert all(map(equal, apart, together))
+
     def test_a_payload_that_is_no_json_is_told_when_it_is_split(self) -> None:
         """Columns may come from elsewhere than the row store's checksummed rows."""
         counts, scores = np.ones(1, np.int64), np.ones(1, np.float32)
