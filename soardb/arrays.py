@@ -17,7 +17,16 @@ import numpy.typing as npt
 from soardb.errors import InvalidArgument
 from soardb.kernels.layout import F32, I64, Metric
 
-__all__ = ["MAX_DIM", "MIN_DIM", "as_dim", "as_ids", "as_int", "as_queries", "as_vectors"]
+__all__ = [
+    "MAX_DIM",
+    "MIN_DIM",
+    "as_asked",
+    "as_dim",
+    "as_ids",
+    "as_int",
+    "as_queries",
+    "as_vectors",
+]
 
 MIN_DIM, MAX_DIM = 2, 4096
 
@@ -102,6 +111,12 @@ def as_queries(array: npt.ArrayLike, d: int) -> F32:
     ):
         return array
     return _as_float_matrix(array, d, "queries", "for one query pass queries[None, :]")
+
+
+def as_asked(query: npt.ArrayLike, d: int) -> F32:
+    """Queries (nq, d) of one (d,) or of many, as a search takes them."""
+    given = query if isinstance(query, np.ndarray) else np.asarray(query)
+    return as_queries(given[None, :] if given.ndim == 1 else given, d)
 
 
 def as_ids(ids: npt.ArrayLike, n: int | None = None) -> I64:

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import numpy.typing as npt
 
 from soardb import deadline
-from soardb.arrays import as_int, as_queries
-from soardb.errors import InvalidArgument, NotFound
+from soardb.arrays import as_asked, as_int
+from soardb.errors import NotFound
 from soardb.filters import as_filter
 from soardb.hits import HitColumns
 from soardb.kernels.layout import F32
@@ -25,19 +24,19 @@ from soardb.options import (
     MAX_LIMIT,
     Filter,
     Fusion,
-    SearchOptions,
-    as_fusion,
     as_number,
-    as_weights,
     check_group_by,
+    check_sought,
+    check_words,
+    one_query,
 )
 from soardb.points import as_point_ids
 from soardb.query import SearchCall, Wanted
 from soardb.reads import Reads
-from soardb.schema import PointId, shown
+from soardb.schema import PointId
 from soardb.search import Knobs
 
-__all__ = ["Filter", "SearchOptions", "ask"]
+__all__ = ["ask"]
 
 
 def ask(
@@ -78,8 +77,7 @@ def ask(
             bool(exact),
             as_int(threads, "threads", 1, 1024),
         )
-        if sum(x is not None for x in (query, id)) > 1 or query is id is text is None:
-            raise InvalidArgument("expected one of query and id, or text, or text beside one")
+        check_sought(query, id, text)
         if score_threshold is not None:
             score_threshold = as_number(score_threshold, "score_threshold")
         left_out = None
@@ -98,38 +96,15 @@ def ask(
             text_fields,
         )
         if text is not None:
-            if not isinstance(text, str):
-                raise InvalidArgument(f"expected text as a string, got {shown(text)}")
-            if isinstance(text_fields, str):
-                raise InvalidArgument(f"expected text_fields as a list, got {shown(text_fields)}")
-            weights = as_weights(weights)
-            fusion = as_fusion(fusion)
-            if group_by is not None or score_threshold is not None:
-                raise InvalidArgument(
-                    "expected no group_by or score_threshold beside text: its scores are ranks"
-                )
-            return job.hybrid(_one_query(reads, query), text, fusion, weights)
+            how, shares = check_words(text, text_fields, fusion, weights, score_threshold, group_by)
+            one = None if query is None else one_query(as_asked(query, reads.core.settings.d))
+            return job.hybrid(one, text, how, shares)
         assert query is not None
         if group_by is not None:
             check_group_by(group_by, reads.core.settings.schema.fields.get(group_by))
-            one = _one_query(reads, query)
-            assert one is not None
+            one = one_query(as_asked(query, reads.core.settings.d))
             return job.grouped(one, group_by, as_int(group_size, "group_size", 1, 1000))
-        return job.many(_queries(reads, query))
-
-
-def _queries(reads: Reads, query: npt.ArrayLike) -> F32:
-    given = query if isinstance(query, np.ndarray) else np.asarray(query)
-    return as_queries(given[None, :] if given.ndim == 1 else given, reads.core.settings.d)
-
-
-def _one_query(reads: Reads, query: npt.ArrayLike | None) -> F32 | None:
-    if query is None:
-        return None
-    queries = _queries(reads, query)
-    if len(queries) != 1:
-        raise InvalidArgument(f"expected one query here, got {len(queries)}")
-    return queries
+        return job.many(as_asked(query, reads.core.settings.d))
 
 
 def _vector_of(reads: Reads, point_id: PointId) -> F32:

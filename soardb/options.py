@@ -18,6 +18,7 @@ from typing import Any, Literal, TypedDict, get_args
 from soardb.arrays import as_int
 from soardb.errors import InvalidArgument
 from soardb.filters.expr import Expr
+from soardb.kernels.layout import F32
 from soardb.schema import PointId, shown
 
 __all__ = [
@@ -39,6 +40,9 @@ __all__ = [
     "as_weights",
     "check_group_by",
     "check_request_id",
+    "check_sought",
+    "check_words",
+    "one_query",
 ]
 
 MAX_LIMIT = 10_000
@@ -120,6 +124,41 @@ def as_number(value: Any, name: str) -> float:
     if not is_number or not math.isfinite(value):
         raise InvalidArgument(f"expected {name} as a finite number, got {shown(value)}")
     return float(value)
+
+
+def check_sought(query: object, id: object, text: object) -> None:
+    """InvalidArgument where it is not said, or said twice, what is searched for."""
+    if (query is not None and id is not None) or query is id is text is None:
+        raise InvalidArgument("expected one of query and id, or text, or text beside one")
+
+
+def check_words(
+    text: object,
+    text_fields: Sequence[str] | None,
+    fusion: object,
+    weights: Any,
+    score_threshold: float | None,
+    group_by: str | None,
+) -> tuple[Fusion, tuple[float, float]]:
+    """How a search by words is fused, and by which weights. Errors: InvalidArgument."""
+    if not isinstance(text, str):
+        raise InvalidArgument(f"expected text as a string, got {shown(text)}")
+    if isinstance(text_fields, str):
+        raise InvalidArgument(f"expected text_fields as a list, got {shown(text_fields)}")
+    checked = as_weights(weights)
+    found = as_fusion(fusion)
+    if group_by is not None or score_threshold is not None:
+        raise InvalidArgument(
+            "expected no group_by or score_threshold beside text: its scores are ranks"
+        )
+    return found, checked
+
+
+def one_query(queries: F32) -> F32:
+    """Queries (1, d) where no more can be asked at once. Errors: InvalidArgument."""
+    if len(queries) != 1:
+        raise InvalidArgument(f"expected one query here, got {len(queries)}")
+    return queries
 
 
 def as_weights(weights: Any) -> tuple[float, float]:

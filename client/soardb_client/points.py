@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import Message
 
-from soardb.arrays import as_int, as_queries
+from soardb.arrays import as_asked, as_int
 from soardb.errors import InvalidArgument, Unavailable
 from soardb.hits import HitColumns, Point
 from soardb.kernels.layout import F32
@@ -30,12 +30,13 @@ from soardb.options import (
     Fusion,
     Mode,
     SearchOptions,
-    as_fusion,
     as_mode,
     as_number,
-    as_weights,
     check_group_by,
     check_request_id,
+    check_sought,
+    check_words,
+    one_query,
 )
 from soardb.pages import Page, read_token
 from soardb.points import Payloads, as_batch, as_point_ids, encode
@@ -386,50 +387,34 @@ def search_request(
         min_seq=held.seq,
     )
     as_int(threads, "threads", 1, 1024)  # how many it takes is the server's affair
-    if sum(x is not None for x in (query, id)) > 1 or query is id is text is None:
-        raise InvalidArgument("expected one of query and id, or text, or text beside one")
+    check_sought(query, id, text)
     if score_threshold is not None:
         request.score_threshold = as_number(score_threshold, "score_threshold")
     if id is not None:
         request.like.CopyFrom(convert.ids_message(as_point_ids([id])))
     if text is not None:
-        request.text.CopyFrom(_text_query(text, text_fields, fusion, weights))
-        if group_by is not None or score_threshold is not None:
-            raise InvalidArgument(
-                "expected no group_by or score_threshold beside text: its scores are ranks"
-            )
+        how, shares = check_words(text, text_fields, fusion, weights, score_threshold, group_by)
+        request.text.CopyFrom(_text_query(text, text_fields, how, shares))
     if group_by is not None:
         check_group_by(group_by, held.schema.fields.get(group_by))
         request.group_by = group_by
     if query is not None:
-        queries = _queries(held, query, is_one=text is not None or group_by is not None)
+        queries = as_asked(query, held.d)
+        if text is not None or group_by is not None:
+            one_query(queries)
         request.vectors.CopyFrom(columns.pack_matrix(queries))
     if group_by is not None:
         request.group_size = as_int(group_size, "group_size", 1, 1000)
     return request
 
 
-def _queries(held: Held, query: npt.ArrayLike, is_one: bool) -> F32:
-    given = query if isinstance(query, np.ndarray) else np.asarray(query)
-    queries = as_queries(given[None, :] if given.ndim == 1 else given, held.d)
-    if is_one and len(queries) != 1:
-        raise InvalidArgument(f"expected one query here, got {len(queries)}")
-    return queries
-
-
 def _text_query(
-    text: object, text_fields: Sequence[str] | None, fusion: object, weights: Any
+    text: str, text_fields: Sequence[str] | None, fusion: Fusion, weights: tuple[float, float]
 ) -> points_pb2.TextQuery:
-    if not isinstance(text, str):
-        raise InvalidArgument(f"expected text as a string, got {shown(text)}")
-    if isinstance(text_fields, str):
-        raise InvalidArgument(f"expected text_fields as a list, got {shown(text_fields)}")
-    of_vector, of_text = as_weights(weights)
-    how = as_fusion(fusion)
     return points_pb2.TextQuery(
         words=as_text(text, "text"),
         fields=[as_text(name, "text_fields") for name in text_fields or ()],
-        fusion=how,
-        vector_weight=of_vector,
-        text_weight=of_text,
+        fusion=fusion,
+        vector_weight=weights[0],
+        text_weight=weights[1],
     )

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from soardb.ask import SearchOptions, ask
+from soardb.ask import ask
 from soardb.collection import Collection
 from soardb.connect import connect
 from soardb.database import Database
 from soardb.errors import CorruptStorage
 from soardb.filters import F
 from soardb.hits import HitColumns, Hits
+from soardb.options import SearchOptions
 from tests.collections.conftest import D, points
 
 N = 60
