@@ -75,6 +75,10 @@ Timeout = Annotated[
 ]
 
 
+_Tell = Callable[[Request, str, Message, float | None], dict[str, Any]]
+"""Calls a method and gives its reply as JSON."""
+
+
 def answer_of(error: SoarError) -> JSONResponse:
     """An error as HTTP has it."""
     code, status = status_of(error)
@@ -212,14 +216,19 @@ def app_of(
         way = passes[f"/soardb.v1.{path}"]
         return door.unary(way, message, dict(request.headers), timeout, lambda: False)
 
+    def tell(
+        request: Request, path: str, message: Message, timeout: float | None
+    ) -> dict[str, Any]:
+        return bodies.plain(ask(request, path, message, timeout))
+
     def each(request: Request, path: str, message: Any) -> Generator[Any, None, None]:
         way = passes[f"/soardb.v1.{path}"]
         return door.stream(way, message, dict(request.headers), None, lambda: False)
 
-    _points_routes(app, ask, each)
-    _collection_routes(app, ask)
-    _index_routes(app, ask)
-    _snapshot_routes(app, ask, each)
+    _points_routes(app, ask, tell, each)
+    _collection_routes(app, tell)
+    _index_routes(app, tell)
+    _snapshot_routes(app, tell, each)
 
     @app.get("/healthz", tags=["server"])
     def healthz() -> JSONResponse:
@@ -229,19 +238,17 @@ def app_of(
     @app.get("/v1/info", tags=["server"])
     def info(request: Request, timeout: Timeout = None) -> dict[str, Any]:
         """Version, caps and what the key may do."""
-        return bodies.plain(
-            ask(request, "Admin/ServerInfo", admin_pb2.ServerInfoRequest(), timeout)
-        )
+        return tell(request, "Admin/ServerInfo", admin_pb2.ServerInfoRequest(), timeout)
 
     @app.get("/v1/stats", tags=["server"])
     def stats(request: Request, timeout: Timeout = None) -> dict[str, Any]:
         """Memory and counts of everything."""
-        return bodies.plain(ask(request, "Admin/Stats", admin_pb2.StatsRequest(), timeout))
+        return tell(request, "Admin/Stats", admin_pb2.StatsRequest(), timeout)
 
     return app
 
 
-def _points_routes(app: FastAPI, ask: Any, each: Any) -> None:
+def _points_routes(app: FastAPI, ask: Any, tell: _Tell, each: Any) -> None:
     base = "/v1/collections/{collection}"
     tags: list[Any] = ["points"]
 
@@ -250,27 +257,27 @@ def _points_routes(app: FastAPI, ask: Any, each: Any) -> None:
         request: Request, collection: Name, body: bodies.UpsertBody, timeout: Timeout = None
     ) -> dict[str, Any]:
         """Store points; mode "insert" refuses ids that are there."""
-        return bodies.plain(ask(request, "Points/Upsert", body.message(collection), timeout))
+        return tell(request, "Points/Upsert", body.message(collection), timeout)
 
     @app.post(f"{base}/flush", tags=tags)
     def flush(request: Request, collection: Name, timeout: Timeout = None) -> dict[str, Any]:
         """Wait for writes that were acknowledged from memory."""
         message = points_pb2.FlushRequest(collection=collection)
-        return bodies.plain(ask(request, "Points/Flush", message, timeout))
+        return tell(request, "Points/Flush", message, timeout)
 
     @app.post(f"{base}/delete", tags=tags)
     def delete(
         request: Request, collection: Name, body: bodies.DeleteBody, timeout: Timeout = None
     ) -> dict[str, Any]:
         """Delete points of ids, or all that match a filter."""
-        return bodies.plain(ask(request, "Points/Delete", body.message(collection), timeout))
+        return tell(request, "Points/Delete", body.message(collection), timeout)
 
     @app.post(f"{base}/update_payload", tags=tags)
     def update_payload(
         request: Request, collection: Name, body: bodies.UpdatePayloadBody, timeout: Timeout = None
     ) -> dict[str, Any]:
         """Change payloads of ids, or of all that match a filter."""
-        return bodies.plain(ask(request, "Points/UpdatePayload", body.message(collection), timeout))
+        return tell(request, "Points/UpdatePayload", body.message(collection), timeout)
 
     @app.post(f"{base}/get", tags=tags)
     def get(
@@ -306,7 +313,7 @@ def _points_routes(app: FastAPI, ask: Any, each: Any) -> None:
     ) -> dict[str, Any]:
         """How many points there are, or match."""
         message = (body or bodies.CountBody()).message(collection)
-        return bodies.plain(ask(request, "Points/Count", message, timeout))
+        return tell(request, "Points/Count", message, timeout)
 
     @app.get(f"{base}/export", tags=tags, response_class=StreamingResponse)
     def export(request: Request, collection: Name) -> StreamingResponse:
@@ -315,7 +322,7 @@ def _points_routes(app: FastAPI, ask: Any, each: Any) -> None:
         return _streamed(batches, _lines, "application/x-ndjson")
 
 
-def _collection_routes(app: FastAPI, ask: Any) -> None:
+def _collection_routes(app: FastAPI, tell: _Tell) -> None:
     base = "/v1/collections"
     tags: list[Any] = ["collections"]
 
@@ -323,14 +330,14 @@ def _collection_routes(app: FastAPI, ask: Any) -> None:
     def list_collections(request: Request, timeout: Timeout = None) -> dict[str, Any]:
         """The collections and aliases that the key may read."""
         message = collections_pb2.ListCollectionsRequest()
-        return bodies.plain(ask(request, "Collections/List", message, timeout))
+        return tell(request, "Collections/List", message, timeout)
 
     @app.post(base, tags=tags)
     def create(
         request: Request, body: bodies.CreateBody, timeout: Timeout = None
     ) -> dict[str, Any]:
         """Make a collection."""
-        return bodies.plain(ask(request, "Collections/Create", body.message(), timeout))
+        return tell(request, "Collections/Create", body.message(), timeout)
 
     @app.get(f"{base}/{{collection}}", tags=tags)
     def get_collection(
@@ -338,13 +345,13 @@ def _collection_routes(app: FastAPI, ask: Any) -> None:
     ) -> dict[str, Any]:
         """What a collection is."""
         message = collections_pb2.GetCollectionRequest(collection=collection)
-        return bodies.plain(ask(request, "Collections/Get", message, timeout))
+        return tell(request, "Collections/Get", message, timeout)
 
     @app.delete(f"{base}/{{collection}}", tags=tags)
     def drop(request: Request, collection: Name, timeout: Timeout = None) -> dict[str, Any]:
         """Delete a collection with all its points."""
         message = collections_pb2.DropCollectionRequest(collection=collection)
-        return bodies.plain(ask(request, "Collections/Drop", message, timeout))
+        return tell(request, "Collections/Drop", message, timeout)
 
     @app.post(f"{base}/{{collection}}/rename", tags=tags)
     def rename(
@@ -355,7 +362,7 @@ def _collection_routes(app: FastAPI, ask: Any) -> None:
     ) -> dict[str, Any]:
         """Give it another name."""
         message = collections_pb2.RenameCollectionRequest(collection=collection, new_name=new_name)
-        return bodies.plain(ask(request, "Collections/Rename", message, timeout))
+        return tell(request, "Collections/Rename", message, timeout)
 
     @app.post("/v1/aliases", tags=tags)
     def set_aliases(
@@ -367,10 +374,10 @@ def _collection_routes(app: FastAPI, ask: Any) -> None:
         message = collections_pb2.SetAliasesRequest(
             aliases={alias: name or "" for alias, name in aliases.items()}
         )
-        return bodies.plain(ask(request, "Collections/SetAliases", message, timeout))
+        return tell(request, "Collections/SetAliases", message, timeout)
 
 
-def _index_routes(app: FastAPI, ask: Any) -> None:
+def _index_routes(app: FastAPI, tell: _Tell) -> None:
     base = "/v1/collections/{collection}"
     tags: list[Any] = ["index"]
 
@@ -378,19 +385,19 @@ def _index_routes(app: FastAPI, ask: Any) -> None:
     def status(request: Request, collection: Name, timeout: Timeout = None) -> dict[str, Any]:
         """Counts and bytes of the index."""
         message = indexes_pb2.IndexStatusRequest(collection=collection)
-        return bodies.plain(ask(request, "Indexes/Status", message, timeout))
+        return tell(request, "Indexes/Status", message, timeout)
 
     @app.post(f"{base}/index/build", tags=tags)
     def build(request: Request, collection: Name, timeout: Timeout = None) -> dict[str, Any]:
         """Learn partitions anew; answers with an operation."""
         message = indexes_pb2.BuildRequest(collection=collection)
-        return bodies.plain(ask(request, "Indexes/Build", message, timeout))
+        return tell(request, "Indexes/Build", message, timeout)
 
     @app.post(f"{base}/index/compact", tags=tags)
     def compact(request: Request, collection: Name, timeout: Timeout = None) -> dict[str, Any]:
         """Build the next generation; answers with an operation."""
         message = indexes_pb2.CompactRequest(collection=collection)
-        return bodies.plain(ask(request, "Indexes/Compact", message, timeout))
+        return tell(request, "Indexes/Compact", message, timeout)
 
     @app.post(f"{base}/index/tune", tags=tags)
     def tune(
@@ -402,13 +409,13 @@ def _index_routes(app: FastAPI, ask: Any) -> None:
     ) -> dict[str, Any]:
         """Measure recall and latency; answers with an operation whose result is the curve."""
         message = indexes_pb2.TuneRequest(collection=collection, k=k, queries=queries)
-        return bodies.plain(ask(request, "Indexes/Tune", message, timeout))
+        return tell(request, "Indexes/Tune", message, timeout)
 
     @app.get(f"{base}/operations", tags=tags)
     def operations(request: Request, collection: Name, timeout: Timeout = None) -> dict[str, Any]:
         """The operations of a collection."""
         message = operations_pb2.ListOperationsRequest(collection=collection)
-        return bodies.plain(ask(request, "Operations/List", message, timeout))
+        return tell(request, "Operations/List", message, timeout)
 
     @app.get(f"{base}/operations/{{name}}", tags=tags)
     def operation(
@@ -418,7 +425,7 @@ def _index_routes(app: FastAPI, ask: Any) -> None:
         message = operations_pb2.WaitOperationRequest(
             collection=collection, name=name, timeout_s=wait_s
         )
-        return bodies.plain(ask(request, "Operations/Wait", message, timeout))
+        return tell(request, "Operations/Wait", message, timeout)
 
     @app.delete(f"{base}/operations/{{name}}", tags=tags)
     def cancel(
@@ -426,10 +433,10 @@ def _index_routes(app: FastAPI, ask: Any) -> None:
     ) -> dict[str, Any]:
         """Ask an operation to stop."""
         message = operations_pb2.CancelOperationRequest(collection=collection, name=name)
-        return bodies.plain(ask(request, "Operations/Cancel", message, timeout))
+        return tell(request, "Operations/Cancel", message, timeout)
 
 
-def _snapshot_routes(app: FastAPI, ask: Any, each: Any) -> None:
+def _snapshot_routes(app: FastAPI, tell: _Tell, each: Any) -> None:
     base = "/v1/collections/{collection}/snapshots"
     tags: list[Any] = ["snapshots"]
 
@@ -437,13 +444,13 @@ def _snapshot_routes(app: FastAPI, ask: Any, each: Any) -> None:
     def take(request: Request, collection: Name, timeout: Timeout = None) -> dict[str, Any]:
         """Take a snapshot; answers with an operation."""
         message = snapshots_pb2.CreateSnapshotRequest(collection=collection)
-        return bodies.plain(ask(request, "Snapshots/Create", message, timeout))
+        return tell(request, "Snapshots/Create", message, timeout)
 
     @app.get(base, tags=tags)
     def snapshots(request: Request, collection: Name, timeout: Timeout = None) -> dict[str, Any]:
         """The snapshots of a collection."""
         message = snapshots_pb2.ListSnapshotsRequest(collection=collection)
-        return bodies.plain(ask(request, "Snapshots/List", message, timeout))
+        return tell(request, "Snapshots/List", message, timeout)
 
     @app.delete(f"{base}/{{snapshot}}", tags=tags)
     def forget(
@@ -451,7 +458,7 @@ def _snapshot_routes(app: FastAPI, ask: Any, each: Any) -> None:
     ) -> dict[str, Any]:
         """Delete a snapshot."""
         message = snapshots_pb2.DeleteSnapshotRequest(collection=collection, snapshot=snapshot)
-        return bodies.plain(ask(request, "Snapshots/Delete", message, timeout))
+        return tell(request, "Snapshots/Delete", message, timeout)
 
     @app.post(f"{base}/{{snapshot}}/restore", tags=tags)
     def restore(
@@ -465,7 +472,7 @@ def _snapshot_routes(app: FastAPI, ask: Any, each: Any) -> None:
         message = snapshots_pb2.RestoreSnapshotRequest(
             collection=new_name, source=collection, snapshot=snapshot
         )
-        return bodies.plain(ask(request, "Snapshots/Restore", message, timeout))
+        return tell(request, "Snapshots/Restore", message, timeout)
 
     @app.get(f"{base}/{{snapshot}}", tags=tags, response_class=StreamingResponse)
     def download(request: Request, collection: Name, snapshot: str) -> StreamingResponse:
