@@ -493,8 +493,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"peers-{options.dataset}"
     stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    stem.with_suffix(".md").write_text(plots.table(report) + "\n")
-    plots.write_figures(report, stem)
+    plots.write(report, stem)
     print(plots.table(report))
     return 0
 

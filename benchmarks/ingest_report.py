@@ -9,13 +9,11 @@ Nothing here measures anything, so both can be made anew from an old report:
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soardb.errors import InvalidArgument
+from benchmarks.redraw import redraw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -219,13 +217,7 @@ def write(report: Report, stem: Path) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the table and the figure of an existing report anew."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest_report")
-    parser.add_argument("report", type=Path, help="a JSON file of bench_ingest")
-    path = parser.parse_args(arguments).report
-    if path.suffix != ".json":
-        raise InvalidArgument(f"expected a .json report of bench_ingest, got {path}")
-    for written in write(json.loads(path.read_text()), path.with_suffix("")):
-        print(written)
+    redraw("ingest_report", "bench_ingest", write, arguments)
 
 
 if __name__ == "__main__":

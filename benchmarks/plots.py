@@ -10,14 +10,12 @@ Nothing here measures anything, so tables and figures can be made anew from an o
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soardb.errors import InvalidArgument
+from benchmarks.redraw import redraw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -273,17 +271,16 @@ def write_figures(report: Report, stem: Path) -> list[Path]:
     return paths
 
 
+def write(report: Report, stem: Path) -> list[Path]:
+    """Write <stem>.md and the figures; return them."""
+    text = stem.with_suffix(".md")
+    text.write_text(table(report) + "\n")
+    return [text, *write_figures(report, stem)]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the table and the figures of an existing report anew."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.plots")
-    parser.add_argument("report", type=Path, help="a JSON file of bench_peers")
-    path = parser.parse_args(arguments).report
-    if path.suffix != ".json":
-        raise InvalidArgument(f"expected a .json report of bench_peers, got {path}")
-    report = json.loads(path.read_text())
-    path.with_suffix(".md").write_text(table(report) + "\n")
-    for written in [path.with_suffix(".md"), *write_figures(report, path.with_suffix(""))]:
-        print(written)
+    redraw("plots", "bench_peers", write, arguments)
 
 
 if __name__ == "__main__":

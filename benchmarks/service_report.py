@@ -10,13 +10,12 @@ included:
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soardb.errors import InvalidArgument
+from benchmarks.redraw import redraw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,13 +198,7 @@ def write(report: Report, stem: Path) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the tables and the figure of an existing report anew."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.service_report")
-    parser.add_argument("report", type=Path, help="a JSON file of bench_service")
-    path = parser.parse_args(arguments).report
-    if path.suffix != ".json":
-        raise InvalidArgument(f"expected a .json report of bench_service, got {path}")
-    for written in write(json.loads(path.read_text()), path.with_suffix("")):
-        print(written)
+    redraw("service_report", "bench_service", write, arguments)
 
 
 if __name__ == "__main__":
