@@ -65,6 +65,8 @@ _LATEST = micros_of("9999-01-01T00:00:00Z")
 
 
 def _file_of(directory: Path, keys_file: Path | None) -> Path:
+    if directory.exists() and not directory.is_dir():
+        raise InvalidArgument(f"expected a directory, {directory} is a file")
     return keys_file or directory / ".keys.json"
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
+import ssl
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -140,6 +142,13 @@ class ServerConfig(BaseSettings):
     )
     reflection: bool = Field(True, description="Serve gRPC reflection, to those with a key.")
 
+    @field_validator("directory")
+    @classmethod
+    def _is_no_file(cls, value: Path) -> Path:
+        if value.exists() and not value.is_dir():
+            raise ValueError(f"expected a directory, {value} is a file")
+        return value
+
     @field_validator("tls_certificate", "tls_key", "tls_client_ca", "config")
     @classmethod
     def _is_file(cls, value: Path | None) -> Path | None:
@@ -196,6 +205,36 @@ class ServerConfig(BaseSettings):
     def keys_path(self) -> Path:
         """The file of keys."""
         return self.keys_file or self.directory / ".keys.json"
+
+    @property
+    def address(self) -> str:
+        """Where gRPC listens, as grpc wants it. Errors: InvalidArgument for an unknown host."""
+        if self.host.startswith("unix:"):
+            return self.host
+        host = self.host.strip("[]")
+        try:
+            socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise InvalidArgument(
+                f"expected --host as an address of this machine, got {self.host!r}: {error}"
+            ) from None
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    def check_tls(self) -> None:
+        """Refuse files that are no certificate with its key. Errors: InvalidArgument."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.tls_certificate, self.tls_key)
+            if self.tls_client_ca is not None:
+                context.load_verify_locations(self.tls_client_ca)
+        except OSError as error:  # an SSLError is one
+            raise InvalidArgument(
+                "expected PEM files of a certificate, of its own key without a passphrase, and of "
+                f"the roots of clients, got {self.tls_certificate}, {self.tls_key} and "
+                f"{self.tls_client_ca}: {error}"
+            ) from None
 
     @property
     def is_loopback(self) -> bool:

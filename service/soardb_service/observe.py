@@ -26,7 +26,7 @@ from prometheus_client import (
     start_http_server,
 )
 
-from soardb.errors import InvalidArgument
+from soardb.errors import InvalidArgument, Unavailable
 
 __all__ = ["Metrics", "Traces", "set_up_logs"]
 
@@ -77,12 +77,18 @@ class Metrics:
         kept[1].observe(seconds)
 
     def serve(self, port: int) -> tuple[int, Callable[[], None]]:
-        """Show them on a loopback port; returns it and what ends that."""
+        """Show them on a loopback port; returns it and what ends that. Errors: Unavailable."""
         registry = self.registry
         if self._is_shared:
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+        try:
+            server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+        except OSError as error:
+            raise Unavailable(
+                f"expected a free port for metrics at 127.0.0.1:{port}: {error}; name another with "
+                "--metrics-port, or -1 for none"
+            ) from None
 
         def stop() -> None:
             server.shutdown()

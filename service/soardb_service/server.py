@@ -60,6 +60,7 @@ class Server:
         self.config = config
         keys = KeyFile(config.keys_path)
         config.check_exposure(bool(keys.keys()))
+        config.check_tls()
         is_shared = config.readers > 0 or reads_beside is not None
         self._metrics = Metrics(is_shared)
         self._traces = Traces(config.traces)
@@ -172,16 +173,14 @@ class Server:
             return int(self._grpc.add_secure_port(address, credentials))
         except RuntimeError as error:
             raise Unavailable(
-                f"expected a free port at {address}: {error}; is another server running there?"
+                f"expected a free port of this machine at {address}: {error}; is another server "
+                "running there?"
             ) from None
 
     def start(self) -> None:
         """Listen and answer; reading processes, REST and metrics too, as the settings say."""
         config = self.config
-        address = config.host
-        if not address.startswith("unix:"):
-            address = f"{address}:{config.port}"
-        self.port = self.listen(address)
+        self.port = self.listen(config.address)
         if config.readers:
             self._readers = Readers(config, self.port)
             self.listen(self._readers.socket)

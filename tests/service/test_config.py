@@ -71,6 +71,41 @@ class TestSources:
         assert ServerConfig.of(["data", *arguments]).limits == Limits(2048, 2, 3, 4, 5, 6, 7, 8)
 
 
+class TestPlaces:
+    @pytest.mark.parametrize(
+        ("host", "address"),
+        [
+            ("127.0.0.1", "127.0.0.1:7"),
+            ("::1", "[::1]:7"),
+            ("[::1]", "[::1]:7"),
+            ("unix:x", "unix:x"),
+        ],
+    )
+    def test_an_address_is_one_that_grpc_reads(self, host: str, address: str) -> None:
+        """An address of IPv6 has colons of its own."""
+        assert ServerConfig.of(["data", "--host", host, "--port", "7"]).address == address
+
+    def test_a_host_that_there_is_not_is_told_by_name(self) -> None:
+        """Before it is called a port that is not free."""
+        with pytest.raises(InvalidArgument, match="300.1.1.1"):
+            _ = ServerConfig.of(["data", "--host", "300.1.1.1"]).address
+
+    def test_a_file_is_no_database(self, tmp_path: Path) -> None:
+        """And no traceback of keys that could not be read."""
+        file = tmp_path / "file"
+        file.touch()
+        with pytest.raises(InvalidArgument, match="expected a directory"):
+            ServerConfig.of([str(file)])
+
+    def test_a_certificate_that_is_none_is_told_by_name(self, tmp_path: Path) -> None:
+        """Not as a port that is not free."""
+        file = tmp_path / "file.pem"
+        file.write_text("no certificate")
+        arguments = ["data", "--tls-certificate", str(file), "--tls-key", str(file)]
+        with pytest.raises(InvalidArgument, match="PEM"):
+            ServerConfig.of(arguments).check_tls()
+
+
 class TestExposure:
     @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"])
     def test_loopback_needs_nothing(self, host: str) -> None:
