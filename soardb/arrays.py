@@ -38,7 +38,7 @@ def as_int(value: object, name: str, low: int, high: int, hint: str = "") -> int
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InvalidArgument(f"expected {name} to be an integer, got {value!r}")
     if not low <= value <= high:
-        span = f"at least {low}" if high >= 2**31 else f"within {low}..{high}"
+        span = f"within {low}..{high}" if high < 2**31 or value > high else f"at least {low}"
         raise InvalidArgument(
             f"expected {name} {span}, got {value}" + (f"; {hint}" if hint else "")
         )

@@ -37,6 +37,11 @@ class TestInt:
         with pytest.raises(InvalidArgument, match="expected k at least 11, got"):
             as_int(value, "k", 11, 2**40) if value < 11 else as_int(-1, "k", 11, 2**40)
 
+    def test_too_large_a_value_is_told_what_is_the_largest(self) -> None:
+        """A range without an end in practice has one all the same."""
+        with pytest.raises(InvalidArgument, match=r"within 1..2147483648, got 1099511627776"):
+            as_int(2**40, "nprobe", 1, 2**31)
+
     def test_dimensions(self) -> None:
         """Both ends belong to the range."""
         assert as_dim(MIN_DIM) == 2
