@@ -113,9 +113,15 @@ Scratch& fit(const Ivf& x, const Plan& plan) {
   a.reserve(s.slot_ids, slots);
   a.reserve(s.order, slots);
   a.reserve(s.order_scores, slots);
+  a.reserve(s.steps, slots);
   a.reserve(s.tables, 16 * x.m);
   a.reserve(s.lows, x.m);
   a.reserve(s.lut, 16 * x.m);
+  const int64_t blocks = kQueue + kAhead + 2;
+  a.reserve(s.block_codes, blocks);
+  a.reserve(s.block_bias, blocks);
+  a.reserve(s.block_first, blocks);
+  a.reserve(s.block_lanes, blocks);
   a.reserve(s.keys, s.pool);
   a.reserve(s.sort_keys, std::max(slots, s.pool));
   a.reserve(s.slots, s.pool);

@@ -90,12 +90,21 @@ static inline Sums16 sums16(const uint8_t* packed, int64_t lines, const uint8_t*
   return _mm512_add_epi32(a, b);
 }
 
-static inline void sums16_pair(const uint8_t* first, const uint8_t* second, int64_t lines,
-                               const uint8_t* lut, int32_t bias, Sums16* out_first,
-                               Sums16* out_second) {
+constexpr bool kBranchlessPush = true;
+constexpr bool kFixesLines = true;
+
+// Both ahead are fetched meanwhile, line by line.
+template <int kLines>
+static inline __attribute__((always_inline)) void sums16_pair(
+    const uint8_t* first, const uint8_t* second, int64_t some_lines, const uint8_t* lut,
+    int32_t first_bias, int32_t second_bias, const uint8_t* first_ahead,
+    const uint8_t* second_ahead, Sums16* out_first, Sums16* out_second) {
   const __m512i ones = _mm512_set1_epi8(1);
-  __m512i a = _mm512_set1_epi32(bias), b = _mm512_setzero_si512(), c = a, d = b;
-  for (int64_t g = 0; g < lines; ++g) {
+  __m512i a = _mm512_set1_epi32(first_bias), b = _mm512_setzero_si512();
+  __m512i c = _mm512_set1_epi32(second_bias), d = b;
+  const auto add_line = [&](int64_t g) __attribute__((always_inline)) {
+    __builtin_prefetch(first_ahead + 64 * g);
+    __builtin_prefetch(second_ahead + 64 * g);
     const __m512i x = _mm512_loadu_si512(first + 64 * g);
     const __m512i y = _mm512_loadu_si512(second + 64 * g);
     const __m512i low = _mm512_load_si512(lut + 128 * g);
@@ -106,6 +115,12 @@ static inline void sums16_pair(const uint8_t* first, const uint8_t* second, int6
         b, _mm512_permutexvar_epi8(table_index(_mm512_srli_epi16(x, 4)), high), ones);
     d = _mm512_dpbusd_epi32(
         d, _mm512_permutexvar_epi8(table_index(_mm512_srli_epi16(y, 4)), high), ones);
+  };
+  if constexpr (kLines > 0) {
+#pragma GCC unroll 16
+    for (int64_t g = 0; g < kLines; ++g) add_line(g);
+  } else {
+    for (int64_t g = 0; g < some_lines; ++g) add_line(g);
   }
   *out_first = _mm512_add_epi32(a, b);
   *out_second = _mm512_add_epi32(c, d);

@@ -198,64 +198,28 @@ SOARDB_INLINE void offer(Pool& pool, Sums16 sums, uint32_t first, uint32_t valid
   if (mask) push(pool, sums, first, mask);
 }
 
-// A list, or one segment of it: n codes from place `first` of the arenas on.
-struct Codes {
-  const uint8_t* packed;
-  const uint32_t* rows;  // asked for by a filter only
-  int64_t n;
-  uint32_t first;
-};
-
-// Scan codes into the pool.
-static void scan_list(Pool& pool, const Codes& codes, int64_t lines, const uint8_t* lut,
-                      int32_t bias) {
-  const int64_t bytes = lines * kLine, n = codes.n;
-  const uint8_t* packed = codes.packed;
-  const uint32_t first = codes.first;
-  int64_t i = 0;
-  for (; i + 2 * kBlock <= n; i += 2 * kBlock, packed += 2 * bytes) {
-    Sums16 a, b;
-    sums16_pair(packed, packed + bytes, lines, lut, bias, &a, &b);
-    offer(pool, a, first + static_cast<uint32_t>(i), 0xFFFFu);
-    offer(pool, b, first + static_cast<uint32_t>(i + kBlock), 0xFFFFu);
-  }
-  for (; i < n; i += kBlock, packed += bytes)
-    offer(pool, sums16(packed, lines, lut, bias), first + static_cast<uint32_t>(i),
-          tail_mask(n - i));
-}
-
-// Scan the codes of allowed rows into the pool. While every key is welcome the filter is asked
-// first, which spares the sums of a block without an allowed row; later the threshold is.
-static void scan_allowed(Pool& pool, const Codes& codes, int64_t lines, const uint8_t* lut,
-                         int32_t bias, const Filter& filter) {
-  const int64_t bytes = lines * kLine, n = codes.n;
-  const uint8_t* packed = codes.packed;
-  int64_t i = 0;
-  for (; i < n && pool.open; i += kBlock, packed += bytes) {
-    const uint32_t mask = allowed_lanes(filter, codes.rows + i, tail_mask(n - i));
-    if (mask)
-      push(pool, sums16(packed, lines, lut, bias), codes.first + static_cast<uint32_t>(i), mask);
-  }
-  const auto offer_allowed = [&](Sums16 sums, int64_t at, uint32_t valid) {
-    uint32_t mask = mask_above(sums, pool.threshold) & valid;
-    if (mask) mask = allowed_lanes(filter, codes.rows + at, mask);
-    if (mask) push(pool, sums, codes.first + static_cast<uint32_t>(at), mask);
-  };
-  for (; i + 2 * kBlock <= n; i += 2 * kBlock, packed += 2 * bytes) {
-    Sums16 a, b;
-    sums16_pair(packed, packed + bytes, lines, lut, bias, &a, &b);
-    offer_allowed(a, i, 0xFFFFu);
-    offer_allowed(b, i + kBlock, 0xFFFFu);
-  }
-  for (; i < n; i += kBlock, packed += bytes)
-    offer_allowed(sums16(packed, lines, lut, bias), i, tail_mask(n - i));
+// As offer() and push(), where room is made by the caller. Where pushing needs no loop, it costs
+// less than a branch on whether there is something to push.
+SOARDB_INLINE void take(Pool& pool, Sums16 sums, uint32_t first, uint32_t valid) {
+  const uint32_t mask = (pool.open ? 0xFFFFu : mask_above(sums, pool.threshold)) & valid;
+  if (kBranchlessPush || mask)
+    pool.size += push_some(sums, mask, first, pool.keys + pool.size, pool.values + pool.size);
 }
 
 static int64_t lut16_topk(const uint8_t* packed, int64_t n, int64_t m, const uint8_t* lut,
                           int32_t bias, int64_t keep, int64_t capacity, int32_t* keys,
                           uint32_t* positions) {
   Pool pool{keys, positions, keep, capacity, 0, INT32_MIN, true};
-  scan_list(pool, Codes{packed, nullptr, n, 0}, m / 8, lut, bias);
+  const int64_t lines = m / 8, bytes = lines * kLine;
+  int64_t i = 0;
+  for (; i + 2 * kBlock <= n; i += 2 * kBlock, packed += 2 * bytes) {
+    Sums16 a, b;
+    sums16_pair<0>(packed, packed + bytes, lines, lut, bias, bias, packed, packed, &a, &b);
+    offer(pool, a, static_cast<uint32_t>(i), 0xFFFFu);
+    offer(pool, b, static_cast<uint32_t>(i + kBlock), 0xFFFFu);
+  }
+  for (; i < n; i += kBlock, packed += bytes)
+    offer(pool, sums16(packed, lines, lut, bias), static_cast<uint32_t>(i), tail_mask(n - i));
   settle(pool);
   return pool.size;
 }
@@ -648,6 +612,33 @@ static void build_lut(const Ivf& x, const float* query, Scratch& s, float* span,
   }
 }
 
+// Lists [0, n) of s.order by score, best first, in kSteps equal steps from the best score to the
+// worst; within a step they keep their order.
+static void sort_roughly(Scratch& s, int64_t n) {
+  float best = -__builtin_inff(), worst = __builtin_inff();
+  for (int64_t i = 0; i < n; ++i) {
+    best = s.order_scores[i] > best ? s.order_scores[i] : best;
+    worst = s.order_scores[i] < worst ? s.order_scores[i] : worst;
+  }
+  const float range = best - worst;
+  if (!(range >= kTiny)) return;
+  const float inverse = static_cast<float>(kSteps - 1) / range;
+  int32_t start[kSteps + 1] = {};
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t step = static_cast<int32_t>((best - s.order_scores[i]) * inverse);
+    s.steps[i] = step;
+    ++start[step + 1];
+  }
+  for (int64_t step = 0; step < kSteps; ++step) start[step + 1] += start[step];
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t to = start[s.steps[i]]++;
+    s.slot_ids[to] = s.order[i];
+    s.slot_scores[to] = s.order_scores[i];
+  }
+  __builtin_memcpy(s.order, s.slot_ids, n * sizeof(int32_t));
+  __builtin_memcpy(s.order_scores, s.slot_scores, n * sizeof(float));
+}
+
 // The lists to visit, in order, into s.order / s.order_scores; returns how many.
 static int64_t best_lists(const Ivf& x, const Plan& plan, Scratch& s) {
   const int64_t quads = ceil_div(x.d, 4);
@@ -699,32 +690,129 @@ static int64_t best_lists(const Ivf& x, const Plan& plan, Scratch& s) {
     s.order[kept] = slot;
     s.order_scores[kept++] = from_sortable(s.sort_keys[i]);
   }
-  const int64_t lead = kept < kLeadLists ? kept : kLeadLists;
-  for (int64_t i = 0; i < lead; ++i) {
-    int64_t best = i;
-    for (int64_t j = i + 1; j < kept; ++j)
-      if (s.order_scores[j] > s.order_scores[best]) best = j;
-    const float score = s.order_scores[best];
-    const int32_t slot = s.order[best];
-    for (int64_t j = best; j > i; --j) {  // the others keep their order
-      s.order[j] = s.order[j - 1];
-      s.order_scores[j] = s.order_scores[j - 1];
-    }
-    s.order[i] = slot;
-    s.order_scores[i] = score;
-  }
+  sort_roughly(s, kept);
   for (int64_t i = 0; i < kept; ++i) s.order_scores[i] = s.order_scores[i] + offset;
   return kept;
 }
 
-SOARDB_INLINE void prefetch_codes(const uint8_t* start, int64_t bytes) {
-  for (int64_t byte = 0; byte < (bytes < 1536 ? bytes : 1536); byte += kLine)
-    __builtin_prefetch(start + byte);
+SOARDB_INLINE void prefetch_block(const uint8_t* codes, int64_t lines) {
+  for (int64_t g = 0; g < lines; ++g) __builtin_prefetch(codes + g * kLine);
 }
 
-// Scans the lists into the pool; returns how many codes they hold.
+// Calls body with the number of lines as a constant, where a loop of that length is worth its code.
+template <typename Body>
+SOARDB_INLINE void with_lines(int64_t lines, const Body& body) {
+  if constexpr (kFixesLines) {
+    switch (lines) {
+#define SOARDB_LINES(n) \
+  case n:               \
+    return body(std::integral_constant<int, n>{});
+      SOARDB_LINES(1)
+      SOARDB_LINES(2)
+      SOARDB_LINES(3)
+      SOARDB_LINES(4)
+      SOARDB_LINES(5)
+      SOARDB_LINES(6)
+      SOARDB_LINES(7)
+      SOARDB_LINES(8)
+      SOARDB_LINES(9)
+      SOARDB_LINES(10)
+      SOARDB_LINES(11)
+      SOARDB_LINES(12)
+#undef SOARDB_LINES
+    }
+  }
+  body(std::integral_constant<int, 0>{});
+}
+
+// Blocks of codes of any lists, in the order of the visit. The loop over them does not start and end
+// with each list, and knows far ahead what it will read.
+struct Queue {
+  Scratch& s;
+  int64_t size;
+};
+
+SOARDB_INLINE void enqueue(Queue& queue, const uint8_t* codes, int64_t bytes, int64_t blocks,
+                           int32_t bias, uint32_t first) {
+  Scratch& s = queue.s;
+  for (int64_t i = queue.size; i < queue.size + blocks; ++i) {
+    s.block_codes[i] = codes + (i - queue.size) * bytes;
+    s.block_bias[i] = bias;
+    s.block_first[i] = first + static_cast<uint32_t>((i - queue.size) * kBlock);
+    s.block_lanes[i] = 0xFFFFu;
+  }
+  queue.size += blocks;
+}
+
+// Two blocks at a time, so that the table loads are shared; lines is kLines unless that is 0.
+template <int kLines>
+static void scan_queue(Pool& pool, const Queue& queue, int64_t some_lines) {
+  const int64_t lines = kLines ? kLines : some_lines;
+  const Scratch& s = queue.s;
+  // Settling early keeps the threshold tight, and few are pushed in vain.
+  const int64_t roomy = pool.capacity - 3 * kBlock, tight = pool.keep + kPoolSlack;
+  const int64_t full = tight < roomy ? tight : roomy;
+  for (int64_t i = 0; i < queue.size; i += 2) {
+    const uint8_t *first = s.block_codes[i], *second = s.block_codes[i + 1];
+    Sums16 a, b;
+    sums16_pair<kLines>(first, second, lines, s.lut, s.block_bias[i], s.block_bias[i + 1],
+                        s.block_codes[i + kAhead], s.block_codes[i + kAhead + 1], &a, &b);
+    take(pool, a, s.block_first[i], s.block_lanes[i]);
+    take(pool, b, s.block_first[i + 1], s.block_lanes[i + 1]);
+    if (pool.size > full) settle(pool);
+  }
+}
+
+// The same of allowed rows. While every key is welcome the filter is asked first, which spares the
+// sums of a block without an allowed row; later the threshold is.
+static void scan_queue_allowed(Pool& pool, const Queue& queue, int64_t lines, const Ivf& x,
+                               const Filter& filter) {
+  const Scratch& s = queue.s;
+  const auto rows = segments<true>(x.code_rows, x.delta_code_rows, x.ncode, 1);
+  int64_t i = 0;
+  for (; i < queue.size && pool.open; ++i) {
+    prefetch_block(s.block_codes[i + kAhead], lines);
+    const uint32_t first = s.block_first[i];
+    const uint32_t mask = allowed_lanes(filter, at(rows, first), s.block_lanes[i]);
+    if (mask)
+      push(pool, sums16(s.block_codes[i], lines, s.lut, s.block_bias[i]), first, mask);
+  }
+  for (; i < queue.size; ++i) {
+    prefetch_block(s.block_codes[i + kAhead], lines);
+    const uint32_t first = s.block_first[i];
+    const Sums16 sums = sums16(s.block_codes[i], lines, s.lut, s.block_bias[i]);
+    uint32_t mask = mask_above(sums, pool.threshold) & s.block_lanes[i];
+    if (mask) mask = allowed_lanes(filter, at(rows, first), mask);
+    if (mask) push(pool, sums, first, mask);
+  }
+}
+
+static void drain(Pool& pool, Queue& queue, int64_t lines, const Ivf& x, const Filter* filter) {
+  Scratch& s = queue.s;
+  if (!queue.size) return;
+  for (int64_t i = queue.size; i < queue.size + kAhead + 2; ++i) {
+    s.block_codes[i] = s.block_codes[queue.size - 1];
+    s.block_lanes[i] = 0;
+  }
+  if (filter)
+    scan_queue_allowed(pool, queue, lines, x, *filter);
+  else
+    with_lines(lines, [&](auto fixed) { scan_queue<fixed>(pool, queue, lines); });
+  queue.size = 0;
+}
+
+SOARDB_INLINE double at_most(double x, double most) { return x < most ? x : most; }
+
+// How many lists are visited until the next look at the threshold: 8, 12, 16, 24, 32, 48, ...
+SOARDB_INLINE int64_t next_look(int64_t look) {
+  return look + (kFirstLook << (63 - __builtin_clzll(look / kFirstLook))) / 2;
+}
+
+// Scans the lists into the pool; returns how many codes the visited ones hold. A list is passed over
+// where its centroid scores lower, by more than the margin, than the worst of the best codes at the
+// last look.
 static int64_t scan_lists(const Ivf& x, const Filter* filter, Scratch& s, int64_t lists,
-                          float span, float floor, Pool& pool) {
+                          float span, float floor, float margin, Pool& pool) {
   float peak = 0;
   for (int64_t i = 0; i < lists; ++i) {
     const float size = s.order_scores[i] < 0 ? -s.order_scores[i] : s.order_scores[i];
@@ -736,33 +824,45 @@ static int64_t scan_lists(const Ivf& x, const Filter* filter, Scratch& s, int64_
   if (widest > span) __builtin_memset(s.lut, 0, 16 * x.m);
   const int64_t lines = x.m / 8, bytes = lines * kLine;
   int64_t scanned = 0;
-  const auto scan = [&](const Codes& codes, int32_t bias) {
-    scanned += codes.n;
-    if (filter)
-      scan_allowed(pool, codes, lines, s.lut, bias, *filter);
-    else
-      scan_list(pool, codes, lines, s.lut, bias);
-  };
-  for (int64_t i = 0; i < lists; ++i) {
-    if (i + 1 < lists) {
-      const int32_t next = x.slot_list[s.order[i + 1]];
-      prefetch_codes(x.codes + x.list_start[next] * bytes, 1536);
-      if (x.delta_start)
-        prefetch_codes(x.delta_codes + x.delta_start[next] * bytes,
-                       ceil_div(x.delta_count[next], kBlock) * bytes);
+  Queue queue{s, 0};
+  const auto visit = [&](const uint8_t* codes, int64_t n, int32_t bias, uint32_t first) {
+    scanned += n;
+    for (int64_t left = ceil_div(n, kBlock); left > 0;) {
+      const int64_t room = kQueue - queue.size, blocks = left < room ? left : room;
+      enqueue(queue, codes, bytes, blocks, bias, first);
+      codes += blocks * bytes;
+      first += static_cast<uint32_t>(blocks * kBlock);
+      left -= blocks;
+      if (!left) s.block_lanes[queue.size - 1] = tail_mask(n - (ceil_div(n, kBlock) - 1) * kBlock);
+      if (queue.size == kQueue) drain(pool, queue, lines, x, filter);
     }
+  };
+  const int32_t slack = round_to_int(at_most(static_cast<double>(margin) * step, 0x1p29));
+  int32_t least_reach = INT32_MIN;
+  int64_t look = margin < __builtin_inff() ? kFirstLook : lists;
+  for (int64_t i = 0; i < lists; ++i) {
+    if (i == look) {
+      drain(pool, queue, lines, x, filter);
+      settle(pool);
+      if (!pool.open) {
+        int32_t worst, best;
+        key_range(pool.keys, pool.size, &worst, &best);
+        least_reach = worst - slack;
+      }
+      look = next_look(look);
+    }
+    if (round_to_int(static_cast<double>(s.order_scores[i]) * step) < least_reach) continue;
     const int32_t list = x.slot_list[s.order[i]];
     const float score = s.order_scores[i] + floor;
     const int32_t bias = round_to_int(static_cast<double>(score) * step);
-    scan(Codes{x.codes + x.list_start[list] * bytes, x.code_rows + x.list_start[list] * kBlock,
-               x.list_count[list], static_cast<uint32_t>(x.list_start[list] * kBlock)},
-         bias);
-    if (!x.delta_start || !x.delta_count[list]) continue;
+    visit(x.codes + x.list_start[list] * bytes, x.list_count[list], bias,
+          static_cast<uint32_t>(x.list_start[list] * kBlock));
+    if (!x.delta_start) continue;
     const int64_t start = x.delta_start[list];
-    scan(Codes{x.delta_codes + start * bytes, x.delta_code_rows + start * kBlock,
-               x.delta_count[list], static_cast<uint32_t>(x.ncode + start * kBlock)},
-         bias);
+    visit(x.delta_codes + start * bytes, x.delta_count[list], bias,
+          static_cast<uint32_t>(x.ncode + start * kBlock));
   }
+  drain(pool, queue, lines, x, filter);
   settle(pool);
   return scanned;
 }
@@ -852,7 +952,10 @@ static int ivf_search(const Ivf& x, const Plan& plan, const Filter* filter, cons
   float span, floor;
   build_lut(x, s.centred, s, &span, &floor);
   Pool pool{s.keys, s.slots, plan.collect, s.pool, 0, INT32_MIN, true};
-  *scanned = scan_lists(x, filter, s, lists, span, floor, pool);
+  float margin = __builtin_inff();
+  if (plan.stop < margin)
+    margin = plan.stop * (x.spread * __builtin_sqrtf(lane_dot(s.centred, s.centred, x.d)));
+  *scanned = scan_lists(x, filter, s, lists, span, floor, margin, pool);
   if (x.delta_start)
     rank_rows<true>(x, plan, query, s, pool.size, scores, ids);
   else

@@ -78,6 +78,7 @@ struct Searcher {
     const auto metric = nb::cast<std::string>(f.attr("metric"));
     index.metric = metric == "l2" ? kL2 : metric == "cosine" ? kCosine : kDot;
     index.is_spilled = nb::cast<bool>(f.attr("is_spilled"));
+    index.spread = nb::cast<float>(f.attr("spread"));
     const auto vectors = own<float, 2>(f, "vectors");
     const auto centroid_bias = own<float, 1>(f, "centroid_bias");
     const auto cell_start = own<int32_t, 1>(f, "cell_start");
@@ -138,11 +139,11 @@ struct Searcher {
   }
 
   int64_t search(In<float, 2> queries, int64_t k, int64_t nprobe, int64_t cellprobe,
-                 int64_t collect, int64_t rerank, int64_t refine, int threads,
+                 int64_t collect, int64_t rerank, int64_t refine, float stop, int threads,
                  Out<float, 2> scores, Out<int64_t, 2> ids,
                  std::optional<In<uint8_t, 1>> allowed,
                  std::optional<Out<int64_t, 1>> scanned) const {
-    const Plan plan{k, nprobe, cellprobe, collect, rerank, refine};
+    const Plan plan{k, nprobe, cellprobe, collect, rerank, refine, stop};
     const auto nq = static_cast<int64_t>(queries.shape(0));
     Filter filter;
     if (allowed) filter = {allowed->data(), static_cast<int64_t>(allowed->shape(0))};

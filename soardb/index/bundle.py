@@ -43,4 +43,5 @@ def bundle(model: Model, lists: CodeLists, rows: Rows, ids: I64, metric: Metric)
         store_offset=model.scalar.offset,
         store_bias=rows.store_bias,
         is_spilled=model.choice.soar_lambda > 0,
+        spread=model.product.spread,
     )

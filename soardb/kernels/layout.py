@@ -15,6 +15,7 @@ Nothing here computes: shapes, names and the constants that the kernels share.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,9 +36,11 @@ BLOCK = 16
 LINE = 64
 """Bytes in a code line, and the stride unit of the 8-bit row store."""
 
-LEAD_LISTS = 8
-"""The best this-many lists are scanned in order of score, to raise the threshold early; the others
-follow in memory order."""
+STEPS = 64
+"""Steps of score in which the lists to visit are put in order; within one, memory order stays."""
+
+FIRST_LOOK = 8
+"""Lists that every search visits before it may pass any over."""
 
 STATUS = ("ok", "not finite", "zero vector")
 """What a search says of a query, by code."""
@@ -70,6 +73,8 @@ class IvfArrays:
                        (d,) float32 of those rows
     store_bias         (n,) float32, subtracted after the product under l2 (|x|^2/2), else empty
     is_spilled         whether a row may stand in two lists
+    spread             standard deviation of a component of what the codes stand for: a row less its
+                       centroid
 
     A second segment, the delta, may follow the base: the same lists, coded with the same codebook.
     Its rows are numbered from n on, its codes are scanned after the base's of the same list. Its
@@ -107,6 +112,7 @@ class IvfArrays:
     store_offset: F32
     store_bias: F32
     is_spilled: bool
+    spread: float
     delta_vectors: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     delta_ids: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     delta_store: U8 = field(default_factory=lambda: np.empty((0, 0), np.uint8))
@@ -126,6 +132,9 @@ class SearchPlan:
     collect     codes kept by the scan (`rerank` times the over-retrieval factor when spilled)
     rerank      rows scored again from the 8-bit store
     refine      rows scored again from float32; k <= refine <= rerank
+    stop        a list is passed over when its centroid's score lies further below the worst of the
+                codes kept so far than this many standard deviations of <query, residual>, taken as
+                |query| * spread; infinite: all nprobe lists are visited
     """
 
     nprobe: int
@@ -133,3 +142,4 @@ class SearchPlan:
     collect: int
     rerank: int
     refine: int
+    stop: float = math.inf

@@ -189,6 +189,7 @@ class IvfSearcher:
             plan.collect,
             plan.rerank,
             plan.refine,
+            plan.stop,
             threads,
             scores,
             ids,

@@ -24,10 +24,11 @@ from numba import njit
 from soardb.kernels.layout import (
     BLOCK,
     F32,
+    FIRST_LOOK,
     I8,
     I32,
     I64,
-    LEAD_LISTS,
+    STEPS,
     U8,
     U32,
     IvfArrays,
@@ -779,6 +780,7 @@ class _Ivf(NamedTuple):
     is_l2: bool
     is_cosine: bool
     is_spilled: bool
+    spread: np.float32
     vectors: F32
     ids: I64
     mean: F32
@@ -871,6 +873,40 @@ def _score_slots(
 
 
 @_jit
+def _sort_roughly(lists: I32, scores: F32) -> None:
+    """reference.roughly_sorted in place, of lists and their scores."""
+    n = len(scores)
+    best, worst = -_INFINITY, _INFINITY
+    for i in range(n):
+        best, worst = max(best, scores[i]), min(worst, scores[i])
+    span = best - worst
+    if not span >= _TINY:
+        return
+    inverse = np.float32(STEPS - 1) / span
+    steps, start = np.empty(n, np.int32), np.zeros(STEPS + 1, np.int64)
+    for i in range(n):
+        steps[i] = np.int32((best - scores[i]) * inverse)
+        start[steps[i] + 1] += 1
+    for step in range(STEPS):
+        start[step + 1] += start[step]
+    old_lists, old_scores = lists.copy(), scores.copy()
+    for i in range(n):
+        place = start[steps[i]]
+        lists[place] = old_lists[i]
+        scores[place] = old_scores[i]
+        start[steps[i]] += 1
+
+
+@_jit
+def _next_look(look: int) -> int:
+    """reference.next_look."""
+    doubled = FIRST_LOOK
+    while 2 * doubled <= look:
+        doubled *= 2
+    return look + doubled // 2
+
+
+@_jit
 def _best_lists(ivf: _Ivf, query: F32, nprobe: int, cellprobe: int, lanes: F32) -> tuple[I32, F32]:
     """The lists to visit, in visiting order, and the score of each one's centroid."""
     codes = np.empty(4 * ivf.centroid_codes.shape[1], np.int8)
@@ -907,16 +943,7 @@ def _best_lists(ivf: _Ivf, query: F32, nprobe: int, cellprobe: int, lanes: F32) 
             lists[kept] = ivf.slot_list[slots[place]]
             list_scores[kept] = scores[place]
             kept += 1
-    for i in range(min(kept, LEAD_LISTS)):
-        best = i
-        for j in range(i + 1, kept):
-            best = j if list_scores[j] > list_scores[best] else best
-        lead, score = lists[best], list_scores[best]
-        for j in range(best, i, -1):  # the others keep their order
-            lists[j] = lists[j - 1]
-            list_scores[j] = list_scores[j - 1]
-        lists[i] = lead
-        list_scores[i] = score
+    _sort_roughly(lists[:kept], list_scores[:kept])
     for i in range(kept):
         list_scores[i] += offset
     return lists[:kept], list_scores[:kept]
@@ -929,6 +956,7 @@ def _scan_lists(
     scores: F32,
     query: F32,
     keep: int,
+    margin: np.float32,
     keys: I32,
     places: U32,
     allowed: U8,
@@ -945,7 +973,21 @@ def _scan_lists(
     step = np.float64(_255 / widest) if widest >= _TINY else 0.0
     pairs = _pair_tables(lut)
     size, threshold, seen = np.int64(0), np.int64(_NOTHING_YET), np.int64(0)
+    slack = np.int64(0)
+    if margin < _INFINITY:
+        slack = np.int64(np.rint(min(np.float64(margin) * step, 2.0**29)))
+    least_reach, look = np.int64(_NOTHING_YET), np.int64(len(lists))
+    if margin < _INFINITY:
+        look = np.int64(FIRST_LOOK)
     for i in range(len(lists)):
+        if i == look:
+            if size > keep:
+                size, threshold = _keep_largest(keys, places, size, keep)
+            if threshold != _NOTHING_YET:
+                least_reach = np.int64(keys[:size].min()) - slack
+            look = _next_look(look)
+        if np.rint(np.float64(scores[i]) * step) < least_reach:
+            continue
         bias = np.int64(np.rint(np.float64(scores[i] + floor) * step))
         start, count = ivf.list_start[lists[i]], np.int64(ivf.list_count[lists[i]])
         size, threshold = _scan(
@@ -995,6 +1037,7 @@ def _search_one(
     collect: int,
     rerank: int,
     refine: int,
+    stop: np.float32,
     allowed: U8,
     is_filtered: bool,
     scores: F32,
@@ -1022,8 +1065,11 @@ def _search_one(
     lists, list_scores = _best_lists(ivf, centred, nprobe, cellprobe, lanes)
     room = 2 * collect + _POOL_SLACK
     keys, rows = np.empty(room, np.int32), np.empty(room, np.uint32)
+    margin = _INFINITY
+    if stop < _INFINITY:
+        margin = stop * (ivf.spread * np.sqrt(_dot(centred[:d], centred[:d], lanes)))
     n, seen = _scan_lists(
-        ivf, lists, list_scores, centred, collect, keys, rows, allowed, is_filtered
+        ivf, lists, list_scores, centred, collect, margin, keys, rows, allowed, is_filtered
     )
     for i in range(n):
         rows[i] = _element(ivf.code_rows, ivf.delta_code_rows, np.int64(rows[i]))
@@ -1061,6 +1107,7 @@ def _search(
     collect: int,
     rerank: int,
     refine: int,
+    stop: np.float32,
     allowed: U8,
     is_filtered: bool,
     scores: F32,
@@ -1070,8 +1117,8 @@ def _search(
     is_short = False
     for q in range(len(queries)):
         status, scanned[q] = _search_one(
-            ivf, queries[q], nprobe, cellprobe, collect, rerank, refine, allowed, is_filtered,
-            scores[q], ids[q],
+            ivf, queries[q], nprobe, cellprobe, collect, rerank, refine, stop, allowed,
+            is_filtered, scores[q], ids[q],
         )  # fmt: skip
         if status != 0:
             return int(q * 4 + status)
@@ -1083,9 +1130,10 @@ class IvfSearcher:
     """See reference.IvfSearcher. Holds views of the arrays."""
 
     def __init__(self, arrays: IvfArrays) -> None:
-        views = [_frozen(getattr(arrays, name)) for name in _Ivf._fields[3:]]
+        views = [_frozen(getattr(arrays, name)) for name in _Ivf._fields[4:]]
         is_l2, is_cosine = arrays.metric == "l2", arrays.metric == "cosine"
-        self._ivf = _Ivf(is_l2, is_cosine, arrays.is_spilled, *views)
+        spread = np.float32(arrays.spread)
+        self._ivf = _Ivf(is_l2, is_cosine, arrays.is_spilled, spread, *views)
 
     def search(
         self,
@@ -1113,6 +1161,7 @@ class IvfSearcher:
                 plan.collect,
                 plan.rerank,
                 plan.refine,
+                np.float32(plan.stop),
                 bitmap,
                 allowed is not None,
                 scores[begin:end],

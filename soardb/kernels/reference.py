@@ -24,11 +24,12 @@ import numpy.typing as npt
 from soardb.kernels.layout import (
     BLOCK,
     F32,
+    FIRST_LOOK,
     I8,
     I32,
     I64,
-    LEAD_LISTS,
     LINE,
+    STEPS,
     U8,
     U32,
     IvfArrays,
@@ -134,6 +135,26 @@ def first_largest(keys: I32 | F32, keep: int) -> I64:
     """Positions of the `keep` biggest keys, in order of position; equal keys: the earlier stays."""
     order = np.argsort(-keys.astype(np.float64), kind="stable")[:keep]
     return np.sort(order)
+
+
+def roughly_sorted(scores: F32) -> I64:
+    """(n,) positions, best score first, in STEPS equal steps from the best score to the worst.
+
+    Within a step the order stays. It is a counting sort: all that a visit of lists needs.
+    """
+    if not len(scores):
+        return np.empty(0, np.int64)
+    best = scores.max()
+    span = best - scores.min()
+    if not span >= _TINY:
+        return np.arange(len(scores))
+    inverse = np.float32(STEPS - 1) / span
+    return np.argsort(((best - scores) * inverse).astype(np.int32), kind="stable")
+
+
+def next_look(look: int) -> int:
+    """How many lists are visited until the next look at the threshold: 8, 12, 16, 24, 32, ..."""
+    return look + (FIRST_LOOK << ((look // FIRST_LOOK).bit_length() - 1)) // 2
 
 
 # ---------------------------------------------------------------------------- 8-bit rows
@@ -477,11 +498,13 @@ class IvfSearcher:
         extended = np.ones(a.block_dims[-1], np.float32)
         extended[: len(centred)] = centred
         lut, span, floor = build_lut(extended, a.codebook, a.block_dims)
-        keys, rows = self._scan(slots, centroid_scores, lut, span, floor)
-        count = len(keys)
-        if allowed is not None:
-            passes = is_allowed(rows, allowed)
-            keys, rows = keys[passes], rows[passes]
+        margin = np.float32(np.inf)
+        if plan.stop < np.inf:
+            size = np.sqrt(lane_dot(centred, centred))
+            margin = np.float32(plan.stop) * (np.float32(a.spread) * size)
+        keys, rows, count = self._scan(
+            slots, centroid_scores, lut, span, floor, margin, plan.collect, allowed
+        )
         chosen = first_largest(keys, plan.collect)
         keys, rows = keys[chosen], rows[chosen]
         if a.is_spilled:
@@ -529,29 +552,54 @@ class IvfSearcher:
         scores = products * step + a.centroid_bias[slots]
         chosen = first_largest(scores, plan.nprobe)
         chosen = chosen[a.slot_list[slots[chosen]] >= 0]
-        lead = np.argsort(-scores[chosen], kind="stable")[:LEAD_LISTS]
-        order = np.concatenate([chosen[lead], np.delete(chosen, lead)])
+        order = chosen[roughly_sorted(scores[chosen])]
         return slots[order], scores[order] + offset
 
     def _scan(
-        self, slots: I64, scores: F32, lut: U8, span: np.float32, floor: np.float32
-    ) -> tuple[I32, U32]:
-        """All codes of the visited lists as (integer keys, rows), in visiting order."""
+        self,
+        slots: I64,
+        scores: F32,
+        lut: U8,
+        span: np.float32,
+        floor: np.float32,
+        margin: np.float32,
+        keep: int,
+        allowed: U8 | None,
+    ) -> tuple[I32, U32, int]:
+        """The allowed codes of the visited lists as (integer keys, rows), in visiting order.
+
+        The third is how many codes these lists hold. A list is passed over where its centroid
+        scores lower, by more than the margin, than the keep-th best code at the last look; looks
+        are taken after 8, 12, 16, 24, 32, 48, ... lists.
+        """
         a = self.arrays
         peak = np.float32(np.max(np.abs(scores), initial=0.0))
         # The floor of the span keeps a list's integer bias below 2^29.
         widest = np.maximum(span, (peak + np.abs(floor)) * np.float32(2.0**-20))
-        step = np.float32(255) / widest if widest >= _TINY else np.float32(0)
+        step = np.float64(np.float32(255) / widest if widest >= _TINY else np.float32(0))
         if widest > span:
             lut = np.zeros_like(lut)
-        keys, rows = [np.empty(0, np.int32)], [np.empty(0, np.uint32)]
-        for slot, score in zip(slots, scores, strict=True):
+        keys, rows, count = [np.empty(0, np.int32)], [np.empty(0, np.uint32)], 0
+        look = FIRST_LOOK if margin < np.inf else len(slots)
+        least_reach = -(2**31)
+        for i, (slot, score) in enumerate(zip(slots, scores, strict=True)):
+            if i == look:
+                found = np.concatenate(keys)
+                if len(found) > keep:
+                    slack = np.rint(min(np.float64(margin) * step, 2.0**29))
+                    least_reach = int(np.sort(found)[-keep]) - int(slack)
+                look = next_look(look)
+            if np.rint(np.float64(score) * step) < least_reach:
+                continue
             part = a.slot_list[slot]
-            bias = np.int32(np.rint(np.float64(score + floor) * np.float64(step)))
+            bias = np.int32(np.rint(np.float64(score + floor) * step))
             for packed, code_rows in self._codes_of(part):
-                keys.append(lut16_sums(packed, len(code_rows), lut) + bias)
-                rows.append(code_rows)
-        return np.concatenate(keys), np.concatenate(rows)
+                count += len(code_rows)
+                sums = lut16_sums(packed, len(code_rows), lut) + bias
+                passes = slice(None) if allowed is None else is_allowed(code_rows, allowed)
+                keys.append(sums[passes])
+                rows.append(code_rows[passes])
+        return np.concatenate(keys), np.concatenate(rows), count
 
     def _codes_of(self, part: np.int32) -> Iterator[tuple[U8, U32]]:
         """Packed codes of one list and the row of each: those of the base, then the delta's."""

@@ -65,6 +65,12 @@ class ProductQuantizer:
         """Sub-spaces, the term's two included: a multiple of 8."""
         return len(self.codebook)
 
+    @property
+    def spread(self) -> float:
+        """Standard deviation of a component of the residuals, as the codebook tells it."""
+        real = self.codebook[: self.m - (_TERM_BLOCKS if self.has_term else 0)]
+        return float(np.sqrt(np.square(real, dtype=np.float64).mean(axis=2).sum() / self.d))
+
     @classmethod
     def train(
         cls,

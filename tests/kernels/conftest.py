@@ -193,6 +193,7 @@ def make_random_ivf(
         store_offset=store_offset,
         store_bias=np.square(centred).sum(axis=1) / 2 if is_l2 else np.empty(0, np.float32),
         is_spilled=is_spilled,
+        spread=float(np.sqrt(np.square(codebook[:extended]).mean(axis=2).sum() / d)),
     )
 
 

@@ -188,6 +188,28 @@ class TestAgreement:
         answer = expected(arrays, queries, k, plan)
         assert agree(ask(kernels.IvfSearcher, arrays, queries, k, plan), answer)
 
+    @pytest.mark.parametrize("is_filtered", [False, True], ids=["all", "filtered"])
+    @pytest.mark.parametrize("metric", METRICS)
+    @pytest.mark.parametrize("stop", [0.0, 0.1, 0.5, 1.0, 2.0, 1e30])
+    def test_passes_over_the_same_lists(
+        self, kernels: Kernels, ivf: MakeIvf, stop: float, metric: Metric, is_filtered: bool
+    ) -> None:
+        """What is passed over follows from exact integers, not from when a pool was cut."""
+        arrays = ivf(seed=2, n=4000, nlist=150, d=24, metric=metric, is_spilled=True)
+        queries = queries_for(arrays, 12)
+        plan = SearchPlan(150, 0, collect=40, rerank=30, refine=20, stop=stop)
+        rng = np.random.default_rng(5)
+        allowed = np.packbits(rng.random(4000) < 0.3, bitorder="little") if is_filtered else None
+        answers = []
+        for searcher in (kernels.IvfSearcher(arrays), reference.IvfSearcher(arrays)):
+            scores, ids = np.empty((12, 10), np.float32), np.empty((12, 10), np.int64)
+            seen = np.empty(12, np.int64)
+            searcher.search(queries, 10, plan, 1, scores, ids, allowed, seen)
+            answers.append((ids.tolist(), scores.tolist(), seen.tolist()))
+        assert answers[0] == answers[1]
+        everything = int(arrays.list_count.sum())
+        assert (min(answers[0][2]) < everything) == (stop < 1e30)
+
     def test_one_searcher_after_another(self, kernels: Kernels, ivf: MakeIvf) -> None:
         """Scratch memory outlives a call: a small index after a big one, and back, is unharmed."""
         wide = ivf(seed=768, d=768, m=16, metric="l2", is_spilled=True)

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <type_traits>
 
 namespace soardb {
 
@@ -18,7 +19,10 @@ enum Status : int { kOk = 0, kNotFinite = 1, kZeroVector = 2 };
 constexpr int64_t kBlock = 16;       // vectors in a block of codes or of 8-bit centroids
 constexpr int64_t kLine = 64;        // bytes in a line of packed codes
 constexpr int64_t kPanel = 32;       // vectors in a panel of the float32 matrix kernels
-constexpr int64_t kLeadLists = 8;    // lists scanned in order of score before memory order
+constexpr int64_t kQueue = 512;      // blocks of codes that are queued for one run of the scan
+constexpr int64_t kAhead = 24;       // blocks that the scan fetches ahead; even
+constexpr int64_t kSteps = 64;       // of score, in which the lists to visit are put in order
+constexpr int64_t kFirstLook = 8;     // lists that every search visits
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -29,6 +33,7 @@ struct Ivf {
   int64_t d = 0, nlist = 0, nslot = 0, ncell = 0, m = 0, width = 0, stride = 0;
   int64_t n = 0, ncode = 0;            // rows and places for codes of the base; the delta's follow
   bool is_spilled = false;
+  float spread = 0;                    // standard deviation of a residual's component
   const float* vectors = nullptr;
   const int64_t* ids = nullptr;
   const float* mean = nullptr;
@@ -63,6 +68,7 @@ struct Ivf {
 // soardb/kernels/layout.py: SearchPlan.
 struct Plan {
   int64_t k = 0, nprobe = 0, cellprobe = 0, collect = 0, rerank = 0, refine = 0;
+  float stop = __builtin_inff();
 };
 
 // The rows that a search may return: row r where bit r is set, lowest bit of a byte first. Rows
@@ -79,9 +85,13 @@ struct Scratch {
   float* slot_scores;                  // scores of the slots that were looked at
   int32_t *slot_ids, *order;           // slot of each score; the lists to visit
   float* order_scores;
+  int32_t* steps;                      // of score, of each list to visit
   float* tables;                       // (m, 16)
   float* lows;                         // (m,)
   uint8_t* lut;                        // (m, 16), 64-byte aligned
+  const uint8_t** block_codes;         // the queue: kQueue + kAhead + 2 blocks
+  int32_t* block_bias;
+  uint32_t *block_first, *block_lanes;  // place of the first code; which of the sixteen count
   int32_t *keys, *sort_keys;           // capacity `pool`
   uint32_t *slots, *rows;              // capacity `pool`
   uint32_t *hash_rows, *hash_places;   // capacity `hash_size`, a power of two
@@ -128,8 +138,10 @@ struct Kernels {
                     Scratch& scratch, float* scores, int64_t* ids, int64_t* scanned);
 };
 
-// Room that a pool needs beyond what it keeps, so that the scan may push before it selects.
+// Room that a pool needs beyond what it keeps, so that the scan may push before it selects; and how
+// much of it the scan uses.
 constexpr int64_t pool_capacity(int64_t keep) { return 2 * keep + 512; }
+constexpr int64_t kPoolSlack = 128;
 
 extern const Kernels kScalar;
 #ifdef SOARDB_X86
