@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <functional>
 
+#include "soardb/stages.hpp"
+
 namespace soardb {
 
 enum Metric : int { kDot = 0, kCosine = 1, kL2 = 2 };
