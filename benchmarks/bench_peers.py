@@ -84,31 +84,9 @@ def run(options: Options, lock: Path | None = None) -> dict[str, Any]:
     _check(options)
     started = datetime.datetime.now(datetime.UTC)
     dataset = datasets.load(options.dataset)
-    chosen = _choose_queries(len(dataset.test), options.queries)
-    queries = dataset.test[chosen]
-    judge = Judge(dataset.train, queries, dataset.neighbors[chosen], dataset.metric, options.k)
     n, d = dataset.train.shape
     specs = _specs(options, n, d, dataset.metric)
-    with _one_thread_each(), ExitStack() as stack:
-        built = []
-        for number, spec in enumerate(specs, 1):
-            ask = stack.enter_context(process(spec, options))
-            with _held(lock):
-                facts = ask("build")
-            ask("hold", queries)
-            built.append((spec, ask, facts))
-            _say(f"[{number}/{len(specs)}] {_built(spec, facts)}")
-        passes: list[list[dict[int, dict[str, Any]]]] = [[] for _ in specs]
-        for repeat in range(options.repeat):
-            for of_peer, (spec, ask, facts) in zip(passes, built, strict=True):
-                again = range(len(facts["sweep"]))
-                if of_peer:
-                    again = _worth_asking_again(facts["sweep"], of_peer[0])
-                with _held(lock):
-                    measured = {i: ask("measure", facts["sweep"][i]) for i in again}
-                of_peer.append({i: _figures(one, judge) for i, one in measured.items()})
-                _say(f"pass {repeat + 1}/{options.repeat}: {spec.label}, {len(measured)} points")
-    seconds = (datetime.datetime.now(datetime.UTC) - started).total_seconds()
+    summaries = measure(specs, dataset, options, lock)
     origin = {
         "date": started.isoformat(timespec="seconds"),
         "commit": provenance.commit(),
@@ -117,7 +95,18 @@ def run(options: Options, lock: Path | None = None) -> dict[str, Any]:
     return {
         "benchmark": "peers",
         **origin,
-        "seconds": seconds,
+        "seconds": (datetime.datetime.now(datetime.UTC) - started).total_seconds(),
+        **circumstances(dataset, options),
+        "versions": {"python": platform.python_version(), "numpy": np.__version__}
+        | {library: peers.PEERS[library].version for library in options.libraries},
+        "peers": [{**summary, "run": origin} for summary in summaries],
+    }
+
+
+def circumstances(dataset: datasets.Dataset, options: Options) -> dict[str, Any]:
+    """What all figures of a report share: machine, threads, data and how they were taken."""
+    n, d = dataset.train.shape
+    return {
         "machine": provenance.machine(),
         "threads": {
             "query": 1,
@@ -131,19 +120,51 @@ def run(options: Options, lock: Path | None = None) -> dict[str, Any]:
             "sha256": dataset.sha256,
             "n": n,
             "d": d,
-            "queries": len(queries),
+            "queries": min(options.queries, len(dataset.test)),
             "k": options.k,
         },
         "seed": SEED,
         "repeat": options.repeat,
         "tolerance": {"recall": TOLERANCE, "recall_loose": LOOSE_TOLERANCE},
-        "versions": {"python": platform.python_version(), "numpy": np.__version__}
-        | {library: peers.PEERS[library].version for library in options.libraries},
-        "peers": [
-            {**_summary(spec, facts, of_peer), "run": origin}
-            for (spec, _, facts), of_peer in zip(built, passes, strict=True)
-        ],
     }
+
+
+def measure(
+    specs: Sequence[peers.Spec],
+    dataset: datasets.Dataset,
+    options: Options,
+    lock: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Build or open each index in a process of its own, ask them all in turn; a summary of each.
+
+    The lock is held while one index is built and while one is asked.
+    """
+    chosen = choose_queries(len(dataset.test), options.queries)
+    queries = dataset.test[chosen]
+    judge = Judge(dataset.train, queries, dataset.neighbors[chosen], dataset.metric, options.k)
+    with _one_thread_each(), ExitStack() as stack:
+        built = []
+        for number, spec in enumerate(specs, 1):
+            ask = stack.enter_context(process(spec, options))
+            with _held(lock):
+                facts = ask("build")
+            ask("hold", queries)
+            built.append((spec, ask, facts))
+            _say(f"[{number}/{len(specs)}] {_built(spec, facts)}")
+        passes: list[list[dict[int, dict[str, Any]]]] = [[] for _ in specs]
+        for repeat in range(options.repeat):
+            for of_peer, (spec, ask, facts) in zip(passes, built, strict=True):
+                again: Sequence[int] = range(len(facts["sweep"]))
+                if of_peer:
+                    again = _worth_asking_again(facts["sweep"], of_peer[0])
+                with _held(lock):
+                    measured = {i: ask("measure", facts["sweep"][i]) for i in again}
+                of_peer.append({i: _figures(one, judge) for i, one in measured.items()})
+                _say(f"pass {repeat + 1}/{options.repeat}: {spec.label}, {len(measured)} points")
+    return [
+        _summary(spec, facts, of_peer)
+        for (spec, _, facts), of_peer in zip(built, passes, strict=True)
+    ]
 
 
 def build_all(options: Options, lock: Path | None = None) -> None:
@@ -207,7 +228,7 @@ def _check(options: Options) -> None:
         )
 
 
-def _choose_queries(n_test: int, wanted: int) -> Ids:
+def choose_queries(n_test: int, wanted: int) -> Ids:
     """Rows of the queries to ask, ascending: a seeded draw.
 
     Not the first ones, for sets of words are ordered by frequency and frequent words are easier.

@@ -40,6 +40,7 @@ __all__ = [
     "Library",
     "Peer",
     "Size",
+    "Soardb",
     "Spec",
     "band",
     "check_installed",
