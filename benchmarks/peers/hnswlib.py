@@ -28,7 +28,8 @@ class Hnswlib:
 
     @staticmethod
     def specs(n: int, d: int, metric: str) -> list[Spec]:
-        return [Spec("hnswlib", "hnswlib-M16", {"M": 16, "ef_construction": 200})]
+        build = {"M": 16, "ef_construction": 200}
+        return [Spec("hnswlib", "hnswlib-M16", build, is_quick=False)]
 
     def build(self, vectors: Vectors, threads: int) -> None:
         self.index = self.hnswlib.Index(space=self.space, dim=vectors.shape[1])
