@@ -27,7 +27,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,8 +146,7 @@ def measure(
         built = []
         for number, spec in enumerate(specs, 1):
             ask = stack.enter_context(process(spec, options))
-            with _held(lock):
-                facts = ask("build")
+            facts = _opened_or_built(ask, lock)
             ask("hold", queries)
             built.append((spec, ask, facts))
             _say(f"[{number}/{len(specs)}] {_built(spec, facts)}")
@@ -176,8 +175,8 @@ def build_all(options: Options, lock: Path | None = None) -> None:
     del dataset
     with _one_thread_each():
         for number, spec in enumerate(specs, 1):
-            with process(spec, options) as ask, _held(lock):
-                facts = ask("build")
+            with process(spec, options) as ask:
+                facts = _opened_or_built(ask, lock)
             _say(f"[{number}/{len(specs)}] {_built(spec, facts)}")
 
 
@@ -199,6 +198,15 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         "versions": old["versions"] | new["versions"],
         "peers": [*kept, *new["peers"]],
     }
+
+
+def _opened_or_built(ask: Callable[..., Any], lock: Path | None) -> dict[str, Any]:
+    facts: dict[str, Any] | None = ask("open")
+    if facts is None:
+        with _held(lock):
+            facts = ask("build")
+    assert facts is not None
+    return facts
 
 
 def _built(spec: peers.Spec, facts: Mapping[str, Any]) -> str:

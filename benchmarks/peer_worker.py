@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -65,26 +66,43 @@ class Worker:
     def __init__(self, spec: peers.Spec, options: Options) -> None:
         self.spec, self.options = spec, options
         self.cores = os.sched_getaffinity(0)
+        self.library = peers.PEERS[spec.library]
+
+    @cached_property
+    def dataset(self) -> datasets.Dataset:
+        """Loaded when it is wanted, held until the index is ready."""
+        return datasets.load(self.options.dataset)
+
+    @cached_property
+    def peer(self) -> peers.Peer:
+        """The library's side, first without an index."""
+        return self.library.peer(self.dataset.metric, self.options.k, self.spec.build)
+
+    def open(self) -> dict[str, Any] | None:
+        """Open the index if it was built before; its cost and sweep, or None where it was not."""
+        facts = index_cache.read_facts(self._folder())
+        if facts is None or self.options.build_anew:
+            return None
+        index_cache.reopen(self.peer, self._folder())
+        return self._ready({**facts, "is_build_kept": True})
 
     def build(self) -> dict[str, Any]:
-        """Open the index if it was built before, else build and keep it; report cost and sweep."""
-        options, library = self.options, peers.PEERS[self.spec.library]
-        dataset = datasets.load(options.dataset)
-        self.peer = library.peer(dataset.metric, options.k, self.spec.build)
-        folder = index_cache.folder_of(
-            self.spec, library, dataset.sha256, options.k, options.build_threads
+        """Build the index and keep it; its cost and sweep."""
+        facts = self._build(self.dataset.train)
+        index_cache.keep(self.peer, self._folder(), facts)
+        return self._ready({**facts, "is_build_kept": False})
+
+    def _folder(self) -> Path:
+        options = self.options
+        return index_cache.folder_of(
+            self.spec, self.library, self.dataset.sha256, options.k, options.build_threads
         )
-        facts = None if options.build_anew else index_cache.read_facts(folder)
-        is_kept = facts is not None
-        if facts is None:
-            facts = self._build(dataset.train)
-            index_cache.keep(self.peer, folder, facts)
-        else:
-            index_cache.reopen(self.peer, folder)
-        del dataset
-        _pin({options.core})
-        sweep = [dict(arguments) for arguments in self.peer.sweep()]
-        return {**facts, "is_build_kept": is_kept, "sweep": sweep}
+
+    def _ready(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Let go of the vectors, bind to the core; the facts with the sweep among them."""
+        del self.dataset
+        _pin({self.options.core})
+        return {**facts, "sweep": [dict(arguments) for arguments in self.peer.sweep()]}
 
     def _build(self, vectors: Vectors) -> dict[str, Any]:
         """Build the index over vectors (n, d); what it cost, as JSON values.
