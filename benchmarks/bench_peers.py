@@ -125,6 +125,7 @@ def circumstances(dataset: datasets.Dataset, options: Options) -> dict[str, Any]
         },
         "seed": SEED,
         "repeat": options.repeat,
+        "clock": options.clock,
         "tolerance": {"recall": TOLERANCE, "recall_loose": LOOSE_TOLERANCE},
     }
 
@@ -137,7 +138,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Build or open each index in a process of its own, ask them all in turn; a summary of each.
 
-    The lock is held while one index is built and while one is asked.
+    The lock is held while one index is built, and during each pass over all of them.
     """
     chosen = choose_queries(len(dataset.test), options.queries)
     queries = dataset.test[chosen]
@@ -152,14 +153,14 @@ def measure(
             _say(f"[{number}/{len(specs)}] {_built(spec, facts)}")
         passes: list[list[dict[int, dict[str, Any]]]] = [[] for _ in specs]
         for repeat in range(options.repeat):
-            for of_peer, (spec, ask, facts) in zip(passes, built, strict=True):
-                again: Sequence[int] = range(len(facts["sweep"]))
-                if of_peer:
-                    again = _worth_asking_again(facts["sweep"], of_peer[0])
-                with _held(lock):
+            with _held(lock):
+                for of_peer, (spec, ask, facts) in zip(passes, built, strict=True):
+                    again: Sequence[int] = range(len(facts["sweep"]))
+                    if of_peer:
+                        again = _worth_asking_again(facts["sweep"], of_peer[0])
                     measured = {i: ask("measure", facts["sweep"][i]) for i in again}
-                of_peer.append({i: _figures(one, judge) for i, one in measured.items()})
-                _say(f"pass {repeat + 1}/{options.repeat}: {spec.label}, {len(measured)} points")
+                    of_peer.append({i: _figures(one, judge) for i, one in measured.items()})
+                    _say(f"pass {repeat + 1}/{options.repeat}: {_seen(spec, of_peer[-1])}")
     return [
         _summary(spec, facts, of_peer)
         for (spec, _, facts), of_peer in zip(built, passes, strict=True)
@@ -185,11 +186,11 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises InvalidArgument where they cannot be compared: other data, queries, passes or threads.
     """
-    for field in ("dataset", "seed", "repeat", "threads", "tolerance"):
-        if old[field] != new[field]:
+    for field in ("dataset", "seed", "repeat", "clock", "threads", "tolerance"):
+        if old.get(field) != new[field]:
             raise InvalidArgument(
                 f"expected a report with the same {field} to merge into, {new[field]}; "
-                f"got {old[field]}; leave out --merge to begin a new one"
+                f"got {old.get(field)}; leave out --merge to begin a new one"
             )
     measured = {peer["label"] for peer in new["peers"]}
     kept = [peer for peer in old["peers"] if peer["label"] not in measured]
@@ -207,6 +208,13 @@ def _opened_or_built(ask: Callable[..., Any], lock: Path | None) -> dict[str, An
             facts = ask("build")
     assert facts is not None
     return facts
+
+
+def _seen(spec: peers.Spec, figures: Mapping[int, Mapping[str, Any]]) -> str:
+    front = plots.pareto([modes["single"] for modes in figures.values()])
+    at = ((target, plots.qps_at(front, target)) for target in plots.TARGETS)
+    speeds = ", ".join(f"{qps:,.0f} at {target:.2f}" for target, qps in at if qps is not None)
+    return f"{spec.label}, {len(figures)} points: {speeds or 'no recall of the table'}"
 
 
 def _built(spec: peers.Spec, facts: Mapping[str, Any]) -> str:
@@ -315,7 +323,8 @@ def _figures(measured: Mapping[str, Any], judge: Judge) -> dict[str, dict[str, A
     figures: dict[str, dict[str, Any]] = {
         "single": {
             **_recalls(judge, measured["single_ids"]),
-            "qps": len(latencies) / latencies.sum(),
+            "qps": len(latencies) / measured["single_s"],
+            "cpu_share": measured["cpu_share"],
             "p50_us": 1e6 * np.percentile(latencies, 50),
             "p99_us": 1e6 * np.percentile(latencies, 99),
             "queries": len(latencies),
@@ -388,6 +397,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Options, Output]:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--build-threads", type=int, default=2)
     parser.add_argument("--batch-threads", type=int, default=min(2, len(os.sched_getaffinity(0))))
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     parser.add_argument("--build-anew", action="store_true", help="do not open kept indexes")
     parser.add_argument("--build-only", action="store_true", help="build and keep, then end")
@@ -406,6 +416,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Options, Output]:
         build_threads=given.build_threads,
         batch_threads=given.batch_threads,
         build_anew=given.build_anew,
+        clock=given.clock,
         core=given.core,
     )
     return options, Output(given.out, given.merge, given.build_only, given.lock)

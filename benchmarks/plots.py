@@ -212,7 +212,8 @@ def caption(report: Report) -> str:
     return (
         f"{data['name']}: {data['n']:,} x {data['d']}, {data['metric']}, recall@{data['k']} over "
         f"{data['queries']:,} queries. {machine['cpu']}, {threads['query']} thread per query, "
-        f"{threads['build']} per build, median of {report['repeat']} passes."
+        f"{threads['build']} per build, median of {report['repeat']} passes"
+        + (", by CPU time." if report.get("clock") == "cpu" else ".")
     )
 
 

@@ -70,8 +70,7 @@ class Faiss:
         self.faiss.write_index(self.index, str(folder / "index"))
 
     def open(self, folder: Path) -> None:
-        index = self.faiss.read_index(str(folder / "index"))
-        self.index = self.faiss.downcast_index(index)
+        self.index = self.faiss.read_index(str(folder / "index"))
         self.base = self.index
         if not self.is_graph:
             self.base = self.faiss.downcast_index(self.index.base_index)

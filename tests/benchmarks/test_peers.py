@@ -225,7 +225,8 @@ class TestAsking:
 
 class TestMerge:
     base: ClassVar[dict[str, Any]] = {
-        "dataset": {"name": "a"}, "seed": 0, "repeat": 3, "threads": {}, "tolerance": {},
+        "dataset": {"name": "a"}, "seed": 0, "repeat": 3, "clock": "wall", "threads": {},
+        "tolerance": {},
     }  # fmt: skip
 
     def report(self, versions: dict[str, str], *labels: tuple[str, int]) -> dict[str, Any]:
@@ -251,7 +252,6 @@ class TestMerge:
 
 class TestKeptIndexes:
     spec = peers.Spec("exact", "exact-numpy")
-    vectors = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
 
     def folder(self, **changes: Any) -> Path:
         facts: dict[str, Any] = {"sha": "a", "k": 10, "threads": 2, "spec": self.spec} | changes
@@ -266,21 +266,31 @@ class TestKeptIndexes:
         assert len(set(folders)) == 4
         assert self.folder() == self.folder()
 
-    @pytest.mark.parametrize("library", ["exact", "soardb"])
+    @pytest.mark.parametrize("library", list(peers.PEERS))
     def test_a_kept_index_answers_as_the_built_one(
         self, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """Of every library that is here, and under the setting that was swept last."""
+        pytest.importorskip(peers.PEERS[library].module)
         monkeypatch.setenv("SOARDB_INDEXES", str(tmp_path))
-        built = peers.PEERS[library].peer("cosine", 5, {})
-        built.build(self.vectors, 1)
-        folder = self.folder()
+        vectors = np.random.default_rng(0).normal(size=(2000, 64)).astype(np.float32)
+        spec = peers.PEERS[library].peer.specs(len(vectors), 64, "cosine")[0]
+        built = peers.PEERS[library].peer("cosine", 5, spec.build)
+        built.build(vectors, 1)
+        folder = self.folder(spec=spec)
         assert index_cache.read_facts(folder) is None
         index_cache.keep(built, folder, {"build_seconds": 1.5})
         assert index_cache.read_facts(folder) == {"build_seconds": 1.5}
-        opened = peers.PEERS[library].peer("cosine", 5, {})
+        opened = peers.PEERS[library].peer("cosine", 5, spec.build)
         index_cache.reopen(opened, folder)
-        queries = self.vectors[:20]
-        assert (opened.query_batch(queries, 1) == built.query_batch(queries, 1)).all()
+        assert opened.size().total == built.size().total > vectors.nbytes // 4
+        for peer in (built, opened):
+            peer.set_query_arguments(built.sweep()[-1])
+        queries = vectors[:20]
+        found = opened.query_batch(queries, 2)
+        assert (found == built.query_batch(queries, 1)).all()
+        assert (np.asarray(found)[:, 0] == np.arange(20)).mean() > 0.8
+        assert opened.query(queries[0])[0] == 0
 
     def test_an_index_whose_writing_was_cut_off_is_none(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
