@@ -216,7 +216,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Setup, Path]:
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="of SoarIndex")
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--queries", type=int, default=2000)
-    parser.add_argument("--repeat", type=int, default=5, help="passes, of which the median counts")
+    parser.add_argument("--repeat", type=int, default=5, help="passes, of which the fastest counts")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     parser.add_argument("--index", type=Path, help="a file of SoarIndex.save over this data set")
     parser.add_argument("--clocks", type=Path, help="folder of an extension with SOARDB_PROFILE")
