@@ -42,7 +42,7 @@ BUILD   := --no-build-isolation --no-deps
 
 .PHONY: check help setup demo test proto model crash powercut damage test-neon test-llama-index \
         fuzz attacks fmt lint types docs bench bench-ingest bench-service bench-churn bench-filters \
-        bench-kernels bench-rpc bench-ann bench-vectordbbench clean
+        bench-kernels bench-rpc bench-soar bench-ann bench-vectordbbench profile clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
 
@@ -136,6 +136,17 @@ docs: $(STAMPS)/extra-docs  ## the documentation, strictly, into site/
 
 bench: $(STAMPS)/extra-bench $(PACKAGE)  ## soardb and its peers on the same data: JSON, plot and table
 	$(RUN) benchmarks.bench_peers $(or $(ARGS),--dataset glove6b-100-angular)
+
+bench-soar: $(STAMPS)/extra-bench $(PACKAGE)  ## SOAR on against off at equal recall, over lambda: JSON, plot and table
+	$(RUN) benchmarks.bench_soar $(or $(ARGS),--dataset glove6b-100-angular)
+
+# The extension once more, with clocks between the stages of a search.
+profile: $(STAMPS)/extra-bench $(PACKAGE)  ## where a query's time goes, stage by stage
+	@mkdir -p build
+	CXX="$$(.ci/need compiler)" && export CXX && $(INPATH) cmake -S native -B build/profile -G Ninja \
+	    -DSOARDB_PROFILE=ON -DPython_EXECUTABLE="$(CURDIR)/$(PYTHON3)" > build/profile.log
+	$(INPATH) cmake --build build/profile --target _native >> build/profile.log
+	$(RUN) benchmarks.bench_profile --clocks build/profile $(or $(ARGS),--dataset glove6b-100-angular)
 
 bench-ingest: $(STAMPS)/extra-bench-ingest $(PACKAGE)  ## durable writing beside embedded databases: JSON, plot and table
 	$(RUN) benchmarks.bench_ingest $(or $(ARGS),--dataset glove6b-100-angular)

@@ -36,10 +36,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import datasets, ingest_report, ingest_syncs, provenance
-from benchmarks.bench_peers import THREAD_VARIABLES, TOLERANCE, Judge
+from benchmarks.bench_peers import THREAD_VARIABLES
 from benchmarks.exact import ground_truth
 from benchmarks.ingest_peers import ENTRIES, Entry, Vectors
 from benchmarks.ingest_run import Job
+from benchmarks.judge import TOLERANCE, Judge
 from soardb.errors import InvalidArgument, SoarError
 
 DEFAULT = "glove6b-100-angular"

@@ -44,9 +44,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import datasets, provenance, service_report
-from benchmarks.bench_peers import TOLERANCE, Judge
 from benchmarks.dataset_files import replacing
 from benchmarks.exact import ground_truth
+from benchmarks.judge import TOLERANCE, Judge
 from benchmarks.service_environments import isolation, python_for
 from benchmarks.service_load import machine_cpu_s
 from benchmarks.service_settings import ENTRIES, Entry, Search, Variant

@@ -24,10 +24,13 @@ Point = Mapping[str, Any]
 Report = Mapping[str, Any]
 
 TARGETS = (0.90, 0.95, 0.99)
+DEFAULT = "soardb-default"  # the label of soardb as it comes
 _COLOURS = {
     "soardb": "#c8102e",
     "scann": "#1f5fa8",
     "faiss": "#2e8b57",
+    "svs": "#00838f",
+    "rabitq": "#5d4037",
     "hnswlib": "#8e5ba6",
     "usearch": "#c98a1e",
     "exact": "#5a6570",
@@ -69,7 +72,7 @@ def qps_at(front: Sequence[Point], recall: float) -> float | None:
 
 
 def front_of(peer: Mapping[str, Any], mode: str) -> list[Point]:
-    """The Pareto front of one peer of a report; mode "single" or "batch"."""
+    """The Pareto front of one peer of a report; mode "single", "batch" or "parallel"."""
     return pareto([{**point[mode], "arguments": point["arguments"]} for point in peer["points"]])
 
 
@@ -77,57 +80,140 @@ def front_of(peer: Mapping[str, Any], mode: str) -> list[Point]:
 
 
 def table(report: Report) -> str:
-    """The report as a Markdown table, fastest at recall 0.95 first, under a line on the run."""
+    """The report as Markdown: a line on the run, every index, and the best of each library.
+
+    Indexes stand by QPS at recall 0.95, the fastest first.
+    """
+    modes = _modes(report)
     header = [
         "index",
-        *(f"QPS @{target:.2f}" for target in TARGETS),
-        *(f"batch @{target:.2f}" for target in TARGETS),
+        *(f"{modes[mode]} @{target:.2f}" for mode in modes for target in TARGETS),
         "p50 / p99 us at >= 0.95",
         "build s",
+        "CPU s",
         "index B/vector",
         "RSS B/vector",
     ]
-    ranked = sorted(
-        report["peers"], key=lambda peer: -(qps_at(front_of(peer, "single"), 0.95) or 0)
+    ranked = sorted(report["peers"], key=lambda peer: -_qps_at_095(front_of(peer, "single")))
+    lines = [header, ["---", *["---:"] * 3 * len(modes), "---", *["---:"] * 4]]
+    lines += [_row(peer, report["dataset"]["n"], modes) for peer in ranked]
+    return "\n".join(
+        [caption(report), "", *_markdown(lines), "", *_markdown(_best_rows(report, modes))]
     )
-    lines = [header, ["---", *["---:"] * 6, "---", *["---:"] * 3]]
-    lines += [_row(peer, report["dataset"]["n"]) for peer in ranked]
-    return "\n".join([_caption(report), "", *("| " + " | ".join(line) + " |" for line in lines)])
 
 
-def _qps_at_095(peer: Mapping[str, Any]) -> float:
-    return qps_at(front_of(peer, "single"), 0.95) or 0.0
+def _modes(report: Report) -> dict[str, str]:
+    """The ways of asking that a report has, and their names in a header."""
+    names = {"single": "QPS", "batch": "batch", "parallel": _parallel_name(report)}
+    return {mode: name for mode, name in names.items() if mode in report["peers"][0]["points"][0]}
 
 
-def _row(peer: Mapping[str, Any], n: int) -> list[str]:
-    single, batch = front_of(peer, "single"), front_of(peer, "batch")
+def _parallel_name(report: Report) -> str:
+    return f"batch, {report['threads'].get('batch', 1)} threads,"
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _qps_at_095(front: Sequence[Point]) -> float:
+    return qps_at(front, 0.95) or 0.0
+
+
+def _row(peer: Mapping[str, Any], n: int, modes: Mapping[str, str]) -> list[str]:
+    single = front_of(peer, "single")
     good = next((point for point in single if point["recall"] >= 0.95), None)
     latency = "-"
     if good is not None:
-        chosen = ", ".join(f"{name}={value}" for name, value in good["arguments"].items())
+        chosen = _named(good["arguments"])
         latency = f"{good['p50_us']:,.0f} / {good['p99_us']:,.0f}" + (
             f" ({chosen})" if chosen else ""
         )
+    cpu_seconds = peer.get("build_cpu_seconds")
     return [
         peer["label"],
-        *(_count(qps_at(front, target)) for front in (single, batch) for target in TARGETS),
+        *(_count(qps_at(front_of(peer, mode), target)) for mode in modes for target in TARGETS),
         latency,
         f"{peer['build_seconds']:.1f}",
+        "-" if cpu_seconds is None else f"{cpu_seconds:.1f}",
         f"{peer['index_bytes'] / n:,.0f}",
         f"{peer['rss_bytes'] / n:,.0f}",
     ]
+
+
+def _best_rows(report: Report, modes: Mapping[str, str]) -> list[list[str]]:
+    """Of each library the best of all its indexes, soardb's defaults apart, and who it was."""
+    header = [
+        "best of its sweep",
+        *(f"{modes[mode]} @{target:.2f}" for mode in modes for target in TARGETS),
+        *(f"by @{target:.2f}" for target in TARGETS),
+    ]
+    rows = [header, ["---", *["---:"] * 3 * len(modes), *["---"] * 3]]
+    groups: dict[str, list[Any]] = {}
+    for peer in report["peers"]:
+        groups.setdefault(peer["library"], []).append(peer)
+        if peer["label"] == DEFAULT:
+            groups[DEFAULT] = [peer]
+    for name, group in groups.items():
+        fronts = {mode: best_front(group, mode) for mode in modes}
+        who = [_slowest_above(fronts["single"], target) for target in TARGETS]
+        rows.append(
+            [
+                name,
+                *(_count(qps_at(fronts[mode], target)) for mode in modes for target in TARGETS),
+                *("-" if point is None else f"{point['label']}" for point in who),
+            ]
+        )
+    rows[2:] = sorted(rows[2:], key=lambda row: -float(row[2].replace(",", "").replace("-", "0")))
+    return rows + _as_it_comes(groups.get(DEFAULT, []), modes)
+
+
+def best_front(group: Sequence[Mapping[str, Any]], mode: str) -> list[Point]:
+    """The Pareto front of several indexes taken together; points carry the label of theirs."""
+    return pareto([{**p, "label": peer["label"]} for peer in group for p in front_of(peer, mode)])
+
+
+def _slowest_above(front: Sequence[Point], recall: float) -> Point | None:
+    return next((point for point in front if point["recall"] >= recall), None)
+
+
+def _as_it_comes(group: Sequence[Mapping[str, Any]], modes: Mapping[str, str]) -> list[list[str]]:
+    """A row of the point that names no query parameter: recall beside its speed."""
+    points = [p for peer in group for p in peer["points"] if not p["arguments"]]
+    return [
+        [
+            "soardb, nothing named",
+            *(
+                cell
+                for mode in modes
+                for cell in (
+                    f"{_count(point[mode]['qps'])} at {point[mode]['recall']:.3f}",
+                    "",
+                    "",
+                )
+            ),
+            *["", "", ""],
+        ]
+        for point in points
+    ]
+
+
+def _named(arguments: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in arguments.items())
 
 
 def _count(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-def _caption(report: Report) -> str:
+def caption(report: Report) -> str:
+    """Data, machine, threads and passes of a report, in one line."""
     data, machine, threads = report["dataset"], report["machine"], report["threads"]
     return (
         f"{data['name']}: {data['n']:,} x {data['d']}, {data['metric']}, recall@{data['k']} over "
         f"{data['queries']:,} queries. {machine['cpu']}, {threads['query']} thread per query, "
-        f"{threads['build']} per build, median of {report['repeat']} passes."
+        f"{threads['build']} per build, median of {report['repeat']} passes"
+        + (", by CPU time." if report.get("clock") == "cpu" else ".")
     )
 
 
@@ -164,7 +250,7 @@ def plot_memory(report: Report, path: Path, *, recall: float = 0.95) -> None:
     axes.set_xlim(left=0)
     _tidy(axes)
     _label_lines(axes, ends)
-    figure.suptitle(_caption(report), fontsize=8, color="0.35")
+    figure.suptitle(caption(report), fontsize=8, color="0.35")
     figure.savefig(path, dpi=160)
 
 
@@ -184,7 +270,7 @@ def _draw(
     for axes, ends in zip(panels, labels, strict=True):  # after all lines: they share the limits
         _label_lines(axes, ends)
     panels[0].set_ylabel(ylabel)
-    figure.suptitle(_caption(report), fontsize=9, color="0.35")
+    figure.suptitle(caption(report), fontsize=9, color="0.35")
     figure.savefig(path, dpi=160)
 
 

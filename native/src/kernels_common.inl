@@ -183,6 +183,7 @@ struct Pool {
 };
 
 SOARDB_INLINE void settle(Pool& pool) {
+  SOARDB_STAGE(pool);
   if (pool.size <= pool.keep) return;
   pool.size = keep_largest(pool.keys, pool.values, pool.size, pool.keep, &pool.threshold);
   pool.open = false;
@@ -591,6 +592,7 @@ static float quantize_query(const float* query, const float* scale, int64_t d, i
 
 // Returns (in *span, *floor) and fills the byte tables: reference.py, build_lut.
 static void build_lut(const Ivf& x, const float* query, Scratch& s, float* span, float* floor) {
+  SOARDB_STAGE(lut);
   float widest = 0, sum = 0;
   for (int64_t b = 0; b < x.m; ++b) {
     F16 table = set16(0);
@@ -641,6 +643,7 @@ static void sort_roughly(Scratch& s, int64_t n) {
 
 // The lists to visit, in order, into s.order / s.order_scores; returns how many.
 static int64_t best_lists(const Ivf& x, const Plan& plan, Scratch& s) {
+  SOARDB_STAGE(lists);
   const int64_t quads = ceil_div(x.d, 4);
   const float step = quantize_query(s.centred, x.centroid_scale, x.d, s.centroid_query);
   const float offset = lane_dot(s.centred, x.centroid_offset, x.d);
@@ -650,6 +653,7 @@ static int64_t best_lists(const Ivf& x, const Plan& plan, Scratch& s) {
 
   const auto score_range = [&](const uint8_t* codes, const float* bias, int64_t first,
                                int64_t blocks) {
+    SOARDB_STAGE(centroids);
     score_blocks(codes + first * quads * kLine, blocks, quads, s.centroid_query, correction,
                  products + seen);
     for (int64_t i = 0; i < blocks * kBlock; i += kBlock) {
@@ -813,6 +817,7 @@ SOARDB_INLINE int64_t next_look(int64_t look) {
 // last look.
 static int64_t scan_lists(const Ivf& x, const Filter* filter, Scratch& s, int64_t lists,
                           float span, float floor, float margin, Pool& pool) {
+  SOARDB_STAGE(scan);
   float peak = 0;
   for (int64_t i = 0; i < lists; ++i) {
     const float size = s.order_scores[i] < 0 ? -s.order_scores[i] : s.order_scores[i];
@@ -870,6 +875,7 @@ static int64_t scan_lists(const Ivf& x, const Filter* filter, Scratch& s, int64_
 // Slots become rows; two codes of one row become one with the mean key. Returns how many are left.
 template <bool kHasDelta>
 static int64_t join_copies(const Ivf& x, Scratch& s, int64_t n) {
+  SOARDB_STAGE(dedup);
   const auto code_rows = segments<kHasDelta>(x.code_rows, x.delta_code_rows, x.ncode, 1);
   const uint32_t mask = static_cast<uint32_t>(s.hash_size - 1);
   for (int64_t i = 0; i < n; ++i) __builtin_prefetch(at(code_rows, s.slots[i]));
@@ -900,6 +906,7 @@ static int64_t join_copies(const Ivf& x, Scratch& s, int64_t n) {
 template <bool kHasDelta>
 static void rank_rows(const Ivf& x, const Plan& plan, const float* query, Scratch& s, int64_t n,
                       float* scores, int64_t* ids) {
+  SOARDB_STAGE(rerank);
   n = join_copies<kHasDelta>(x, s, n);
   int32_t unused;
   n = keep_largest(s.keys, s.rows, n, plan.rerank, &unused);
@@ -915,9 +922,11 @@ static void rank_rows(const Ivf& x, const Plan& plan, const float* query, Scratc
     s.keys[i] = sortable(rough);
   }
   n = keep_largest(s.keys, s.rows, n, plan.refine, &unused);
+  SOARDB_STAGE(refine);
   score_chosen(segments<kHasDelta>(x.vectors, x.delta_vectors, x.n, x.d), n, s.rows, query,
                x.metric, s.rough);
   const auto row_ids = segments<kHasDelta>(x.ids, x.delta_ids, x.n, 1);
+  SOARDB_STAGE(order);
   for (int64_t i = 0; i < n; ++i) s.sort_keys[i] = static_cast<int32_t>(i);
   sort_positions(s.sort_keys, n, [&](int32_t a, int32_t b) {
     return s.rough[a] > s.rough[b] ||
@@ -931,6 +940,7 @@ static void rank_rows(const Ivf& x, const Plan& plan, const float* query, Scratc
 
 static int ivf_search(const Ivf& x, const Plan& plan, const Filter* filter, const float* raw,
                       Scratch& s, float* scores, int64_t* ids, int64_t* scanned) {
+  SOARDB_STAGE(prepare);
   float squared = lane_dot(raw, raw, x.d);
   if (!(squared <= __FLT_MAX__)) return kNotFinite;
   // The square of a tiny query loses bits; a power of two moves nothing but the exponent.

@@ -148,6 +148,7 @@ struct Searcher {
     Filter filter;
     if (allowed) filter = {allowed->data(), static_cast<int64_t>(allowed->shape(0))};
     nb::gil_scoped_release release;
+    SOARDB_STAGE(search);
     return ivf_search(kernels(), index, plan, queries.data(), nq, threads, scores.data(),
                       ids.data(), allowed ? &filter : nullptr,
                       scanned ? scanned->data() : nullptr);
@@ -263,6 +264,18 @@ NB_MODULE(_native, m) {
                          new_rows.data(), new_codes.data(), &used);
         return std::pair(appended, used);
       });
+
+  m.def("stage_times", [] {
+    nb::list stages;
+    if (!kHasStages) return stages;
+    const StageClock clock = read_stages();
+    const double tick = nanoseconds_per_tick();
+    for (int i = 0; i < kStages; ++i)
+      stages.append(nb::make_tuple(stage_name(i), stage_covers(i), clock.calls[i],
+                                   static_cast<double>(clock.ticks[i]) * tick));
+    return stages;
+  });
+  m.def("reset_stage_times", [] { reset_stages(); });
 
   nb::class_<ListAssigner> assigner(m, "Assigner");
   assigner.def(nb::init<In<float, 2>>(), nb::arg().noconvert());

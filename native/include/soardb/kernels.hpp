@@ -11,6 +11,8 @@
 #include <functional>
 #include <type_traits>
 
+#include "soardb/stages.hpp"
+
 namespace soardb {
 
 enum Metric : int { kDot = 0, kCosine = 1, kL2 = 2 };
