@@ -185,7 +185,7 @@ def choose_build(params: BuildParams, n: int, d: int, metric: Metric) -> Choice:
         soar_lambda = 1.5 if d >= _SOAR_DIMS else 0.0
     dims_per_block = params.dims_per_block
     if dims_per_block is None:
-        dims_per_block = 2 if d < 256 else 4
+        dims_per_block = 3 if d < 256 else 4
     avq_eta = params.avq_eta
     if avq_eta is None:
         avq_eta = _AVQ_ETA if metric != "l2" and d < _AVQ_DIMS else 0.0
@@ -229,7 +229,7 @@ def choose_search(
         cellprobe=cellprobe,
         collect=max(math.ceil(rerank * collect_factor), copies * k),
         rerank=rerank,
-        refine=min(rerank, k + max(10, k // 4)),
+        refine=min(rerank, k + max(4, k // 8)),
     )
 
 

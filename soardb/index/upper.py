@@ -19,6 +19,7 @@ import numpy as np
 from soardb.clustering import kmeans
 from soardb.kernels.dispatch import active
 from soardb.kernels.layout import BLOCK, F32, I32, U8
+from soardb.kernels.memory import aligned
 from soardb.quantization.scalar import ScalarQuantizer
 from soardb.soar import nearest
 
@@ -51,7 +52,7 @@ def arrange_centroids(centroids: F32, ncell: int, is_l2: bool) -> Upper:
     if ncell < 2:
         return Upper(
             scalar,
-            active.pack_u8_blocks(scalar.encode(centroids)),
+            aligned(active.pack_u8_blocks(scalar.encode(centroids))),
             _padded(bias, -np.inf),
             _padded(np.arange(nlist, dtype=np.int32), -1),
             np.empty((0, -(-d // 4), BLOCK, 4), np.uint8),
@@ -72,10 +73,10 @@ def arrange_centroids(centroids: F32, ncell: int, is_l2: bool) -> Upper:
     cell_bias = -cell_norms if is_l2 else np.zeros(len(cells), np.float32)
     return Upper(
         scalar,
-        active.pack_u8_blocks(codes),
+        aligned(active.pack_u8_blocks(codes)),
         slot_bias,
         slots,
-        active.pack_u8_blocks(scalar.encode(cells)),
+        aligned(active.pack_u8_blocks(scalar.encode(cells))),
         _padded(cell_bias, -np.inf),
         np.concatenate([[0], np.cumsum(blocks)]).astype(np.int32),
     )

@@ -1,6 +1,6 @@
 """The C++ kernels behind the same names as reference.py.
 
-    dispatch.py -> [native.py] -> _native (native/src/module.cpp)
+    dispatch.py -> [native.py] -> memory.py, _native (native/src/module.cpp)
 
 Allocates the outputs and passes pointers; the instruction set was chosen when the library loaded
 (`level`, `use_level`). Importing this module fails where the extension was not built.
@@ -12,6 +12,7 @@ import numpy as np
 
 from soardb.kernels import _native
 from soardb.kernels.layout import BLOCK, F32, I8, I32, I64, U8, U32, IvfArrays, Metric, SearchPlan
+from soardb.kernels.memory import aligned
 from soardb.kernels.reference import pack_codes, pack_u8_blocks, unpack_codes
 
 __all__ = [
@@ -37,19 +38,10 @@ __all__ = [
 _METRICS: dict[Metric, int] = {"dot": 0, "cosine": 1, "l2": 2}
 
 
-def _aligned(lut: U8) -> U8:
-    """A copy of byte tables at a multiple of 64 bytes, as the vector loads want them."""
-    room = np.empty(lut.size + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    out = room[start : start + lut.size].reshape(lut.shape)
-    out[:] = lut
-    return out
-
-
 def lut16_sums(packed: U8, n: int, lut: U8) -> I32:
     """See reference.lut16_sums."""
     out = np.empty(n, np.int32)
-    _native.lut16_sums(packed, n, _aligned(lut), out)
+    _native.lut16_sums(packed, n, aligned(lut), out)
     return out
 
 
@@ -57,7 +49,7 @@ def lut16_topk(packed: U8, n: int, lut: U8, bias: int, keep: int) -> tuple[I32, 
     """See reference.lut16_topk."""
     room = _native.pool_capacity(keep)
     keys, positions = np.empty(room, np.int32), np.empty(room, np.uint32)
-    found = _native.lut16_topk(packed, n, _aligned(lut), bias, keep, keys, positions)
+    found = _native.lut16_topk(packed, n, aligned(lut), bias, keep, keys, positions)
     return keys[:found], positions[:found].astype(np.int32)
 
 
