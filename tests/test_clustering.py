@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from soardb import InvalidArgument
-from soardb.clustering import avq_centroids, kmeans, list_sums
+from soardb.clustering import avq_centroids, kmeans
 from soardb.kernels.layout import F32, I32
 from soardb.metrics import unit_rows
 from soardb.soar import nearest
