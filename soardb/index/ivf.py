@@ -45,7 +45,7 @@ from soardb.storage.format import read_arrays, write_arrays
 __all__ = ["SoarIndex"]
 
 _KNOB = (int, type(None))
-_BATCH = 65_536
+_BATCH = 16_384
 
 
 class SoarIndex(Index):

@@ -35,7 +35,7 @@ from soardb.soar import nearest, spill
 
 __all__ = ["Copies", "Model", "as_compared", "store_stride"]
 
-_BATCH = 65_536
+_BATCH = 16_384
 _CODEBOOK_SAMPLE = 65_536
 
 
