@@ -66,7 +66,7 @@ def kmeans(
         if progress:
             progress("k-means", i / iterations)
         lists, _ = active.assign(sample, centroids, threads)
-        centroids, counts = _means(sample, lists, centroids)
+        centroids, counts = _means(sample, lists, centroids, threads)
         if i < iterations - _SETTLING_ROUNDS:
             _rebalance(sample, lists, centroids, counts, rng)
         if spherical:
@@ -101,20 +101,8 @@ def _seeds(sample: F32, nlist: int, init: str, rng: np.random.Generator) -> F32:
     return pool[chosen].copy()
 
 
-def list_sums(vectors: F32, lists: I32, nlist: int) -> tuple[F32, np.ndarray]:
-    """Sum of the vectors of each list, and how many: ((nlist, d) float32, (nlist,) int64)."""
-    counts = np.bincount(lists, minlength=nlist)
-    sums = np.zeros((nlist, vectors.shape[1]), np.float32)
-    order = np.argsort(lists, kind="stable")
-    held = counts > 0
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])[held]
-    if len(starts):
-        sums[held] = np.add.reduceat(vectors[order], starts, axis=0)
-    return sums, counts
-
-
-def _means(sample: F32, lists: I32, centroids: F32) -> tuple[F32, np.ndarray]:
-    sums, counts = list_sums(sample, lists, len(centroids))
+def _means(sample: F32, lists: I32, centroids: F32, threads: int) -> tuple[F32, np.ndarray]:
+    sums, counts = active.list_sums(sample, lists, len(centroids), threads)
     moved = centroids.copy()
     held = counts > 0
     moved[held] = sums[held] / counts[held, None].astype(np.float32)
@@ -147,33 +135,19 @@ def _rebalance(
         room[rich] -= room[poor]
 
 
-def avq_centroids(vectors: F32, lists: I32, centroids: F32, eta: float) -> F32:
+def avq_centroids(vectors: F32, lists: I32, centroids: F32, eta: float, threads: int = 1) -> F32:
     """Move every centroid to where it minimises the anisotropic loss over its members.
 
     vectors (n, d), lists (n,) int32, centroids (nlist, d), eta >= 1 (1 is the norm-weighted mean).
-    Solves one d x d system a list, then applies the single global rescale. A list without members
-    keeps its centroid, but for the rescale; assignments stay as they are. AVQ, section 3.4 of the
-    method's description.
+    Solves one system of d numbers a list (kernels.avq_update), then applies the single global
+    rescale. A list without members keeps its centroid, but for the rescale; assignments stay as
+    they are. AVQ, section 3.4 of the method's description.
     """
-    nlist, d = centroids.shape
-    moved = centroids.astype(np.float64)
-    order = np.argsort(lists, kind="stable")
-    counts = np.bincount(lists, minlength=nlist)
-    ends = np.cumsum(counts)
-    agreement = norm = 0.0
-    for j in range(nlist):
-        members = vectors[order[ends[j] - counts[j] : ends[j]]].astype(np.float64)
-        squared = np.einsum("ij,ij->i", members, members)
-        members, squared = members[squared > 0], squared[squared > 0]
-        if not len(members):
-            continue
-        weights = (squared / squared.max()) ** ((eta - 1) / 2)  # of one list: any scale will do
-        outer = (members * (weights / squared)[:, None]).T @ members
-        system = weights.sum() * np.eye(d) + (eta - 1) * outer
-        total = members.sum(axis=0)
-        moved[j] = eta * np.linalg.solve(system, weights @ members)
-        agreement += float(moved[j] @ total)
-        norm += len(members) * float(moved[j] @ moved[j])
+    moved = active.avq_update(vectors, lists, centroids, eta, threads)
+    sums, _ = active.list_sums(vectors, lists, len(centroids), threads)
+    counts = np.bincount(lists[vectors.any(axis=1)], minlength=len(centroids))
+    agreement = float(np.einsum("ij,ij->", moved, sums, dtype=np.float64))
+    norm = float(counts @ np.einsum("ij,ij->i", moved, moved))
     if norm > 0 and agreement > 0:
         moved *= agreement / norm
     return moved.astype(np.float32)

@@ -197,7 +197,7 @@ def compact(
         give_back()  # before the next large part
         name = f"{secrets.token_hex(8)}.generation"
         path = core.index_folder / name
-        with budget.reserve(_build_bytes(source, model), "building the index"):
+        with budget.reserve(source.live * BUILD_BYTES, "building the index"):
             build(
                 path,
                 source,
@@ -222,11 +222,6 @@ def compact(
     progress("done", 1.0)
 
 
-def _build_bytes(source: Source, model: Model | None) -> int:
-    codes = model.product.m * (2 if model.choice.soar_lambda > 0 else 1) if model else 0
-    return source.live * (BUILD_BYTES + 5 * codes // 2)
-
-
 def _model(
     core: Core,
     source: Source,
@@ -247,7 +242,7 @@ def _model(
     if found is not None:
         return found
     wanted = min(source.live, choice.nlist * source.params.points_per_centroid)
-    row_bytes = source.d * 4 * 5  # the sample, and the copies that training makes of it
+    row_bytes = source.d * 4 * 5 // 2  # the sample, and the copy that training makes of it
     most = int(0.8 * budget.available()) // row_bytes
     wanted = max(min(wanted, most), min(_LEAST_SAMPLE * choice.nlist, source.live))
     with budget.reserve(wanted * row_bytes, "training the index"):

@@ -2,9 +2,9 @@
 
     compaction.py, contents.py -> [generation.py] -> index/, table.py, filters/columns.py, storage/
 
-Built from the row store alone, in passes over it: rows are read in batches, coded, put in list
-order so that neighbours lie together, and written into the file in place. What is held in memory
-meanwhile is the training sample and about 2.5 m + 150 bytes a point; the vectors pass through a
+Built from the row store alone, in batches: rows are read and given their lists, then put in list
+order so that neighbours lie together, coded, and written into the file in place. What is held in
+memory meanwhile is the training sample and about 100 bytes a point; the vectors pass through a
 scratch file. A trained model is kept beside it, so a build that was interrupted does not learn
 again.
 
@@ -31,7 +31,7 @@ from soardb.index.model import Model, as_compared, store_stride
 from soardb.index.plan import BuildParams
 from soardb.index.rows import Rows
 from soardb.index.stored import pack, unpack, unpack_model
-from soardb.kernels.layout import F32, I32, I64, U8, Metric
+from soardb.kernels.layout import BLOCK, F32, I32, I64, LINE, Metric
 from soardb.schema import Schema, decode_payload
 from soardb.storage.faults import reach
 from soardb.storage.format import ArrayFile, Mapped, map_arrays, read_arrays, write_arrays
@@ -50,9 +50,10 @@ __all__ = [
 
 _KIND, _MODEL_KIND = "generation", "model"
 _BATCH = 16_384
+_IN_PLACE = ("codes", "code_rows")  # filled batch by batch, in the file
 
-BUILD_BYTES = 150
-"""Bytes a point that a build holds besides its codes: lists, order, ids, row numbers."""
+BUILD_BYTES = 100
+"""Bytes a point that a build holds: lists, order, ids, row numbers."""
 
 Progress = Callable[[str, float], None]
 
@@ -100,7 +101,6 @@ class _Pass:
 
     rows: I64
     parts: I32
-    codes: list[U8]
     vectors: F32
     ids: list[Any]
     columns: Columns
@@ -160,7 +160,7 @@ def build(
 
 
 def _read_rows(source: Source, model: Model | None, scratch: int, progress: Progress) -> _Pass:
-    """Read, check and code every row; vectors as compared go to the scratch file."""
+    """Read and check every row and find its lists; vectors go to the scratch file."""
     n, d = source.live, source.d
     size = max(n, 1) * d * 4
     if hasattr(os, "posix_fallocate"):
@@ -169,12 +169,9 @@ def _read_rows(source: Source, model: Model | None, scratch: int, progress: Prog
         os.ftruncate(scratch, size)
     with os.fdopen(os.dup(scratch), "r+b") as file:
         vectors = np.memmap(file, np.float32, "r+", shape=(max(n, 1), d))
-    m = model.product.m if model else 0
-    copies = (2 if model.choice.soar_lambda > 0 else 1) if model else 0
     taken = _Pass(
         rows=np.empty(n, np.int64),
         parts=np.full((n, 2), -1, np.int32),
-        codes=[np.empty((n, m), np.uint8) for _ in range(copies)],
         vectors=vectors,
         ids=[],
         columns=Columns(source.schema),
@@ -196,10 +193,7 @@ def _read_rows(source: Source, model: Model | None, scratch: int, progress: Prog
         else:
             taken.columns.append({}, len(batch.rows))
         if model is not None:
-            parts, codes = model.encode(compared, source.params)
-            taken.parts[first:last] = parts
-            for kept, new in zip(taken.codes, codes, strict=True):
-                kept[first:last] = new
+            taken.parts[first:last] = model.assign(compared, source.params)
         taken.n = last
         progress("encode", last / max(n, 1))
     return taken
@@ -240,49 +234,46 @@ def _write(
         "residual": residual,
         "trained_on": trained_on,
     }
+    lists, parts = None, taken.parts[:n]
     if model is not None:
-        lists = _lists(taken, order, model)
+        lists = CodeLists(len(model.centroids), model.product.m)
+        counts = np.bincount(parts[parts >= 0], minlength=len(model.centroids))
         learnt, packed = pack(model, lists)
         parameters |= learnt
-        small |= packed
+        small |= {name: array for name, array in packed.items() if name not in _IN_PLACE}
     layout: dict[str, Any] = {name: (array.dtype, array.shape) for name, array in small.items()}
     is_l2 = metric == "l2"
     layout["vectors"] = (np.float32, (n, d))
     layout["store"] = (np.uint8, (n if model else 0, store_stride(d) if model else 0))
     layout["store_bias"] = (np.float32, (n if model and is_l2 else 0,))
+    if model is not None:
+        blocks = int((-(-counts // BLOCK)).sum())
+        layout["codes"] = (np.uint8, (blocks, model.product.m // 8, LINE))
+        layout["code_rows"] = (np.uint32, (blocks * BLOCK,))
     with ArrayFile(path, _KIND, parameters, layout) as file:
         for name, array in small.items():
             file.arrays[name][...] = array
+        if lists is not None:
+            lists.reserve(counts, (file.arrays["codes"], file.arrays["code_rows"]))
         for first in range(0, n, _BATCH):
             part = slice(first, min(first + _BATCH, n))
             vectors = taken.vectors[order[part]]
             file.arrays["vectors"][part] = vectors
-            if model is not None:
+            if model is not None and lists is not None:
+                copies = model.code(vectors, parts[order[part]], source.params)
+                owners = (first + copies.owners).astype(np.uint32)
+                lists.append(copies.lists, owners, copies.codes)
                 centred = vectors - model.mean
                 file.arrays["store"][part] = model.scalar.encode(centred, store_stride(d))
                 if is_l2:
                     file.arrays["store_bias"][part] = 0.5 * np.square(centred).sum(axis=1)
             progress("write", first / max(n, 1))
+        if lists is not None:
+            file.arrays["list_start"][...] = lists.start
+            file.arrays["list_count"][...] = lists.count
         file.seal(before_rename=lambda: reach("build.before_rename"))
     reach("build.after_rename")
     progress("write", 1.0)
-
-
-def _lists(taken: _Pass, order: I64, model: Model) -> CodeLists:
-    """The packed lists, under the row numbers of the order."""
-    lists = CodeLists(len(model.centroids), model.product.m)
-    parts = taken.parts[: taken.n][order]
-    numbers = np.arange(taken.n, dtype=np.uint32)
-    is_spilled = parts[:, 1] >= 0
-    codes = [taken.codes[0][: taken.n][order]]
-    if len(taken.codes) > 1:
-        codes.append(taken.codes[1][: taken.n][order[is_spilled]])
-    lists.append(
-        np.concatenate([parts[:, 0], parts[is_spilled, 1]]),
-        np.concatenate([numbers, numbers[is_spilled]]),
-        np.concatenate(codes) if len(codes) > 1 else codes[0],
-    )
-    return lists
 
 
 def open_generation(path: Path, schema: Schema, d: int, metric: Metric) -> Generation:

@@ -35,7 +35,8 @@ def unit_rows(vectors: F32) -> F32:
     """(n, d) rows divided by their length; a row of zeros stays. Returns a new float32 array."""
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     lengths[lengths == 0] = 1
-    unit: F32 = (vectors / lengths[:, None]).astype(np.float32)
+    unit = np.empty(vectors.shape, np.float32)
+    np.divide(vectors, lengths[:, None], out=unit, casting="unsafe")  # no float64 copy on the way
     return unit
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from soardb import InvalidArgument
-from soardb.clustering import avq_centroids, kmeans, list_sums
+from soardb.clustering import avq_centroids, kmeans
+from soardb.kernels.dispatch import active
 from soardb.kernels.layout import F32, I32
 from soardb.metrics import unit_rows
 from soardb.soar import nearest
@@ -48,7 +49,7 @@ class TestKmeans:
         """Lloyd's fixed point: after enough rounds, nothing moves."""
         vectors = blobs(600, 8, 6, 0.05)
         centroids = kmeans(vectors, 6, iterations=30, init=init)
-        sums, counts = list_sums(vectors, nearest(vectors, centroids), 6)
+        sums, counts = active.list_sums(vectors, nearest(vectors, centroids), 6)
         assert np.allclose(centroids, sums / counts[:, None], atol=1e-5)
 
     def test_kmeans_plus_plus_finds_separate_blobs(self) -> None:
@@ -215,7 +216,7 @@ class TestListSums:
         """Lists without members sum to zero."""
         vectors = blobs(200, 5, 4, 0.3)
         lists = np.random.default_rng(0).choice([0, 2, 3, 6], 200).astype(np.int32)
-        sums, counts = list_sums(vectors, lists, 8)
+        sums, counts = active.list_sums(vectors, lists, 8)
         for j in range(8):
             assert np.allclose(sums[j], vectors[lists == j].sum(axis=0), atol=1e-4)
             assert counts[j] == (lists == j).sum()
@@ -284,7 +285,7 @@ class TestAvq:
     def test_eta_one_gives_the_means(self, lists: tuple[F32, I32, F32]) -> None:
         """All weights are |x|^0 and no direction counts more: plain k-means."""
         vectors, assigned, centroids = lists
-        sums, counts = list_sums(vectors, assigned, 9)
+        sums, counts = active.list_sums(vectors, assigned, 9)
         moved = avq_centroids(vectors, assigned, centroids, 1.0)
         assert np.allclose(moved, sums / counts[:, None], rtol=1e-4, atol=1e-5)
 

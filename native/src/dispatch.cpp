@@ -15,10 +15,20 @@
 #include <vector>
 
 #include "soardb/kernels.hpp"
+#ifdef SOARDB_AMX
+#include <cpuid.h>
+#endif
 
 namespace soardb {
 namespace {
 
+#ifdef SOARDB_AMX
+bool cpu_has_amx() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kTile) && (d & kInt8) && amx_allowed();
+}
+#endif
 #ifdef SOARDB_X86
 bool cpu_has_avx2() {
   __builtin_cpu_init();
@@ -216,6 +226,27 @@ bool use_level(const char* name) {
   const Kernels* found = find_level(name);
   if (found) current() = found;
   return found != nullptr;
+}
+
+// Tiles give the same integers as every level, so they are a matter of speed alone; a level that
+// was asked for and lacks AVX-512 goes without, as a CPU that has no more would.
+static TileProducts& tiles() {
+#ifdef SOARDB_AMX
+  static TileProducts found = cpu_has_amx() ? amx_products : nullptr;
+#else
+  static TileProducts found = nullptr;
+#endif
+  return found;
+}
+TileProducts tile_products() {
+  return std::strcmp(kernels().name, "avx512") == 0 ? tiles() : nullptr;
+}
+bool use_tiles(bool wanted) {
+#ifdef SOARDB_AMX
+  static const bool can = tiles() != nullptr;
+  tiles() = wanted && can ? amx_products : nullptr;
+#endif
+  return wanted && tiles() != nullptr;
 }
 
 const char* cpu_features() {

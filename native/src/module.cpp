@@ -185,6 +185,7 @@ NB_MODULE(_native, m) {
   m.def("level", [] { return std::string(kernels().name); });
   m.def("has_level", [](const std::string& name) { return has_level(name.c_str()); });
   m.def("use_level", [](const std::string& name) { return use_level(name.c_str()); });
+  m.def("use_tiles", [](bool wanted) { return use_tiles(wanted); });
   m.def("cpu_features", [] { return std::string(cpu_features()); });
 
   def(m, "lut16_sums",
@@ -251,6 +252,20 @@ NB_MODULE(_native, m) {
            static_cast<int64_t>(codebook.shape(1)), block_dims.data(), threads, out.data());
   });
 
+  def(m, "list_sums", [](In<float, 2> vectors, In<int32_t, 1> lists, int threads,
+                         Out<float, 2> sums, Out<int64_t, 1> counts) {
+    nb::gil_scoped_release release;
+    list_sums(vectors.data(), static_cast<int64_t>(vectors.shape(0)),
+              static_cast<int64_t>(vectors.shape(1)), lists.data(),
+              static_cast<int64_t>(sums.shape(0)), threads, sums.data(), counts.data());
+  });
+  def(m, "avq_update", [](In<float, 2> vectors, In<int32_t, 1> lists, double eta, int threads,
+                          Out<double, 2> moved) {
+    nb::gil_scoped_release release;
+    avq_update(vectors.data(), static_cast<int64_t>(vectors.shape(0)),
+               static_cast<int64_t>(vectors.shape(1)), lists.data(),
+               static_cast<int64_t>(moved.shape(0)), eta, threads, moved.data());
+  });
   def(m, "append_codes",
       [](Out<int64_t, 1> start, Out<int32_t, 1> count, Out<int64_t, 1> room, int64_t used,
          Out<uint8_t, 3> codes, Out<uint32_t, 1> rows, In<int32_t, 1> parts,

@@ -93,8 +93,12 @@ class Index(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, path: str | os.PathLike[str]) -> Index:
-        """Map a file of save(). Errors: NotFound, CorruptStorage, InvalidArgument."""
+    def load(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Index:
+        """Map a file of save(). Errors: NotFound, CorruptStorage, InvalidArgument.
+
+        Reads the whole file once for its checksums. verify=False takes the arrays unread, so that
+        a large index opens at once: for a file that was checked before, on a disk that is trusted.
+        """
 
     @abstractmethod
     def validate(self) -> None:

@@ -145,9 +145,9 @@ class FlatIndex(Index):
         write_arrays(path, self._KIND, parameters, self._rows.arrays())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> FlatIndex:
+    def load(cls, path: str | os.PathLike[str], *, verify: bool = True) -> FlatIndex:
         """See Index.load."""
-        parameters, arrays = read_arrays(path, cls._KIND)
+        parameters, arrays = read_arrays(path, cls._KIND, verify)
         try:
             index = cls(parameters["d"], parameters["metric"])
             index._rows = Rows.of(arrays, index.d)

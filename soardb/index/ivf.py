@@ -45,6 +45,7 @@ from soardb.storage.format import read_arrays, write_arrays
 __all__ = ["SoarIndex"]
 
 _KNOB = (int, type(None))
+_BATCH = 16_384
 
 
 class SoarIndex(Index):
@@ -150,37 +151,73 @@ class SoarIndex(Index):
         ids: npt.ArrayLike | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """See Index.add. Costs one or two (n, d) x (d, nlist) products and the encoding."""
+        """See Index.add. Costs one to three (n, d) x (d, nlist) products and the encoding.
+
+        Reads the vectors a batch at a time, so they may be a memory-mapped array (np.load with
+        mmap_mode); float32 in C order is read in place, anything else is converted first.
+        """
         if not self.is_trained:
             raise NotTrained("expected a trained index, got a new one; call train() first")
         checked = as_vectors(vectors, self.d, self.metric)
         new = self._rows.new_ids(None if ids is None else as_ids(ids, len(checked)), len(checked))
         if not len(checked):
             return
-        compared = as_compared(checked, self.metric)
         if self._model is None or self._lists is None:
-            self._rows.append(compared, new)
+            self._rows.append(as_compared(checked, self.metric), new)
             return
-        parts, codes = self._model.encode(compared, self.params, progress)
-        if not len(self):
+        first, counts = len(self), self._lists.count.copy()
+        try:
+            self._fill(self._model, self._lists, checked, new, progress)
+        except BaseException:
+            self._lists.count[:] = counts
+            self._rows.truncate(first)
+            self._homes = None
+            raise
+        finally:
+            self._searcher, self._plans = None, {}
+
+    def _fill(
+        self,
+        model: Model,
+        lists: CodeLists,
+        vectors: F32,
+        ids: I64,
+        progress: Progress | None,
+    ) -> None:
+        """Add checked vectors, in two passes over them of a batch at a time.
+
+        What is held besides the index is a batch and 16 bytes a vector: `vectors` may be mapped
+        from a file that is larger than the memory.
+        """
+        n, old = len(vectors), len(self)
+        parts = np.empty((n, 2), np.int32)
+        for first in range(0, n, _BATCH):
+            if progress:
+                progress("assign", first / n)
+            batch = slice(first, min(first + _BATCH, n))
+            parts[batch] = model.assign(as_compared(vectors[batch], self.metric), self.params)
+        order = None
+        if not old:
             # Rows in list order: candidates of one list then lie together in memory.
             order = np.argsort(parts[:, 0], kind="stable")
-            compared, new, parts = compared[order], new[order], parts[order]
-            codes = [copy[order] for copy in codes]
-        centred = compared - self._model.mean
-        bias = 0.5 * np.square(centred).sum(axis=1) if self.metric == "l2" else None
-        store = self._model.scalar.encode(centred, store_stride(self.d))
-        rows = self._rows.append(compared, new, store, bias).astype(np.uint32)
-        is_spilled = parts[:, 1] >= 0
-        self._lists.append(
-            np.concatenate([parts[:, 0], parts[is_spilled, 1]]),
-            np.concatenate([rows, rows[is_spilled]]),
-            np.concatenate([codes[0], codes[1][is_spilled]]) if len(codes) > 1 else codes[0],
-        )
+            lists.reserve(np.bincount(parts[parts >= 0], minlength=self.nlist))
+            self._rows.reserve(n)
+        for first in range(0, n, _BATCH):
+            if progress:
+                progress("encode", first / n)
+            batch = slice(first, min(first + _BATCH, n))
+            chosen = batch if order is None else order[batch]
+            compared = as_compared(vectors[chosen], self.metric)
+            centred = compared - model.mean
+            bias = 0.5 * np.square(centred).sum(axis=1) if self.metric == "l2" else None
+            store = model.scalar.encode(centred, store_stride(self.d))
+            rows = self._rows.append(compared, ids[chosen], store, bias).astype(np.uint32)
+            copies = model.code(compared, parts[chosen], self.params)
+            lists.append(copies.lists, rows[copies.owners], copies.codes)
         if self._homes is not None:
             self._homes = np.concatenate([self._homes, parts])
-        self._searcher = None
-        self._plans = {}
+        if progress:
+            progress("encode", 1.0)
 
     def remove(self, ids: npt.ArrayLike) -> int:
         """See Index.remove. Both copies go; costs O(n) once, then the touched lists."""
@@ -304,9 +341,9 @@ class SoarIndex(Index):
         write_arrays(path, self._KIND, parameters, arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> SoarIndex:
+    def load(cls, path: str | os.PathLike[str], *, verify: bool = True) -> SoarIndex:
         """See Index.load. Pages of the file are shared until the index changes."""
-        parameters, arrays = read_arrays(path, cls._KIND)
+        parameters, arrays = read_arrays(path, cls._KIND, verify)
         try:
             index = cls(parameters["d"], parameters["metric"], **parameters["params"])
             index._is_exact = bool(parameters["is_exact"])

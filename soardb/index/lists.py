@@ -17,6 +17,7 @@ import numpy as np
 from soardb.errors import CorruptStorage
 from soardb.kernels.dispatch import active
 from soardb.kernels.layout import BLOCK, I32, I64, LINE, U8, U32
+from soardb.kernels.memory import aligned, zeros_aligned
 from soardb.kernels.reference import room_for
 
 __all__ = ["CodeLists"]
@@ -36,6 +37,20 @@ class CodeLists:
         self.rows: U32 = np.zeros(0, np.uint32)
         self._room: I64 = np.zeros(nlist, np.int64)
         self._used = 0
+
+    def reserve(self, counts: np.ndarray, arena: tuple[U8, U32] | None = None) -> None:
+        """Exactly the room for counts (nlist,) codes, lists in order; there must be no arena yet.
+
+        arena: `codes` and `rows` to fill, zeros, of sum(ceil(counts / 16)) blocks; a mapped file's.
+        """
+        assert not len(self.codes)
+        blocks = -(-counts.astype(np.int64) // BLOCK)
+        self.start, self._room = np.cumsum(blocks) - blocks, blocks
+        self._used = int(blocks.sum())
+        if arena is None:
+            shape = (self._used, *self.codes.shape[1:])
+            arena = zeros_aligned(shape, np.uint8), np.zeros(self._used * BLOCK, np.uint32)
+        self.codes, self.rows = arena
 
     @classmethod
     def of(cls, start: I64, count: I32, codes: U8, rows: U32, n: int) -> CodeLists:
@@ -83,14 +98,13 @@ class CodeLists:
     def append(self, parts: I32, rows: U32, codes: U8) -> None:
         """Add (n,) pairs: list, row and (n, m) code of each; contiguous arrays.
 
-        Happens in place, in O(m) a pair and the bytes of what moves; `start`, `count`, `codes` and
-        `rows` are new arrays where all lists were empty or the arena had to grow.
+        Happens in place, in O(m) a pair and the bytes of what moves; `start`, `codes` and `rows` are
+        new arrays where there was no arena yet or it had to grow.
         """
         if not len(parts):
             return
-        if not self.count.any():
-            self._build(parts, rows, codes)
-            return
+        if not len(self.codes):
+            self.reserve(np.bincount(parts, minlength=len(self.count)))
         done = 0
         while True:
             appended, self._used = active.append_codes(
@@ -148,29 +162,7 @@ class CodeLists:
         if len(source) == len(self.codes) and (source == np.arange(len(source))).all():
             return start, self.count, self.codes, self.rows
         rows = self.rows.reshape(-1, BLOCK)[source].reshape(-1)
-        return start, self.count, self.codes[source], rows
-
-    def _build(self, parts: I32, rows: U32, codes: U8) -> None:
-        nlist = len(self.count)
-        order = np.argsort(parts, kind="stable")
-        self.count = np.bincount(parts, minlength=nlist).astype(np.int32)
-        blocks = -(-self.count.astype(np.int64) // BLOCK)
-        self.start = np.cumsum(blocks) - blocks
-        self._room, self._used = blocks, int(blocks.sum())
-        ends = np.cumsum(self.count)
-        slots = np.arange(len(parts)) + np.repeat(
-            self.start * BLOCK - (ends - self.count), self.count
-        )
-        self.rows = np.zeros(self._used * BLOCK, np.uint32)
-        self.rows[slots] = rows[order]
-        self.codes = np.empty((self._used, codes.shape[1] // 8, LINE), np.uint8)
-        step = 65536
-        for first in range(0, self._used, step // BLOCK):
-            last = min(first + step // BLOCK, self._used)
-            low, high = np.searchsorted(slots, [first * BLOCK, last * BLOCK])
-            part = np.zeros(((last - first) * BLOCK, codes.shape[1]), np.uint8)
-            part[slots[low:high] - first * BLOCK] = codes[order[low:high]]
-            self.codes[first:last] = active.pack_codes(part)
+        return start, self.count, aligned(self.codes[source]), rows
 
     def _put(self, part: int, codes: U8, rows: U32) -> None:
         packed = active.pack_codes(codes)
@@ -200,7 +192,7 @@ class CodeLists:
 
     def _grow(self, need: int) -> None:
         size = max(need, len(self.codes) + len(self.codes) // 2)
-        codes = np.zeros((size, *self.codes.shape[1:]), np.uint8)
+        codes = zeros_aligned((size, *self.codes.shape[1:]), np.uint8)
         codes[: len(self.codes)] = self.codes
         rows = np.zeros(size * BLOCK, np.uint32)
         rows[: len(self.rows)] = self.rows

@@ -27,16 +27,28 @@ from soardb.clustering import Progress, avq_centroids, kmeans
 from soardb.index.plan import BuildParams, Choice
 from soardb.index.upper import Upper, arrange_centroids
 from soardb.kernels.dispatch import Assigning, active
-from soardb.kernels.layout import BLOCK, F32, I32, U8, Metric
+from soardb.kernels.layout import BLOCK, F32, I32, I64, U8, Metric
 from soardb.metrics import unit_rows
 from soardb.quantization.product import ProductQuantizer, anisotropic_eta
 from soardb.quantization.scalar import ScalarQuantizer
 from soardb.soar import nearest, spill
 
-__all__ = ["Model", "as_compared", "store_stride"]
+__all__ = ["Copies", "Model", "as_compared", "store_stride"]
 
-_BATCH = 65_536
+_BATCH = 16_384
 _CODEBOOK_SAMPLE = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """What n vectors add to the lists, in order of vector: one entry a copy.
+
+    lists (p,) int32; owners (p,) int64, which of the vectors; codes (p, m) uint8.
+    """
+
+    lists: I32
+    owners: I64
+    codes: U8
 
 
 @dataclass(frozen=True)
@@ -95,13 +107,11 @@ class Model:
         """
         p, is_l2 = params, metric == "l2"
         rng = np.random.default_rng(p.seed)
-        wanted = choice.nlist * p.points_per_centroid
-        if wanted < len(vectors):
-            vectors = vectors[np.sort(rng.choice(len(vectors), wanted, replace=False))]
+        sample = _draw(vectors, choice.nlist * p.points_per_centroid, metric, rng)
         mean = np.zeros(vectors.shape[1], np.float32)
         if is_l2:
-            mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-        sample = as_compared(vectors, metric) - mean
+            mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+            sample -= mean
         places = kmeans(
             sample,
             choice.nlist,
@@ -116,8 +126,7 @@ class Model:
         primary = nearest(sample, places, threads=p.threads)
         centroids = places
         if choice.avq_eta:
-            centroids = avq_centroids(sample, primary, places, choice.avq_eta)
-        norms = np.linalg.norm(sample, axis=1)
+            centroids = avq_centroids(sample, primary, places, choice.avq_eta, p.threads)
         few = rng.choice(len(sample), min(len(sample), _CODEBOOK_SAMPLE), replace=False)
         few.sort()
         residuals = sample[few] - centroids[primary[few]]
@@ -131,7 +140,7 @@ class Model:
             progress=progress,
         )
         scalar = ScalarQuantizer.train(sample)
-        model = cls(choice, mean, float(norms.mean()), places, centroids, product, scalar)
+        model = cls(choice, mean, _mean_norm(sample), places, centroids, product, scalar)
         if product.has_term:
             terms = _norm_terms(sample[few], residuals, product.encode(residuals), product)
             spread = terms.max() - terms.min()
@@ -139,37 +148,52 @@ class Model:
             product.fit_term(np.array([terms.min() - spread / 4, terms.max() + spread / 4]))
         return model
 
-    def encode(
-        self, vectors: F32, params: BuildParams, progress: Progress | None = None
-    ) -> tuple[I32, list[U8]]:
-        """Where vectors (n, d) float32, as the metric compares them, stand and what stands there.
+    def assign(self, vectors: F32, params: BuildParams) -> I32:
+        """The lists of (n, d) float32 vectors, as the metric compares them: (n, 2) int32.
 
-        Lists (n, 2) int32, -1 for no second one, and the (n, m) uint8 codes of each copy.
+        The second column is -1 where a vector stands in one list alone. Costs one (n, d) x (d,
+        nlist) product, and two more where vectors are spilled.
         """
-        n, threads, spills = len(vectors), params.threads, self.choice.soar_lambda > 0
-        parts = np.full((n, 2), -1, np.int32)
-        codes = [np.empty((n, self.product.m), np.uint8) for _ in range(2 if spills else 1)]
-        for first in range(0, n, _BATCH):
-            if progress:
-                progress("encode", first / n)
-            batch = slice(first, min(first + _BATCH, n))
-            centred = vectors[batch] - self.mean
-            primary = nearest(centred, self._by_place, threads=threads)
-            parts[batch, 0] = primary
-            codes[0][batch] = self._code(centred, primary, params)
-            if spills:
-                second = spill(
-                    centred,
-                    self._by_centroid,
-                    primary,
-                    soar_lambda=self.choice.soar_lambda,
-                    include_primary=params.include_primary,
-                    threads=threads,
-                )
-                parts[batch, 1] = np.where(second == primary, -1, second)
-                codes[1][batch] = self._code(centred, second, params)
-        if progress:
-            progress("encode", 1.0)
+        parts = np.full((len(vectors), 2), -1, np.int32)
+        centred = vectors - self.mean
+        primary = nearest(centred, self._by_place, threads=params.threads)
+        parts[:, 0] = primary
+        if self.choice.soar_lambda > 0:
+            second = spill(
+                centred,
+                self._by_centroid,
+                primary,
+                soar_lambda=self.choice.soar_lambda,
+                include_primary=params.include_primary,
+                threads=params.threads,
+            )
+            parts[:, 1] = np.where(second == primary, -1, second)
+        return parts
+
+    def code(self, vectors: F32, parts: I32, params: BuildParams) -> Copies:
+        """The codes of (n, d) vectors in the lists (n, 2) that assign() gave them."""
+        owners, copies = np.nonzero(parts >= 0)  # in order of vector, the primary copy first
+        is_spilled = parts[:, 1] >= 0
+        codes = np.empty((len(owners), self.product.m), np.uint8)
+        centred = vectors - self.mean
+        codes[copies == 0] = self._code(centred, parts[:, 0], params)
+        if is_spilled.any():
+            codes[copies == 1] = self._code(centred[is_spilled], parts[is_spilled, 1], params)
+        return Copies(parts[owners, copies], owners, codes)
+
+    def encode(self, vectors: F32, params: BuildParams) -> tuple[I32, list[U8]]:
+        """assign() and code() of a few vectors: lists (n, 2), and the codes of each copy.
+
+        Codes are (n, m) uint8, one array a copy; of a second copy that there is not, they are 0.
+        """
+        parts = self.assign(vectors, params)
+        centred = vectors - self.mean
+        codes = [self._code(centred, parts[:, 0], params)]
+        if self.choice.soar_lambda > 0:
+            is_spilled = parts[:, 1] >= 0
+            second = np.zeros_like(codes[0])
+            second[is_spilled] = self._code(centred[is_spilled], parts[is_spilled, 1], params)
+            codes.append(second)
         return parts, codes
 
     def _code(self, centred: F32, parts: I32, params: BuildParams) -> U8:
@@ -184,6 +208,24 @@ class Model:
         d, threshold = len(self.mean), params.anisotropic_threshold
         eta = anisotropic_eta(norms, d, threshold, self.typical_norm)
         return product.encode(residuals, directions, eta, threads)
+
+
+def _draw(vectors: F32, wanted: int, metric: Metric, rng: np.random.Generator) -> F32:
+    """A sample of (n, d) vectors as the metric compares them, the one copy that training makes."""
+    n, d = vectors.shape
+    rows = None
+    if wanted < n:
+        rows = np.sort(rng.choice(n, wanted, replace=False))
+    sample = np.empty((min(n, wanted), d), np.float32)
+    for first in range(0, len(sample), _BATCH):
+        part = slice(first, min(first + _BATCH, len(sample)))
+        sample[part] = as_compared(vectors[part if rows is None else rows[part]], metric)
+    return sample
+
+
+def _mean_norm(vectors: F32) -> float:
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    return float(np.sqrt(squares).mean(dtype=np.float64))
 
 
 def as_compared(vectors: F32, metric: Metric) -> F32:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from soardb.errors import CorruptStorage, InvalidArgument
 from soardb.kernels.layout import F32, I64, U8
+from soardb.kernels.memory import empty_aligned
 
 __all__ = ["Rows", "expect_array"]
 
@@ -127,6 +128,17 @@ class Rows:
             )
         return ids
 
+    def reserve(self, n: int) -> None:
+        """Room for n rows in all: appends copy nothing until they are more."""
+        for name, array in self._arrays.items():
+            if n > len(array) and (name != "store_bias" or self._has_bias):
+                self._grow(name, n)
+
+    def truncate(self, n: int) -> None:
+        """Forget the rows from n on."""
+        self._n = n
+        self._forget_order()
+
     def append(
         self, vectors: F32, ids: I64, store: U8 | None = None, bias: F32 | None = None
     ) -> I64:
@@ -159,10 +171,15 @@ class Rows:
         need = first + len(values)
         if need > len(array):
             room = need if first == 0 else max(need, len(array) + len(array) // 2)
-            grown = np.empty((room, *array.shape[1:]), array.dtype)
-            grown[:first] = array[:first]
-            self._arrays[name] = array = grown
+            array = self._grow(name, room)
         array[first:need] = values
+
+    def _grow(self, name: str, room: int) -> np.ndarray:
+        array, held = self._arrays[name], min(self._n, len(self._arrays[name]))
+        grown = empty_aligned((room, *array.shape[1:]), array.dtype)
+        grown[:held] = array[:held]
+        self._arrays[name] = grown
+        return grown
 
     def _forget_order(self) -> None:
         self._sorted, self._recent = None, {}

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Protocol, cast
 
 from soardb.errors import InvalidArgument
-from soardb.kernels.layout import F32, I8, I32, I64, U8, U32, IvfArrays, Metric, SearchPlan
+from soardb.kernels.layout import F32, F64, I8, I32, I64, U8, U32, IvfArrays, Metric, SearchPlan
 
 __all__ = [
     "LEVELS",
@@ -100,6 +100,12 @@ class Kernels(Protocol):
         include_primary: bool = True,
         threads: int = 1,
     ) -> I32: ...
+    def list_sums(
+        self, vectors: F32, lists: I32, nlist: int, threads: int = 1
+    ) -> tuple[F32, I64]: ...
+    def avq_update(
+        self, vectors: F32, lists: I32, centroids: F32, eta: float, threads: int = 1
+    ) -> F64: ...
     def encode(
         self,
         residuals: F32,

@@ -16,16 +16,17 @@ import numpy.typing as npt
 
 from soardb.kernels.layout import LINE
 
-__all__ = ["aligned", "empty_aligned"]
+__all__ = ["aligned", "empty_aligned", "zeros_aligned"]
 
 
 def empty_aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """An array of whatever the memory held, from a multiple of 64 bytes on."""
-    kind = np.dtype(dtype)
-    size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-    room = np.empty(size + LINE, np.uint8)
-    start = -room.ctypes.data % LINE
-    return room[start : start + size].view(kind).reshape(shape)
+    return _within(np.empty(_size(shape, dtype) + LINE, np.uint8), shape, dtype)
+
+
+def zeros_aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An array of zeros from a multiple of 64 bytes on; pages are taken when written."""
+    return _within(np.zeros(_size(shape, dtype) + LINE, np.uint8), shape, dtype)
 
 
 def aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -35,3 +36,14 @@ def aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     out = empty_aligned(array.shape, array.dtype)
     out[...] = array
     return out
+
+
+def _size(shape: tuple[int, ...], dtype: npt.DTypeLike) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+
+
+def _within(
+    room: npt.NDArray[np.uint8], shape: tuple[int, ...], dtype: npt.DTypeLike
+) -> npt.NDArray[Any]:
+    start = -room.ctypes.data % LINE
+    return room[start : start + _size(shape, dtype)].view(dtype).reshape(shape)

@@ -11,7 +11,19 @@ from __future__ import annotations
 import numpy as np
 
 from soardb.kernels import _native
-from soardb.kernels.layout import BLOCK, F32, I8, I32, I64, U8, U32, IvfArrays, Metric, SearchPlan
+from soardb.kernels.layout import (
+    BLOCK,
+    F32,
+    F64,
+    I8,
+    I32,
+    I64,
+    U8,
+    U32,
+    IvfArrays,
+    Metric,
+    SearchPlan,
+)
 from soardb.kernels.memory import aligned
 from soardb.kernels.reference import pack_codes, pack_u8_blocks, unpack_codes
 
@@ -20,10 +32,12 @@ __all__ = [
     "IvfSearcher",
     "append_codes",
     "assign",
+    "avq_update",
     "dot_u8",
     "encode",
     "exact_scores",
     "exact_topk",
+    "list_sums",
     "lut16_sums",
     "lut16_topk",
     "pack_codes",
@@ -101,7 +115,7 @@ def exact_topk(
 
 
 class Assigner:
-    """See reference.Assigner. Holds the centroids in the panels of the matrix kernels."""
+    """See reference.Assigner. Holds the centroids as bytes, packed."""
 
     def __init__(self, centroids: F32) -> None:
         self._packed = _native.Assigner(centroids)
@@ -141,6 +155,21 @@ def spill_assign(
 ) -> I32:
     """See reference.spill_assign."""
     return Assigner(centroids).spill(vectors, primary, soar_lambda, include_primary, threads)
+
+
+def list_sums(vectors: F32, lists: I32, nlist: int, threads: int = 1) -> tuple[F32, I64]:
+    """See reference.list_sums."""
+    sums = np.empty((nlist, vectors.shape[1]), np.float32)
+    counts = np.empty(nlist, np.int64)
+    _native.list_sums(vectors, lists, threads, sums, counts)
+    return sums, counts
+
+
+def avq_update(vectors: F32, lists: I32, centroids: F32, eta: float, threads: int = 1) -> F64:
+    """See reference.avq_update."""
+    moved = centroids.astype(np.float64)
+    _native.avq_update(vectors, lists, eta, threads, moved)
+    return moved
 
 
 def encode(

@@ -35,17 +35,25 @@ from soardb.kernels.layout import (
     Metric,
     SearchPlan,
 )
-from soardb.kernels.reference import pack_codes, pack_u8_blocks, unpack_codes
+from soardb.kernels.reference import (
+    avq_update,
+    list_sums,
+    pack_codes,
+    pack_u8_blocks,
+    unpack_codes,
+)
 
 __all__ = [
     "Assigner",
     "IvfSearcher",
     "append_codes",
     "assign",
+    "avq_update",
     "dot_u8",
     "encode",
     "exact_scores",
     "exact_topk",
+    "list_sums",
     "lut16_sums",
     "lut16_topk",
     "pack_codes",

@@ -101,6 +101,29 @@ struct Scratch {
   int64_t pool, hash_size;
 };
 
+// Centroids as vectors are assigned to them (build.inl); made by assigner.cpp. nblock is even, and
+// columns from nlist on have half_norms of +inf.
+struct Places {
+  int64_t nlist = 0, nblock = 0, d = 0;
+  int64_t quads = 0;                   // fours of bytes in a code
+  const float* centroids = nullptr;    // (nlist, d)
+  const float* raw_half_norms = nullptr;  // (nlist,) |c|^2 / 2
+  const float* mean = nullptr;         // (d,) of the centroids
+  const uint8_t* codes = nullptr;      // (nblock, quads, 16, 4): (c - mean) / scale + 128
+  const float* scale = nullptr;        // (nblock * 16,)
+  const float* half_norms = nullptr;   // (nblock * 16,) |c - mean|^2 / 2
+  const float* spread = nullptr;       // (nblock * 16,) |c - mean|
+  float widest = 0, coarsest = 0;      // the biggest spread and scale
+};
+
+constexpr int64_t kTileRows = 32;      // vectors in a group
+constexpr int64_t kTileColumns = 128;  // centroids scored at once
+
+// dots[r * kTileColumns + c] = sum of codes[r] * (blocks[c] - 128) of at most kTileRows rows of
+// 4 * quads signed bytes and nblock (even) blocks of centroids. Rows that are missing are read.
+using TileProducts = void (*)(const int8_t* codes, int64_t rows, int64_t quads,
+                              const uint8_t* blocks, int64_t nblock, int32_t* dots);
+
 struct Kernels {
   const char* name;
 
@@ -126,12 +149,11 @@ struct Kernels {
                            int32_t* thresholds);
   int64_t (*keep_largest)(int32_t* keys, uint32_t* values, int64_t n, int64_t keep,
                           int32_t* threshold);
-  void (*assign)(const float* vectors, int64_t n, int64_t d, const float* panels,
-                 const float* half_norms, int64_t nlist, int32_t* out, float* scores);
-  void (*spill_assign)(const float* vectors, const float* directions, const float* along,
-                       int64_t n, int64_t d, const float* panels, const float* norms,
-                       int64_t nlist, const int32_t* primary, float soar_lambda,
-                       bool include_primary, int32_t* out);
+  void (*assign)(const Places& places, TileProducts tiles, const float* vectors, int64_t n,
+                 int8_t* scratch, int32_t* out, float* scores);
+  void (*spill_assign)(const Places& places, TileProducts tiles, const float* vectors,
+                       const float* directions, int64_t n, const int32_t* primary,
+                       float soar_lambda, bool include_primary, int8_t* scratch, int32_t* out);
   void (*encode)(const float* residuals, const float* directions, const float* eta, int64_t n,
                  int64_t d, const float* codebook, int64_t m, int64_t width,
                  const int32_t* block_dims, float* scratch, uint8_t* out);
@@ -150,6 +172,11 @@ extern const Kernels kScalar;
 extern const Kernels kAvx2;
 extern const Kernels kAvx512;
 #endif
+#ifdef SOARDB_AMX
+bool amx_allowed();                         // asks the system once; assign_amx.cpp
+void amx_products(const int8_t* codes, int64_t rows, int64_t quads, const uint8_t* blocks,
+                  int64_t nblock, int32_t* dots);
+#endif
 #ifdef SOARDB_NEON
 extern const Kernels kNeon;
 #endif
@@ -159,6 +186,9 @@ const Kernels& kernels();                   // the level in use
 bool has_level(const char* name);
 bool use_level(const char* name);           // false: unknown, or not on this CPU
 const char* cpu_features();                 // space separated, for `soardb info`
+
+TileProducts tile_products();               // null where the CPU has no tiles, or they are off
+bool use_tiles(bool wanted);                // whether they are on now
 
 // 0, or query * 4 + Status of the first bad query, or -1 when some query found fewer than k rows.
 // filter and scanned (nq,) may be null.
