@@ -13,12 +13,22 @@ import numpy as np
 from soardb.kernels import _native
 from soardb.kernels.layout import BLOCK, F32, I8, I32, I64, U8, U32, IvfArrays, Metric, SearchPlan
 from soardb.kernels.reference import pack_codes, pack_u8_blocks, unpack_codes
+from soardb.kernels.topk_native import (
+    bucket_survivors,
+    bucket_topk,
+    quantized_scores,
+    quantized_topk,
+    rescore_topk,
+    select_topk,
+)
 
 __all__ = [
     "Assigner",
     "IvfSearcher",
     "append_codes",
     "assign",
+    "bucket_survivors",
+    "bucket_topk",
     "dot_u8",
     "encode",
     "exact_scores",
@@ -27,9 +37,13 @@ __all__ = [
     "lut16_topk",
     "pack_codes",
     "pack_u8_blocks",
+    "quantized_scores",
+    "quantized_topk",
     "rerank_f32",
     "rerank_u8",
+    "rescore_topk",
     "score_blocks_u8",
+    "select_topk",
     "spill_assign",
     "unpack_codes",
 ]
