@@ -35,23 +35,13 @@ from soardb.kernels.layout import (
     Metric,
     SearchPlan,
 )
-from soardb.kernels.topk_reference import (
-    bucket_survivors as bucket_survivors,
-)
-from soardb.kernels.topk_reference import (
-    bucket_topk as bucket_topk,
-)
-from soardb.kernels.topk_reference import (
-    quantized_scores as quantized_scores,
-)
-from soardb.kernels.topk_reference import (
-    quantized_topk as quantized_topk,
-)
-from soardb.kernels.topk_reference import (
-    rescore_topk as rescore_topk,
-)
-from soardb.kernels.topk_reference import (
-    select_topk as select_topk,
+from soardb.kernels.topk_reference import (  # noqa: F401 - kernels too, in a file of their own
+    bucket_survivors,
+    bucket_topk,
+    quantized_scores,
+    quantized_topk,
+    rescore_topk,
+    select_topk,
 )
 
 _LANES = 64

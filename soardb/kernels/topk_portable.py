@@ -152,9 +152,7 @@ def select_topk(scores: F32, k: int, threads: int = 1) -> tuple[F32, I64]:
     return out, rows
 
 
-def bucket_survivors(
-    scores: F32, buckets: int, keep: int, threads: int = 1
-) -> tuple[F32, I32]:
+def bucket_survivors(scores: F32, buckets: int, keep: int, threads: int = 1) -> tuple[F32, I32]:
     """See topk_reference.bucket_survivors."""
     out = np.empty((len(scores), keep, buckets), np.float32)
     rows = np.empty((len(scores), keep, buckets), np.int32)

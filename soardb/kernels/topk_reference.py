@@ -49,9 +49,7 @@ def select_topk(scores: F32, k: int, threads: int = 1) -> tuple[F32, I64]:
     return out, rows
 
 
-def bucket_survivors(
-    scores: F32, buckets: int, keep: int, threads: int = 1
-) -> tuple[F32, I32]:
+def bucket_survivors(scores: F32, buckets: int, keep: int, threads: int = 1) -> tuple[F32, I32]:
     """The `keep` best of each bucket; score i of a row is in bucket i % buckets.
 
     scores (nq, n). Returns (scores (nq, keep, buckets) float32, places (nq, keep, buckets) int32),
@@ -95,8 +93,8 @@ def quantized_scores(
 ) -> F32:
     """Scores of n quantized rows: scale[row] * float32(<row's levels, query>).
 
-    codes    8 bits: (nblock, units, 64), `pack_u8_blocks` with its two last axes made one, level + 128
-             4 bits: (nblock, units, 64) of `pack_codes`, level + 8
+    codes    (nblock, units, 64) uint8. 8 bits: `pack_u8_blocks` of level + 128, its two last axes
+             made one. 4 bits: `pack_codes` of level + 8
     scale    (nblock * 16,) float32, one a row
     queries  (nq, units * 4 or units * 8) int8 within -127..127
 

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from soardb.arrays import as_int, as_queries, as_vectors
+from soardb.arrays import as_int, as_vectors
 from soardb.errors import InvalidArgument
 from soardb.kernels.dispatch import active
 from soardb.kernels.layout import BLOCK, F32, I8, I64, U8
@@ -104,9 +104,7 @@ class Quantized:
     def scores(self, queries: F32, threads: int = 1) -> F32:
         """See Estimator.scores."""
         levels = self._as_levels(queries)
-        return active.quantized_scores(
-            self._codes, self.bits, self.n, self._scale, levels, threads
-        )
+        return active.quantized_scores(self._codes, self.bits, self.n, self._scale, levels, threads)
 
     def bytes_read(self) -> int:
         """See Estimator.bytes_read."""
@@ -118,7 +116,8 @@ class LowRank:
 
     rank     within 1..d
     queries  (nq, d) of the kind that will be asked: the error E <q, x - x~>^2 over them is then
-             minimised, by an SVD of C^(1/2) X with C = E q q^T. None: C = 1, the plain SVD
+             minimised, by an SVD of C^(1/2) X with C = E q q^T. None: C = 1, the plain SVD.
+             Calibrate on others: of these, the factors know too much
     """
 
     def __init__(
@@ -168,7 +167,7 @@ def _as_matrix(vectors: npt.ArrayLike) -> F32:
 
 
 def _square_root(queries: F32) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """C^(1/2) and its inverse; directions that no query has are kept at a thousandth of the mean."""
+    """C^(1/2) and its inverse; what no query has is kept at a thousandth of the mean."""
     if not len(queries):
         raise InvalidArgument("expected at least one query to weigh the error by, got none")
     wide = queries.astype(np.float64)

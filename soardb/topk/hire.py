@@ -207,7 +207,7 @@ def _ranks(scores: F32, rows: I64) -> I64:
 
 
 def _curve(ranks: I64, n: int, confidence: float) -> Calibration:
-    """From (nq, k) ascending ranks; k' stands at every rank that occurs, which is where it bends."""
+    """From (nq, k) ascending ranks; k' stands at every rank that occurs: there the curve bends."""
     nq, k = ranks.shape
     predicted = np.unique(np.concatenate([np.maximum(ranks.ravel() + 1, k), [k, n]]))
     if len(predicted) > 4096:

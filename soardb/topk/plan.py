@@ -39,17 +39,17 @@ MAX_KEEP = 8
 
 MAX_N = 2**31 - 1
 
-# Nanoseconds, measured with AVX-512 on rows of 16,000 to a million scores; only ratios matter.
+# Nanoseconds, measured with AVX-512 on rows of 2,000 to a million scores; only ratios matter.
 _SCAN_NS = 0.09
 """A score compared with the threshold of an exact scan."""
 _PUSH_NS = 3.0
 """A score that passes it, with its part of the selections that follow."""
 _BUCKET_NS = 0.10
 """A score compared with the last survivor of its bucket, or put in its place where one is kept."""
-_INSERT_NS = 0.9
-"""An insertion into 16 neighbouring buckets, for each survivor that a bucket keeps."""
-_SURVIVOR_NS = 0.3
-"""A survivor looked at by the second stage."""
+_INSERT_NS, _SHIFT_NS = 1.0, 0.85
+"""An insertion into 16 neighbouring buckets, and more for each survivor that a bucket keeps."""
+_STAGE_NS, _SURVIVOR_NS = 800.0, 0.8
+"""A second stage, and more for each survivor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,10 @@ def hypergeometric(total: int, marked: int, drawn: int) -> tuple[int, F64]:
     low, high = max(0, drawn + marked - total), min(marked, drawn)
     r = np.arange(low, high, dtype=np.float64)
     steps = (
-        np.log(marked - r) + np.log(drawn - r) - np.log(r + 1) - np.log(total - marked - drawn + r + 1)
+        np.log(marked - r)
+        + np.log(drawn - r)
+        - np.log(r + 1)
+        - np.log(total - marked - drawn + r + 1)
     )
     logs = np.concatenate([[0.0], np.cumsum(steps)])
     weights = np.exp(logs - logs.max())
@@ -160,23 +163,31 @@ def _bucket_ns(n: int, k: int, buckets: int, keep: int) -> float:
         # One or more of 16 neighbouring buckets takes a score in so many of its rounds.
         size = n / buckets
         rounds = min(size, LANES * keep * (1 + math.log(max(1.0, size / keep))))
-        first += _INSERT_NS * keep * rounds * buckets / LANES
-    return first + _SURVIVOR_NS * buckets * keep + _exact_ns(buckets * keep, k)
+        first += (_INSERT_NS + _SHIFT_NS * keep) * rounds * buckets / LANES
+    return first + _STAGE_NS + _SURVIVOR_NS * buckets * keep + _exact_ns(buckets * keep, k)
+
+
+def bucket_plans(n: int, k: int, target: float, total: int | None = None) -> list[TopkPlan]:
+    """The cheapest plan for each number of survivors a bucket, where there is one; unchecked."""
+    total = n if total is None else total
+    plans = []
+    for keep in range(1, min(MAX_KEEP, k) + 1):
+        buckets = _least_buckets(n, k, keep, target, total)
+        if buckets is None:
+            continue
+        buckets = max(buckets, -(-k // (keep * LANES)) * LANES)  # k of them survive
+        if buckets < n:
+            recall = _recall(n, k, buckets, keep, total)
+            cost = _bucket_ns(n, k, buckets, keep)
+            plans.append(TopkPlan(buckets, keep, False, recall, cost))
+    return plans
 
 
 @lru_cache(maxsize=4096)
 def _plan(n: int, k: int, target: float, total: int) -> TopkPlan:
-    best = TopkPlan(n, 1, True, 1.0, _exact_ns(n, k))
-    if target < 1:
-        for keep in range(1, min(MAX_KEEP, k) + 1):
-            buckets = _least_buckets(n, k, keep, target, total)
-            if buckets is None or buckets * keep < min(k, n):
-                continue
-            cost = _bucket_ns(n, k, buckets, keep)
-            if cost < best.cost_ns:
-                recall = _recall(n, k, buckets, keep, total)
-                best = TopkPlan(buckets, keep, False, recall, cost)
-    return best
+    exact = TopkPlan(n, 1, True, 1.0, _exact_ns(n, k))
+    plans = bucket_plans(n, k, target, total) if target < 1 else []
+    return min([exact, *plans], key=lambda plan: plan.cost_ns)
 
 
 def plan_topk(n: int, k: int, recall_target: float = 0.95, *, total: int | None = None) -> TopkPlan:

@@ -131,7 +131,9 @@ def plan_shards(
         allowed = as_recall(loss, "loss")
 
         def suffices(c: int) -> bool:
-            found = loss_bound(n, k, shards, c) if bound == "exact" else chernoff_bound(k, shards, c)
+            found = (
+                loss_bound(n, k, shards, c) if bound == "exact" else chernoff_bound(k, shards, c)
+            )
             return found <= allowed
     else:
         target = as_recall(0.99 if recall_target is None else recall_target)
@@ -151,9 +153,7 @@ def plan_shards(
     )
 
 
-def merge_topk(
-    parts: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], k: int
-) -> tuple[F32, I64]:
+def merge_topk(parts: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], k: int) -> tuple[F32, I64]:
     """The k best of what shards answered.
 
     parts  a pair (scores (nq, c) float32, ids (nq, c) int64) of each shard; c may differ; a missing
@@ -165,7 +165,8 @@ def merge_topk(
     if not parts:
         raise InvalidArgument("expected the results of at least one shard, got none")
     k = as_int(k, "k", 1, MAX_N)
-    scores, ids = [], []
+    scores: list[F32] = []
+    ids: list[I64] = []
     for number, (part_scores, part_ids) in enumerate(parts):
         some, _ = as_scores(part_scores, f"scores of shard {number}")
         names = np.atleast_2d(np.asarray(part_ids))

@@ -1,6 +1,6 @@
 """Selection and quantized rows: every backend finds the same places and the same bits.
 
-    kernels.{select_topk, bucket_*, quantized_*, rescore_topk} -> [test_topk.py] <- topk_reference.py
+    kernels.{select_topk, bucket_*, ...} -> [test_topk.py] <- topk_reference.py
 
 Scores are drawn so that they tie, are missing, are infinite or come sorted: what a threshold, a
 bucket or a sort could get wrong. The specification itself is compared with a plain sort.
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from soardb.kernels import reference
+from soardb.kernels import reference, topk_reference
 from soardb.kernels.dispatch import Kernels
 from soardb.kernels.layout import F32, I8, U8
 
@@ -58,7 +58,7 @@ class TestSelection:
         scores = rows_of(kind, n)
         for k in sorted({1, min(n, 7), min(n, 193), n}):
             found, places = kernels.select_topk(scores, k)
-            wanted, wanted_places = reference.select_topk(scores, k)
+            wanted, wanted_places = topk_reference.select_topk(scores, k)
             assert same(found, wanted)
             assert np.array_equal(places, wanted_places)
 
@@ -69,12 +69,12 @@ class TestSelection:
         for buckets in sorted({1, min(n, 5), min(n, 16), min(n, 48), min(n, 77), n}):
             for keep in (1, 2, 5):
                 found, places = kernels.bucket_survivors(scores, buckets, keep)
-                wanted, wanted_places = reference.bucket_survivors(scores, buckets, keep)
+                wanted, wanted_places = topk_reference.bucket_survivors(scores, buckets, keep)
                 assert np.array_equal(places, wanted_places)
                 assert same(found + np.float32(0), wanted)
                 k = min(buckets * keep, 50)
                 two = kernels.bucket_topk(scores, buckets, keep, k)
-                wanted_two = reference.bucket_topk(scores, buckets, keep, k)
+                wanted_two = topk_reference.bucket_topk(scores, buckets, keep, k)
                 assert same(two[0], wanted_two[0])
                 assert np.array_equal(two[1], wanted_two[1])
                 assert np.array_equal(two[2], wanted_two[2])
@@ -114,10 +114,10 @@ class TestQuantizedRows:
         codes, scale = quantized(n, d, bits)
         queries = byte_queries(5, d, bits)
         scores = kernels.quantized_scores(codes, bits, n, scale, queries)
-        assert same(scores, reference.quantized_scores(codes, bits, n, scale, queries))
+        assert same(scores, topk_reference.quantized_scores(codes, bits, n, scale, queries))
         for k in sorted({1, min(n, 40), n}):
             found, rows = kernels.quantized_topk(codes, bits, n, scale, queries, k, threads=2)
-            wanted, wanted_rows = reference.select_topk(scores, k)
+            wanted, wanted_rows = topk_reference.select_topk(scores, k)
             assert same(found, wanted)
             assert np.array_equal(rows, wanted_rows)
 
@@ -162,7 +162,7 @@ class TestRescoring:
         chosen[1, 10:] = -1
         chosen[2, ::3] = -1
         found, rows = kernels.rescore_topk(vectors, queries, chosen, 20, threads=2)
-        wanted, wanted_rows = reference.rescore_topk(vectors, queries, chosen, 20)
+        wanted, wanted_rows = topk_reference.rescore_topk(vectors, queries, chosen, 20)
         assert same(found, wanted)
         assert np.array_equal(rows, wanted_rows)
         assert (rows[1, 10:] == -1).all()
@@ -172,7 +172,7 @@ class TestRescoring:
 def test_the_reference_is_a_plain_sort(kind: str) -> None:
     """Written once more, so that the specification has a judge too."""
     scores = rows_of(kind, 200)
-    found, places = reference.select_topk(scores, 200)
+    found, places = topk_reference.select_topk(scores, 200)
     for q, row in enumerate(scores):
         there = [(-float(x), i) for i, x in enumerate(row) if x > -np.inf]
         assert places[q, : len(there)].tolist() == [i for _, i in sorted(there)]
