@@ -155,9 +155,9 @@ def _select(what: str, scores: F32, k: int, setup: Setup) -> list[Row]:
         },
         facts | {"way": "topk", "recall": 1.0, "us": least_us(lambda: topk(one, k), setup.rounds)},
     ]
-    for target in (0.90, 0.95, 0.99):
-        rows.append(facts | _bucketed(scores, one, k, target, setup))
-    return rows
+    return rows + [
+        facts | _bucketed(scores, one, k, target, setup) for target in (0.90, 0.95, 0.99)
+    ]
 
 
 def _bucketed(scores: F32, one: F32, k: int, target: float, setup: Setup) -> Row:
@@ -251,7 +251,7 @@ def hire(setup: Setup) -> list[Row]:
                 predicted = curve.choose(target)
                 at = int(np.searchsorted(curve.predicted, predicted))
                 scores, _ = model.topk(judging, 10, predicted=predicted)
-                moved = traffic(len(vectors), d, predicted, **how)  # type: ignore[arg-type]
+                moved = traffic(len(vectors), d, predicted, **how)
                 one_us = least_us(partial(model.topk, one, 10, predicted=predicted), setup.rounds)
                 many_us = least_us(
                     partial(model.topk, many, 10, predicted=predicted), min(2, setup.rounds)
@@ -287,8 +287,7 @@ def shards(setup: Setup) -> list[Row]:
         n = len(vectors)
         for s in (2, 4, 8, 16):
             for k in (16, 128):
-                for slack in (1.0, 1.25, 1.5, 2.0):
-                    c = min(k, -(-int(slack * k) // s))
+                for c in sorted({min(k, -(-int(x * k) // s)) for x in (1, 1.25, 1.5, 2)}):
                     random = simulate_shards(scores, k, s, c, seed=len(rows))
                     in_order = simulate_shards(scores, k, s, c, placement="contiguous")
                     rows.append(
@@ -439,7 +438,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--tiny", action="store_true", help="some seconds, to see that it runs")
     parser.add_argument("--parts", default=",".join(PARTS), help="comma separated")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(arguments)
     setup = TINY if options.tiny else Setup()
     chosen = options.parts.split(",")
@@ -447,7 +446,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"expected parts of {', '.join(PARTS)}, got {', '.join(unknown)}")
     name = "topk-tiny" if options.tiny else "topk"
-    path = options.output / f"{name}.json"
+    path = options.results / f"{name}.json"
     report: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     try:
         for part in chosen:
@@ -464,7 +463,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "openblas": {v: os.environ.get(v) for v in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")},
         "setup": asdict(setup),
     }
-    options.output.mkdir(parents=True, exist_ok=True)
+    options.results.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     tables = [f"## {part}\n\n{as_table(report[part])}\n" for part in PARTS if part in report]
     path.with_suffix(".md").write_text("\n".join(tables), "utf-8")
