@@ -601,6 +601,8 @@ static void encode(const float* residuals, const float* directions, const float*
                scratch, out + i * m);
 }
 
+#include "topk.inl"
+
 // ---------------------------------------------------------------- the fused query
 
 // Ranges below this count as zero: the inverse of their step is no float.
@@ -864,8 +866,6 @@ static void score_blocks_u8(const uint8_t* blocks, int64_t nblock, int64_t quads
                             const int8_t* query, int32_t* out) {
   score_blocks(blocks, nblock, quads, query, 128 * sum_bytes(query, 4 * quads), out);
 }
-
-#include "topk.inl"
 
 static constexpr Kernels make_table(const char* name) {
   return Kernels{name,           lut16_sums,       lut16_topk,   dot_u8,

@@ -40,11 +40,11 @@ MAX_KEEP = 8
 MAX_N = 2**31 - 1
 
 # Nanoseconds, measured with AVX-512 on rows of 2,000 to a million scores; only ratios matter.
-_SCAN_NS = 0.09
+_SCAN_NS = 0.08
 """A score compared with the threshold of an exact scan."""
-_PUSH_NS = 3.0
+_PUSH_NS = 4.0
 """A score that passes it, with its part of the selections that follow."""
-_BUCKET_NS = 0.10
+_BUCKET_NS = 0.11
 """A score compared with the last survivor of its bucket, or put in its place where one is kept."""
 _INSERT_NS, _SHIFT_NS = 1.0, 0.85
 """An insertion into 16 neighbouring buckets, and more for each survivor that a bucket keeps."""
