@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t kTileBytes = 32 << 10;  // codes that many queries read while they are cached
 constexpr int64_t kRadixFrom = 192;       // below this a comparison sort is the quicker
+constexpr size_t kKeptNumbers = 1 << 20;  // what a thread may keep of each kind between two calls
 constexpr float kMissing = -std::numeric_limits<float>::infinity();
 
 // A score and its row as one number that sorts in the common order when sorted upwards.
@@ -57,17 +58,29 @@ void sort_items(std::vector<uint64_t>& items, std::vector<uint64_t>& room) {
   }
 }
 
-// One thread's memory; grows and stays.
+// One thread's memory; stays for the next call unless it has grown large.
 struct Room {
   std::vector<int32_t> keys, bucket_rows, products;
   std::vector<uint32_t> rows;
   std::vector<float> bucket_values, scores;
   std::vector<uint64_t> items, other;
+
+  bool is_large() const {
+    return std::max({keys.capacity(), bucket_rows.capacity(), items.capacity(),
+                     scores.capacity()}) > kKeptNumbers;
+  }
 };
-Room& room() {
-  thread_local Room one;
-  return one;
-}
+class Borrowed {
+ public:
+  ~Borrowed() {
+    if (room_.is_large()) room_ = Room{};
+  }
+  operator Room&() { return room_; }
+
+ private:
+  static thread_local Room room_;
+};
+thread_local Room Borrowed::room_;
 
 // The items of a pool, best first.
 void take_sorted(Room& r, const int32_t* keys, const uint32_t* rows, int64_t n) {
@@ -151,7 +164,8 @@ void select_topk(const Kernels& k, const float* scores, int64_t nq, int64_t n, i
                  int threads, float* values, int64_t* rows) {
   parallel(nq, std::max<int64_t>(1, ceil_div(nq, 4 * std::max(threads, 1))), threads,
            [&](int64_t begin, int64_t end) {
-             Room& r = room();
+             Borrowed borrowed;
+             Room& r = borrowed;
              for (int64_t q = begin; q < end; ++q) {
                const int64_t found = select(k, r, scores + q * n, n, want);
                take_sorted(r, r.keys.data(), r.rows.data(), found);
@@ -165,7 +179,8 @@ void bucket_topk(const Kernels& k, const float* scores, int64_t nq, int64_t n, i
                  uint8_t* certain) {
   parallel(nq, std::max<int64_t>(1, ceil_div(nq, 4 * std::max(threads, 1))), threads,
            [&](int64_t begin, int64_t end) {
-             Room& r = room();
+             Borrowed borrowed;
+             Room& r = borrowed;
              r.bucket_values.resize(keep * count);
              r.bucket_rows.resize(keep * count);
              float* kept = r.bucket_values.data();
@@ -198,7 +213,8 @@ void quantized_topk(const Kernels& k, const Quantized& x, const int8_t* queries,
   const int64_t share = ceil_div(nq, std::max(threads, 1));
   const int64_t grain = std::max<int64_t>(1, std::min<int64_t>(share, (512 << 10) / (8 * capacity)));
   parallel(nq, grain, threads, [&](int64_t begin, int64_t end) {
-    Room& r = room();
+    Borrowed borrowed;
+    Room& r = borrowed;
     const int64_t count = end - begin;
     r.keys.resize(count * capacity);
     r.rows.resize(count * capacity);
@@ -231,7 +247,8 @@ void quantized_all(const Kernels& k, const Quantized& x, const int8_t* queries, 
   const int64_t width = x.units * (x.bits == 8 ? 4 : 8), block = x.units * kLine;
   const int64_t tile = std::max<int64_t>(1, kTileBytes / block), nblock = ceil_div(x.n, kBlock);
   parallel(nq, 1, threads, [&](int64_t begin, int64_t end) {
-    Room& r = room();
+    Borrowed borrowed;
+    Room& r = borrowed;
     r.products.resize(tile * kBlock);
     r.scores.resize(tile * kBlock);
     for (int64_t q = begin; q < end; ++q)
@@ -249,7 +266,8 @@ void rescore_topk(const Kernels& k, const float* vectors, int64_t d, const float
                   float* values, int64_t* rows) {
   parallel(nq, std::max<int64_t>(1, ceil_div(nq, 4 * std::max(threads, 1))), threads,
            [&](int64_t begin, int64_t end) {
-             Room& r = room();
+             Borrowed borrowed;
+             Room& r = borrowed;
              r.rows.resize(nchosen);
              r.scores.resize(nchosen);
              for (int64_t q = begin; q < end; ++q) {
