@@ -56,6 +56,7 @@ from soardb.topk.plan import bucket_plans
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Row = dict[str, Any]
+Search = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -198,81 +199,73 @@ def unit_vectors(name: str, setup: Setup) -> tuple[F32, F32]:
 
 
 def hire(setup: Setup) -> list[Row]:
-    """Each estimator at each target: k', recall where it was calibrated and elsewhere, time."""
-    rows: list[Row] = []
-    for name in setup.datasets:
-        vectors, queries = unit_vectors(name, setup)
-        half = len(queries) // 3
-        calibrating = queries[: min(setup.calibrating, half)]
-        judging = queries[half : 2 * half][: setup.judging]
-        weighing = queries[2 * half :]
-        d = vectors.shape[1]
-        truth, _ = active.exact_topk(vectors, judging, 10, "dot")
-        dense = {
-            "dataset": name,
-            "n": len(vectors),
-            "d": d,
-            "estimator": "none: every vector scored",
-            "recall": 1.0,
-            "megabytes": round(vectors.nbytes / 1e6, 1),
-        }
-        one, many = judging[:1], judging[:64]
-        rows.append(
-            dense
-            | {
-                "us": least_us(partial(active.exact_topk, vectors, one, 10, "dot"), setup.rounds),
-                "us_of_64": least_us(
-                    partial(active.exact_topk, vectors, many, 10, "dot"), min(3, setup.rounds)
-                )
-                / len(many),
+    """Each estimator at each target: k', recall where it was calibrated and elsewhere, time.
+
+    Every search of a set is timed once a pass, and the least of all passes counts: what disturbs
+    the machine for seconds then meets all of them.
+    """
+    return [row for name in setup.datasets for row in _hire_on(name, setup)]
+
+
+def _hire_on(name: str, setup: Setup) -> list[Row]:
+    vectors, queries = unit_vectors(name, setup)
+    third, d = len(queries) // 3, vectors.shape[1]
+    calibrating = queries[: min(setup.calibrating, third)]
+    judging = queries[third : 2 * third][: setup.judging]
+    one, many = judging[:1], judging[:64]
+    truth, _ = active.exact_topk(vectors, judging, 10, "dot")
+    facts = {"dataset": name, "n": len(vectors), "d": d}
+    dense = facts | {"recall": 1.0, "megabytes": round(vectors.nbytes / 1e6, 1)}
+    searches: list[tuple[Row, Search, Search | None]] = [
+        (
+            dense | {"estimator": "none: every vector scored"},
+            partial(active.exact_topk, vectors, one, 10, "dot"),
+            partial(active.exact_topk, vectors, many, 10, "dot"),
+        ),
+        (
+            dense | {"estimator": "none: NumPy, then argpartition"},
+            partial(numpy_scores_topk, vectors, one[0], 10),
+            None,
+        ),
+    ]
+    weighted = LowRank(vectors, rank=d // 2, queries=queries[2 * third :])
+    for label, how, estimator in (
+        ("8 bits", {"bits": 8}, Quantized(vectors, bits=8)),
+        ("4 bits", {"bits": 4}, Quantized(vectors, bits=4)),
+        (f"rank {d // 4}", {"rank": d // 4}, LowRank(vectors, rank=d // 4)),
+        (f"rank {d // 2}", {"rank": d // 2}, LowRank(vectors, rank=d // 2)),
+        (f"rank {d // 2}, weighted", {"rank": d // 2}, weighted),
+    ):
+        model = Hire(vectors, estimator)
+        curve = model.calibrate(calibrating, 10)
+        for target in (0.90, 0.95, 0.99):
+            predicted = curve.choose(target)
+            at = int(np.searchsorted(curve.predicted, predicted))
+            scores, _ = model.topk(judging, 10, predicted=predicted)
+            moved = traffic(len(vectors), d, predicted, **how)
+            row: Row = facts | {
+                "estimator": label,
+                "target": target,
+                "predicted": predicted,
+                "calibrated_recall": round(float(curve.recall[at]), 4),
+                "recall": round(float((scores >= truth[:, -1:] - 1e-6).mean()), 4),
+                "megabytes": round((moved.estimate + moved.rescore) / 1e6, 1),
+                "bytes_model_speedup": round(moved.speedup, 2),
             }
-        )
-        rows.append(
-            dense
-            | {
-                "estimator": "none: NumPy, then argpartition",
-                "us": least_us(partial(numpy_scores_topk, vectors, one[0], 10), setup.rounds),
-            }
-        )
-        for label, how, estimator in (
-            ("8 bits", {"bits": 8}, Quantized(vectors, bits=8)),
-            ("4 bits", {"bits": 4}, Quantized(vectors, bits=4)),
-            (f"rank {d // 4}", {"rank": d // 4}, LowRank(vectors, rank=d // 4)),
-            (f"rank {d // 2}", {"rank": d // 2}, LowRank(vectors, rank=d // 2)),
-            (
-                f"rank {d // 2}, weighted",
-                {"rank": d // 2},
-                LowRank(vectors, rank=d // 2, queries=weighing),
-            ),
-        ):
-            model = Hire(vectors, estimator)
-            curve = model.calibrate(calibrating, 10)
-            for target in (0.90, 0.95, 0.99):
-                predicted = curve.choose(target)
-                at = int(np.searchsorted(curve.predicted, predicted))
-                scores, _ = model.topk(judging, 10, predicted=predicted)
-                moved = traffic(len(vectors), d, predicted, **how)
-                one_us = least_us(partial(model.topk, one, 10, predicted=predicted), setup.rounds)
-                many_us = least_us(
-                    partial(model.topk, many, 10, predicted=predicted), min(2, setup.rounds)
+            searches.append(
+                (
+                    row,
+                    partial(model.topk, one, 10, predicted=predicted),
+                    partial(model.topk, many, 10, predicted=predicted),
                 )
-                rows.append(
-                    {
-                        "dataset": name,
-                        "n": len(vectors),
-                        "d": d,
-                        "estimator": label,
-                        "target": target,
-                        "predicted": predicted,
-                        "calibrated_recall": round(float(curve.recall[at]), 4),
-                        "recall": round(float((scores >= truth[:, -1:] - 1e-6).mean()), 4),
-                        "us": one_us,
-                        "us_of_64": round(many_us / len(many), 2),
-                        "megabytes": round((moved.estimate + moved.rescore) / 1e6, 1),
-                        "bytes_model_speedup": round(moved.speedup, 2),
-                    }
-                )
-    return rows
+            )
+    for _ in range(setup.rounds):
+        for row, single, batch in searches:
+            row["us"] = min(row.get("us", np.inf), least_us(single, 2))
+            if batch is not None:
+                each = round(least_us(batch, 1) / len(many), 2)
+                row["us_of_64"] = min(row.get("us_of_64", np.inf), each)
+    return [row for row, _, _ in searches]
 
 
 # --- shards -------------------------------------------------------------------------------------
