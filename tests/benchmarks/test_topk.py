@@ -1,6 +1,6 @@
 """The benchmark of top-k runs, and its measured recall is the one that was predicted.
 
-    benchmarks/bench_topk.py -> [test_topk.py]
+benchmarks/bench_topk.py -> [test_topk.py]
 """
 
 from __future__ import annotations
