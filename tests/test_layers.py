@@ -107,7 +107,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "langchain_core": {"soardb.integrations.langchain"},
     "llama_index": {"soardb.integrations.llama_index", "soardb.integrations.llama_filters"},
     "matplotlib": set(),
-    "numba": {"soardb.kernels.portable"},
+    "numba": {"soardb.kernels.portable", "soardb.kernels.topk_portable"},
     "pyarrow": set(),
     "rich": {"soardb.cli"},
     "sqlglot": set(),

@@ -398,6 +398,8 @@ static int64_t exact_topk_row(const float* vectors, int64_t n, int64_t d, const 
 
 #include "build.inl"
 
+#include "topk.inl"
+
 // ---------------------------------------------------------------- the fused query
 
 // Ranges below this count as zero: the inverse of their step is no float.
@@ -814,5 +816,5 @@ static constexpr Kernels make_table(const char* name) {
   return Kernels{name,           lut16_sums,       lut16_topk,   dot_u8,
                  score_blocks_u8, score_f32,        exact_topk_row, exact_topk_block,
                  keep_largest,   assign,           spill_assign, encode,
-                 ivf_search};
+                 bucket_scores,  select_scores,    quantized_scores, ivf_search};
 }

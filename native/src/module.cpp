@@ -18,6 +18,7 @@
 
 #include "soardb/assigner.hpp"
 #include "soardb/kernels.hpp"
+#include "soardb/topk.hpp"
 
 namespace nb = nanobind;
 using namespace soardb;
@@ -266,6 +267,50 @@ NB_MODULE(_native, m) {
                static_cast<int64_t>(vectors.shape(1)), lists.data(),
                static_cast<int64_t>(moved.shape(0)), eta, threads, moved.data());
   });
+  def(m, "select_topk", [](In<float, 2> scores, int64_t k, int threads, Out<float, 2> values,
+                           Out<int64_t, 2> rows) {
+    nb::gil_scoped_release release;
+    select_topk(kernels(), scores.data(), static_cast<int64_t>(scores.shape(0)),
+                static_cast<int64_t>(scores.shape(1)), k, threads, values.data(), rows.data());
+  });
+  def(m, "bucket_topk", [](In<float, 2> scores, int64_t buckets, int64_t keep, int64_t k,
+                           int threads, Out<float, 2> values, Out<int64_t, 2> rows,
+                           Out<uint8_t, 1> certain) {
+    nb::gil_scoped_release release;
+    bucket_topk(kernels(), scores.data(), static_cast<int64_t>(scores.shape(0)),
+                static_cast<int64_t>(scores.shape(1)), buckets, keep, k, threads, values.data(),
+                rows.data(), certain.data());
+  });
+  def(m, "bucket_survivors", [](In<float, 2> scores, int64_t buckets, int64_t keep, int threads,
+                                Out<float, 3> values, Out<int32_t, 3> rows) {
+    nb::gil_scoped_release release;
+    bucket_survivors(kernels(), scores.data(), static_cast<int64_t>(scores.shape(0)),
+                     static_cast<int64_t>(scores.shape(1)), buckets, keep, threads, values.data(),
+                     rows.data());
+  });
+  def(m, "quantized_topk", [](In<uint8_t, 3> codes, int64_t bits, int64_t n, In<float, 1> scale,
+                              In<int8_t, 2> queries, int64_t k, int threads,
+                              Out<float, 2> values, Out<int64_t, 2> rows) {
+    nb::gil_scoped_release release;
+    const Quantized x{codes.data(), scale.data(), bits, static_cast<int64_t>(codes.shape(1)), n};
+    quantized_topk(kernels(), x, queries.data(), static_cast<int64_t>(queries.shape(0)), k,
+                   threads, values.data(), rows.data());
+  });
+  def(m, "quantized_scores", [](In<uint8_t, 3> codes, int64_t bits, int64_t n, In<float, 1> scale,
+                                In<int8_t, 2> queries, int threads, Out<float, 2> out) {
+    nb::gil_scoped_release release;
+    const Quantized x{codes.data(), scale.data(), bits, static_cast<int64_t>(codes.shape(1)), n};
+    quantized_all(kernels(), x, queries.data(), static_cast<int64_t>(queries.shape(0)), threads,
+                  out.data());
+  });
+  def(m, "rescore_topk", [](In<float, 2> vectors, In<float, 2> queries, In<int64_t, 2> chosen,
+                            int64_t k, int threads, Out<float, 2> values, Out<int64_t, 2> rows) {
+    nb::gil_scoped_release release;
+    rescore_topk(kernels(), vectors.data(), static_cast<int64_t>(vectors.shape(1)),
+                 queries.data(), static_cast<int64_t>(queries.shape(0)), chosen.data(),
+                 static_cast<int64_t>(chosen.shape(1)), k, threads, values.data(), rows.data());
+  });
+
   def(m, "append_codes",
       [](Out<int64_t, 1> start, Out<int32_t, 1> count, Out<int64_t, 1> room, int64_t used,
          Out<uint8_t, 3> codes, Out<uint32_t, 1> rows, In<int32_t, 1> parts,

@@ -33,6 +33,43 @@ def encode(
 ) -> None: ...
 def list_sums(vectors: F32, lists: I32, threads: int, sums: F32, counts: I64) -> None: ...
 def avq_update(vectors: F32, lists: I32, eta: float, threads: int, moved: F64) -> None: ...
+def select_topk(scores: F32, k: int, threads: int, values: F32, rows: I64) -> None: ...
+def bucket_topk(
+    scores: F32,
+    buckets: int,
+    keep: int,
+    k: int,
+    threads: int,
+    values: F32,
+    rows: I64,
+    certain: U8,
+) -> None: ...
+def bucket_survivors(
+    scores: F32, buckets: int, keep: int, threads: int, values: F32, rows: I32
+) -> None: ...
+def quantized_topk(
+    codes: U8,
+    bits: int,
+    n: int,
+    scale: F32,
+    queries: I8,
+    k: int,
+    threads: int,
+    values: F32,
+    rows: I64,
+) -> None: ...
+def quantized_scores(
+    codes: U8, bits: int, n: int, scale: F32, queries: I8, threads: int, out: F32
+) -> None: ...
+def rescore_topk(
+    vectors: F32,
+    queries: F32,
+    chosen: I64,
+    k: int,
+    threads: int,
+    values: F32,
+    rows: I64,
+) -> None: ...
 def append_codes(
     start: I64,
     count: I32,

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from soardb.errors import InvalidArgument
 from soardb.kernels.layout import F32, F64, I8, I32, I64, U8, U32, IvfArrays, Metric, SearchPlan
 
@@ -127,6 +130,22 @@ class Kernels(Protocol):
         new_rows: U32,
         new_codes: U8,
     ) -> tuple[int, int]: ...
+    def select_topk(self, scores: F32, k: int, threads: int = 1) -> tuple[F32, I64]: ...
+    def bucket_survivors(
+        self, scores: F32, buckets: int, keep: int, threads: int = 1
+    ) -> tuple[F32, I32]: ...
+    def bucket_topk(
+        self, scores: F32, buckets: int, keep: int, k: int, threads: int = 1
+    ) -> tuple[F32, I64, npt.NDArray[np.bool_]]: ...
+    def quantized_scores(
+        self, codes: U8, bits: int, n: int, scale: F32, queries: I8, threads: int = 1
+    ) -> F32: ...
+    def quantized_topk(
+        self, codes: U8, bits: int, n: int, scale: F32, queries: I8, k: int, threads: int = 1
+    ) -> tuple[F32, I64]: ...
+    def rescore_topk(
+        self, vectors: F32, queries: F32, chosen: I64, k: int, threads: int = 1
+    ) -> tuple[F32, I64]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,14 @@ from soardb.kernels.layout import (
 )
 from soardb.kernels.memory import aligned
 from soardb.kernels.reference import pack_codes, pack_u8_blocks, unpack_codes
+from soardb.kernels.topk_native import (
+    bucket_survivors,
+    bucket_topk,
+    quantized_scores,
+    quantized_topk,
+    rescore_topk,
+    select_topk,
+)
 
 __all__ = [
     "Assigner",
@@ -33,6 +41,8 @@ __all__ = [
     "append_codes",
     "assign",
     "avq_update",
+    "bucket_survivors",
+    "bucket_topk",
     "dot_u8",
     "encode",
     "exact_scores",
@@ -42,9 +52,13 @@ __all__ = [
     "lut16_topk",
     "pack_codes",
     "pack_u8_blocks",
+    "quantized_scores",
+    "quantized_topk",
     "rerank_f32",
     "rerank_u8",
+    "rescore_topk",
     "score_blocks_u8",
+    "select_topk",
     "spill_assign",
     "unpack_codes",
 ]

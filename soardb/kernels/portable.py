@@ -42,6 +42,14 @@ from soardb.kernels.reference import (
     pack_u8_blocks,
     unpack_codes,
 )
+from soardb.kernels.topk_portable import (
+    bucket_survivors,
+    bucket_topk,
+    quantized_scores,
+    quantized_topk,
+    rescore_topk,
+    select_topk,
+)
 
 __all__ = [
     "Assigner",
@@ -49,6 +57,8 @@ __all__ = [
     "append_codes",
     "assign",
     "avq_update",
+    "bucket_survivors",
+    "bucket_topk",
     "dot_u8",
     "encode",
     "exact_scores",
@@ -58,9 +68,13 @@ __all__ = [
     "lut16_topk",
     "pack_codes",
     "pack_u8_blocks",
+    "quantized_scores",
+    "quantized_topk",
     "rerank_f32",
     "rerank_u8",
+    "rescore_topk",
     "score_blocks_u8",
+    "select_topk",
     "spill_assign",
     "unpack_codes",
 ]

@@ -37,6 +37,14 @@ from soardb.kernels.layout import (
     Metric,
     SearchPlan,
 )
+from soardb.kernels.topk_reference import (  # noqa: F401 - kernels too, in a file of their own
+    bucket_survivors,
+    bucket_topk,
+    quantized_scores,
+    quantized_topk,
+    rescore_topk,
+    select_topk,
+)
 
 _LANES = 64
 _EXTRA_CANDIDATES = 16

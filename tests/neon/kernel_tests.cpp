@@ -22,6 +22,7 @@
 
 #include "soardb/assigner.hpp"
 #include "soardb/kernels.hpp"
+#include "soardb/topk.hpp"
 
 using namespace soardb;
 
@@ -473,6 +474,61 @@ void bad_queries(const Kernels& k) {
   check(k, "ivf_search of NaN, infinity and zero", agree);
 }
 
+// Scores with ties, NaN, infinities and both zeros.
+std::vector<float> odd_scores(int64_t n) {
+  const float odd[] = {std::numeric_limits<float>::quiet_NaN(),
+                       std::numeric_limits<float>::infinity(),
+                       -std::numeric_limits<float>::infinity(), 0.0f, -0.0f, 1.0f};
+  std::vector<float> out = floats(n);
+  for (float& x : out)
+    if (below(3) == 0) x = odd[below(6)];
+  return out;
+}
+
+void top_k(const Kernels& k) {
+  bool selects = true, buckets = true;
+  for (int64_t n : {1, 15, 16, 17, 64, 65, 1000, 5003})
+    for (int64_t want : {int64_t{1}, std::min<int64_t>(n, 20), n}) {
+      const std::vector<float> scores = odd_scores(2 * n);
+      std::vector<float> values(2 * want), expected(2 * want);
+      std::vector<int64_t> rows(2 * want), expected_rows(2 * want);
+      select_topk(k, scores.data(), 2, n, want, 1, values.data(), rows.data());
+      select_topk(kScalar, scores.data(), 2, n, want, 1, expected.data(), expected_rows.data());
+      selects = selects && same(values, expected) && same(rows, expected_rows);
+      for (int64_t count : {int64_t{1}, std::min<int64_t>(n, 48), std::min<int64_t>(n, 77)})
+        for (int64_t keep : {1, 2, 3, 4, 5, 6, 7, 8, 9}) {
+          const int64_t some = std::min(want, count * keep);
+          std::vector<uint8_t> sure(2), expected_sure(2);
+          bucket_topk(k, scores.data(), 2, n, count, keep, some, 1, values.data(), rows.data(),
+                      sure.data());
+          bucket_topk(kScalar, scores.data(), 2, n, count, keep, some, 1, expected.data(),
+                      expected_rows.data(), expected_sure.data());
+          buckets = buckets && same(values, expected) && same(rows, expected_rows) &&
+                    same(sure, expected_sure);
+        }
+    }
+  check(k, "select_topk", selects);
+  check(k, "bucket_topk", buckets);
+  for (int64_t bits : {4, 8}) {
+    bool agree = true;
+    for (int64_t units : {1, 3, 13, 512})
+      for (int64_t n : {1, 16, 75, 1000}) {
+        const int64_t nblock = ceil_div(n, kBlock), want = std::min<int64_t>(n, 30);
+        const std::vector<uint8_t> codes = bytes(nblock * units * kLine);
+        const std::vector<float> scale = floats(nblock * kBlock);
+        const std::vector<int8_t> queries = query_bytes(3 * units * (bits == 8 ? 4 : 8));
+        const Quantized x{codes.data(), scale.data(), bits, units, n};
+        std::vector<float> values(3 * want), expected(3 * want);
+        std::vector<int64_t> rows(3 * want), expected_rows(3 * want);
+        quantized_topk(k, x, queries.data(), 3, want, 2, values.data(), rows.data());
+        quantized_topk(kScalar, x, queries.data(), 3, want, 1, expected.data(),
+                       expected_rows.data());
+        agree = agree && same(values, expected) && same(rows, expected_rows);
+      }
+    check(k, "quantized_topk bits=" + std::to_string(bits), agree);
+  }
+}
+
 void run(const Kernels& level) {
   lut16(level);
   byte_rows(level);
@@ -483,6 +539,7 @@ void run(const Kernels& level) {
   encoding(level);
   fused_search(level);
   bad_queries(level);
+  top_k(level);
 }
 
 }  // namespace

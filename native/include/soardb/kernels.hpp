@@ -157,6 +157,14 @@ struct Kernels {
   void (*encode)(const float* residuals, const float* directions, const float* eta, int64_t n,
                  int64_t d, const float* codebook, int64_t m, int64_t width,
                  const int32_t* block_dims, float* scratch, uint8_t* out);
+  // topk.inl, called by topk.cpp.
+  void (*bucket_scores)(const float* scores, int64_t n, int64_t count, int64_t keep, float* values,
+                        int32_t* rows);
+  int64_t (*select_scores)(const float* scores, int64_t n, int64_t first, int64_t keep,
+                           int64_t capacity, int32_t* keys, uint32_t* rows, int64_t size,
+                           int32_t* threshold);
+  void (*quantized_scores)(const uint8_t* codes, int64_t bits, int64_t nblock, int64_t units,
+                           const int8_t* query, const float* scale, int32_t* products, float* out);
   // filter may be null; *scanned is how many codes the visited lists hold, before the filter.
   int (*ivf_search)(const Ivf& index, const Plan& plan, const Filter* filter, const float* query,
                     Scratch& scratch, float* scores, int64_t* ids, int64_t* scanned);
