@@ -14,6 +14,12 @@
 #include <utility>
 #include <vector>
 
+#ifdef SOARDB_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "soardb/kernels.hpp"
 
 namespace soardb {
@@ -33,11 +39,42 @@ bool cpu_has_avx512() {
 }
 #endif
 
+#ifdef SOARDB_AMX
+// The CPU has the tiles (leaf 7: bits 24 and 25 of edx), the system saves them (XCR0, bits 17 and
+// 18) and grants this process their use, which it must be asked for once.
+bool cpu_has_amx() {
+  static const bool has = [] {
+    unsigned a, b, c, d;
+    if (!cpu_has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    if ((d >> 24 & 3) != 3) return false;
+    unsigned low, high;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    if ((low >> 17 & 3) != 3) return false;
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return has;
+}
+
+// AVX-512 with the tiles of tiles_amx.cpp beside it.
+const Kernels& amx() {
+  static const Kernels level = [] {
+    Kernels copy = kAvx512;
+    copy.name = "amx";
+    return copy;
+  }();
+  return level;
+}
+#endif
+
 const Kernels* find_level(const char* name) {
   if (std::strcmp(name, "scalar") == 0) return &kScalar;
 #ifdef SOARDB_X86
   if (std::strcmp(name, "avx2") == 0 && cpu_has_avx2()) return &kAvx2;
   if (std::strcmp(name, "avx512") == 0 && cpu_has_avx512()) return &kAvx512;
+#endif
+#ifdef SOARDB_AMX
+  if (std::strcmp(name, "amx") == 0 && cpu_has_amx()) return &amx();
 #endif
 #ifdef SOARDB_NEON
   if (std::strcmp(name, "neon") == 0) return &kNeon;
@@ -46,7 +83,7 @@ const Kernels* find_level(const char* name) {
 }
 
 const Kernels* best_level() {
-  for (const char* name : {"avx512", "avx2", "neon"})
+  for (const char* name : {"amx", "avx512", "avx2", "neon"})
     if (const Kernels* found = find_level(name)) return found;
   return &kScalar;
 }
@@ -230,6 +267,9 @@ const char* cpu_features() {
     SOARDB_FEATURE("avx512vnni")
     SOARDB_FEATURE("avx512vbmi")
 #undef SOARDB_FEATURE
+#endif
+#ifdef SOARDB_AMX
+    if (cpu_has_amx()) text += " amx-int8";
 #endif
 #ifdef SOARDB_NEON
     text = "neon";

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 Metric = Literal["dot", "cosine", "l2"]
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 U8 = npt.NDArray[np.uint8]
 I8 = npt.NDArray[np.int8]
 I32 = npt.NDArray[np.int32]

@@ -35,6 +35,7 @@ from soardb.kernels.layout import (
     SearchPlan,
 )
 from soardb.kernels.reference import pack_codes, pack_u8_blocks, unpack_codes
+from soardb.kernels.reference_batch import rescore, store_error, topk_u8
 
 __all__ = [
     "Assigner",
@@ -51,8 +52,11 @@ __all__ = [
     "pack_u8_blocks",
     "rerank_f32",
     "rerank_u8",
+    "rescore",
     "score_blocks_u8",
     "spill_assign",
+    "store_error",
+    "topk_u8",
     "unpack_codes",
 ]
 
