@@ -24,7 +24,7 @@ from soardb.kernels.layout import F32, I64, STATUS, Metric
 from soardb.metrics import as_metric, unit_rows
 from soardb.storage.format import read_arrays, write_arrays
 
-__all__ = ["FlatIndex", "as_compared_queries", "check_k", "check_rows", "exact_search"]
+__all__ = ["FlatIndex", "as_compared_queries", "by_id", "check_k", "check_rows", "exact_search"]
 
 
 def check_k(k: object, held: int) -> int:
@@ -64,12 +64,15 @@ def exact_search(rows: Rows, metric: Metric, queries: F32, k: int, threads: int)
     """Every row scored: (scores (nq, k), ids (nq, k)), ties to the lower id."""
     compared = as_compared_queries(queries, metric)
     scores, found = active.exact_topk(rows.vectors, compared, k, metric, threads)
-    ids = rows.ids[found]
-    if k > 1:
-        order = np.lexsort((ids, -scores), axis=1)
-        scores = np.take_along_axis(scores, order, axis=1)
-        ids = np.take_along_axis(ids, order, axis=1)
-    return scores, ids
+    return by_id(scores, rows.ids[found])
+
+
+def by_id(scores: F32, ids: I64) -> tuple[F32, I64]:
+    """Scores (nq, k), best first, and their ids, with equal scores in order of id."""
+    if scores.shape[1] < 2 or not (scores[:, 1:] == scores[:, :-1]).any():
+        return scores, ids
+    order = np.lexsort((ids, -scores), axis=1)
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
 
 class FlatIndex(Index):
