@@ -29,7 +29,7 @@ from soardb import deadline
 from soardb.index.rows import Rows
 from soardb.kernels.dispatch import active, describe
 from soardb.kernels.layout import F32, F64, I64, U8, Metric, SearchPlan
-from soardb.kernels.reference_batch import quantize_queries, rough_scores
+from soardb.kernels.reference import quantize_queries, rough_scores
 from soardb.quantization.scalar import ScalarQuantizer
 
 __all__ = ["ByteSearch", "as_bitmap", "is_cheaper_by_bytes", "pays_exactly"]

@@ -4,8 +4,8 @@
 
 SOARDB_KERNELS=native|numba|reference forces a backend; unset, it is the extension where it was
 built, else Numba where it is installed, else NumPy. SOARDB_SIMD=scalar|avx2|avx512|amx|neon forces
-the extension's instruction set; amx is avx512 with tiles beside it. What is forced and cannot be had
-is an error, never a silent fallback.
+the instruction set of the extension; amx is avx512 with tiles beside it. What is forced and cannot
+be had is an error, never a silent fallback.
 """
 
 from __future__ import annotations

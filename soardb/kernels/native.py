@@ -25,8 +25,7 @@ from soardb.kernels.layout import (
     Metric,
     SearchPlan,
 )
-from soardb.kernels.reference import pack_codes, pack_u8_blocks, unpack_codes
-from soardb.kernels.reference_batch import EMPTY_KEY
+from soardb.kernels.reference import EMPTY_KEY, pack_codes, pack_u8_blocks, unpack_codes
 
 __all__ = [
     "Assigner",
@@ -136,7 +135,7 @@ def topk_u8(
     allowed: U8 | None = None,
     threads: int = 1,
 ) -> tuple[I32, U32, I64]:
-    """See reference_batch.topk_u8."""
+    """See reference.topk_u8."""
     nq = len(codes)
     keys = np.full((nq, keep), EMPTY_KEY, np.int32)
     rows = np.zeros((nq, keep), np.uint32)
@@ -157,7 +156,7 @@ def rescore(
     k: int,
     threads: int = 1,
 ) -> tuple[F32, I64, npt.NDArray[np.bool_]]:
-    """See reference_batch.rescore."""
+    """See reference.rescore."""
     nq = len(queries)
     scores, found = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
     proven = np.empty(nq, np.uint8)
@@ -182,7 +181,7 @@ def rescore(
 def store_error(
     vectors: F32, mean: F32, store: U8, scale: F32, offset: F32, threads: int = 1
 ) -> tuple[float, float, float]:
-    """See reference_batch.store_error."""
+    """See reference.store_error."""
     out = np.empty(3, np.float64)
     _native.store_error(vectors, mean, store, scale, offset, threads, out)
     return float(out[0]), float(out[1]), float(out[2])

@@ -34,8 +34,14 @@ from soardb.kernels.layout import (
     Metric,
     SearchPlan,
 )
-from soardb.kernels.reference import pack_codes, pack_u8_blocks, unpack_codes
-from soardb.kernels.reference_batch import rescore, store_error, topk_u8
+from soardb.kernels.reference import (
+    pack_codes,
+    pack_u8_blocks,
+    rescore,
+    store_error,
+    topk_u8,
+    unpack_codes,
+)
 
 __all__ = [
     "Assigner",
