@@ -1,6 +1,6 @@
 """Every row scored for a batch of queries from its bytes, and float32 scores that are proven.
 
-    flat.py, ivf.py, live.py -> [tiles.py] -> rows.py, quantization/scalar.py, kernels (topk_u8)
+    flat.py, ivf.py, live.py -> [tiles.py] -> quantization/scalar.py, kernels (topk_u8, rescore)
 
 The 8-bit copy of a row is a quarter of its vector, and machines multiply bytes by tiles of 16 x 16
 (AMX) or in wide registers (VNNI) many times faster than float32. A batch is scored against all
@@ -22,17 +22,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from soardb import deadline
-from soardb.index.rows import Rows
 from soardb.kernels.dispatch import active, describe
 from soardb.kernels.layout import F32, F64, I64, U8, Metric, SearchPlan
 from soardb.kernels.reference import quantize_queries, rough_scores
 from soardb.quantization.scalar import ScalarQuantizer
 
-__all__ = ["ByteSearch", "as_bitmap", "is_cheaper_by_bytes", "pays_exactly"]
+__all__ = ["ByteSearch", "CodedRows", "as_bitmap", "is_cheaper_by_bytes", "pays_exactly"]
 
 _RATES = {"amx": 700.0, "avx512": 250.0}
 """Products of bytes per nanosecond and core, top-k included; benchmarks/bench_batch.py."""
@@ -94,11 +94,51 @@ def as_bitmap(rows: I64, n: int) -> U8:
     return np.packbits(bits, bitorder="little")
 
 
+class ByteRows(Protocol):
+    """Vectors (n, d) float32, their bytes (n, stride) uint8, and |x|^2 / 2 (n,) float32 under l2.
+
+    Vectors are as the metric compares them, bytes are of them less the mean.
+    """
+
+    def __len__(self) -> int: ...
+    @property
+    def vectors(self) -> F32: ...
+    @property
+    def store(self) -> U8: ...
+    @property
+    def store_bias(self) -> F32: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CodedRows:
+    """ByteRows made of vectors that have none."""
+
+    vectors: F32
+    store: U8
+    store_bias: F32
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @classmethod
+    def search_over(cls, vectors: F32, metric: Metric) -> tuple[ByteSearch, int]:
+        """A search over (n >= 1, d) float32 vectors and how many bytes it took; O(n d)."""
+        mean = np.zeros(vectors.shape[1], np.float32)
+        if metric == "l2":
+            mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        centred = vectors - mean
+        scalar = ScalarQuantizer.train(centred)
+        bias = 0.5 * np.square(centred).sum(axis=1) if metric == "l2" else mean[:0]
+        stride = -(-vectors.shape[1] // 64) * 64
+        rows = cls(vectors, scalar.encode(centred, stride), bias)
+        return ByteSearch([rows], scalar, mean, metric), rows.store.nbytes + bias.nbytes
+
+
 @dataclass(slots=True)
 class _Spread:
     """The most that the rows seen so far are off; grows with them."""
 
-    rows: Rows
+    rows: ByteRows
     seen: int = 0
     error: float = 0.0
     level: float = 0.0
@@ -129,7 +169,7 @@ class ByteSearch:
     """
 
     def __init__(
-        self, segments: Sequence[Rows], scalar: ScalarQuantizer, mean: F32, metric: Metric
+        self, segments: Sequence[ByteRows], scalar: ScalarQuantizer, mean: F32, metric: Metric
     ) -> None:
         self._segments = [_Spread(rows) for rows in segments]
         self._scalar, self._mean, self._metric = scalar, mean, metric

@@ -20,10 +20,11 @@ from soardb.index import tiles
 from soardb.index.flat import FlatIndex, as_compared_queries, exact_search
 from soardb.index.ivf import SoarIndex
 from soardb.index.live import LiveIndex
-from soardb.index.plan import BuildParams, SearchPlan
+from soardb.index.plan import BuildParams
 from soardb.index.rows import Rows
 from soardb.index.tiles import ByteSearch, as_bitmap, is_cheaper_by_bytes
-from soardb.kernels.layout import F32, Metric
+from soardb.kernels.dispatch import describe
+from soardb.kernels.layout import F32, Metric, SearchPlan
 from soardb.quantization.scalar import ScalarQuantizer
 
 METRICS = ("cosine", "dot", "l2")
@@ -33,7 +34,7 @@ METRICS = ("cosine", "dot", "l2")
 def any_level(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes are asked however small the data, and whatever this machine is fast at."""
     monkeypatch.setattr(tiles, "pays_exactly", lambda n, d: True)
-    for module in ("ivf", "live"):
+    for module in ("flat", "ivf", "live"):
         monkeypatch.setattr(f"soardb.index.{module}.pays_exactly", lambda n, d: True)
 
 
@@ -87,6 +88,23 @@ class TestSoarIndexExactly:
         queries[1] = 0
         with pytest.raises(InvalidArgument, match="zero vector at 1"):
             index.search(queries, 5, exact=True)
+
+
+class TestFlatIndex:
+    @pytest.mark.parametrize("metric", METRICS)
+    def test_makes_bytes_once_many_have_asked(self, metric: Metric) -> None:
+        """The answers stay the same; a change of the vectors forgets the bytes."""
+        x = clustered(2000, 40, 0.5)
+        flat = FlatIndex(40, metric)
+        flat.add(x)
+        few = flat.search(x[:300], 6)
+        assert "bytes" not in flat.memory()
+        many = flat.search(x[:300], 6)
+        assert flat.memory()["bytes"] >= 2000 * 40
+        np.testing.assert_array_equal(few[0], many[0])
+        np.testing.assert_array_equal(few[1], many[1])
+        flat.remove([0])
+        assert "bytes" not in flat.memory()
 
 
 class TestByteSearch:
@@ -189,7 +207,7 @@ class TestChoice:
 
     def test_follows_the_cost(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """All rows where the lists would visit much of them, or few are allowed; never for one."""
-        monkeypatch.setattr(tiles, "_RATES", {tiles.describe().simd: 700.0})
+        monkeypatch.setattr(tiles, "_RATES", {describe().simd: 700.0})
         assert not self.choose(1024, 330_000, self.PLAN)
         assert self.choose(1024, 330_000, replace(self.PLAN, nprobe=1000))
         assert self.choose(1024, 30_000, self.PLAN)

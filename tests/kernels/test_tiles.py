@@ -57,7 +57,7 @@ class TestTopkU8:
         has_bias: bool,
         threads: int,
     ) -> None:
-        """Every row stands twice, so the lower of two equals must win however they are dealt out."""
+        """Every row stands twice: the lower of two equals wins, however rows are dealt out."""
         store, codes, steps = rows_and_queries(n, d, stride, nq)
         bias = np.random.default_rng(1).random(n).astype(np.float32) if has_bias else None
         if bias is not None:
@@ -80,7 +80,10 @@ class TestTopkU8:
         expected = reference.topk_u8(store, codes, steps, 25, first=first, allowed=allowed)
         for array, oracle in zip(got, expected, strict=True):
             np.testing.assert_array_equal(array, oracle)
-        assert (got[2] <= reference.is_allowed(np.arange(first, first + 3000), allowed).sum()).all()
+        assert (
+            got[2]
+            <= reference.is_allowed(np.arange(first, first + 3000, dtype=np.uint32), allowed).sum()
+        ).all()
 
     def test_reads_mapped_rows_at_any_address(self, kernels: Kernels) -> None:
         """A file's array need not start at a cache line."""
