@@ -53,7 +53,7 @@ class Group:
 class Plan:
     """How a search was done: `explain=True`.
 
-    strategy      "exact": every live point was scored. "lists": the SOAR index. With a filter:
+    strategy      "exact": every live point was scored, as asked or as a batch's cheaper way. "lists": the SOAR index. With a filter:
                   "exact on matches", "filter in scan" or "post-filter". "text": full text alone,
                   and "hybrid" for both
     live          points that there were
