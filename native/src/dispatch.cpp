@@ -295,10 +295,19 @@ int64_t ivf_search(const Kernels& k, const Ivf& index, const Plan& plan, const f
     return status ? status : (ids[plan.k - 1] < 0 ? -1 : 0);
   }
   std::vector<uint8_t> status(nq, kOk);
-  parallel(nq, std::max<int64_t>(1, std::min<int64_t>(64, nq / std::max(threads, 1))), threads,
-           [&](int64_t begin, int64_t end) {
-             for (int64_t q = begin; q < end; ++q) status[q] = static_cast<uint8_t>(one(q));
-           });
+  const int64_t share = list_major_share(index, plan, nq, threads);
+  if (share) {
+    parallel(nq, share, threads, [&](int64_t begin, int64_t end) {
+      search_list_major(k, index, plan, filter, queries + begin * index.d, end - begin,
+                        fit(index, plan), scores + begin * plan.k, ids + begin * plan.k,
+                        status.data() + begin, scanned ? scanned + begin : nullptr);
+    });
+  } else {
+    parallel(nq, std::max<int64_t>(1, std::min<int64_t>(64, nq / std::max(threads, 1))), threads,
+             [&](int64_t begin, int64_t end) {
+               for (int64_t q = begin; q < end; ++q) status[q] = static_cast<uint8_t>(one(q));
+             });
+  }
   for (int64_t q = 0; q < nq; ++q)
     if (status[q]) return q * 4 + status[q];
   for (int64_t q = 0; q < nq; ++q)

@@ -865,9 +865,11 @@ static void score_blocks_u8(const uint8_t* blocks, int64_t nblock, int64_t quads
   score_blocks(blocks, nblock, quads, query, 128 * sum_bytes(query, 4 * quads), out);
 }
 
+#include "list_major.inl"
+
 static constexpr Kernels make_table(const char* name) {
   return Kernels{name,           lut16_sums,       lut16_topk,   dot_u8,
                  score_blocks_u8, score_f32,        exact_topk_row, exact_topk_block,
                  keep_largest,   assign,           spill_assign, encode,
-                 ivf_search};
+                 ivf_search,     prepare_lists,    scan_piece,   finish_lists};
 }

@@ -210,7 +210,7 @@ class TestChoice:
         monkeypatch.setattr(tiles, "_RATES", {describe().simd: 700.0})
         assert not self.choose(1024, 330_000, self.PLAN)
         assert self.choose(1024, 330_000, replace(self.PLAN, nprobe=1000))
-        assert self.choose(1024, 30_000, self.PLAN)
+        assert self.choose(1024, 20_000, self.PLAN)
         assert self.choose(1024, 330_000, self.PLAN, m=10_000)
         assert not self.choose(1, 30_000, self.PLAN)
         assert not self.choose(2, 330_000, replace(self.PLAN, nprobe=300))

@@ -89,6 +89,18 @@ struct Scratch {
   int64_t pool, hash_size;
 };
 
+// One query of a batch that goes list by list; list_major.inl.
+struct ListQuery {
+  float *query, *centred;   // (d,)
+  uint8_t* lut;             // (m, 16), 64-byte aligned
+  int32_t *lists, *biases;  // (nprobe,), in the order of a visit
+  int32_t* keys;            // its pool
+  uint32_t* slots;
+  int64_t nlists, size, scanned;
+  int32_t threshold;
+  bool open;
+};
+
 struct Kernels {
   const char* name;
 
@@ -126,6 +138,13 @@ struct Kernels {
   // filter may be null; *scanned is how many codes the visited lists hold, before the filter.
   int (*ivf_search)(const Ivf& index, const Plan& plan, const Filter* filter, const float* query,
                     Scratch& scratch, float* scores, int64_t* ids, int64_t* scanned);
+  int (*prepare_lists)(const Ivf& index, const Plan& plan, const float* query, Scratch& scratch,
+                       ListQuery& out);
+  void (*scan_piece)(const Ivf& index, const Plan& plan, const Filter* filter, ListQuery& query,
+                     int32_t list, int32_t bias, int64_t capacity, bool is_delta, int64_t from,
+                     int64_t to);
+  void (*finish_lists)(const Ivf& index, const Plan& plan, ListQuery& query, Scratch& scratch,
+                       float* scores, int64_t* ids);
 };
 
 // Room that a pool needs beyond what it keeps, so that the scan may push before it selects.
@@ -151,6 +170,12 @@ const char* cpu_features();                 // space separated, for `soardb info
 int64_t ivf_search(const Kernels& k, const Ivf& index, const Plan& plan, const float* queries,
                    int64_t nq, int threads, float* scores, int64_t* ids,
                    const Filter* filter = nullptr, int64_t* scanned = nullptr);
+// list_major.cpp: how many queries of a batch should go through the lists together, 0 for none; and
+// that, with status (nq,) and, where it is not null, scanned (nq,).
+int64_t list_major_share(const Ivf& index, const Plan& plan, int64_t nq, int threads);
+void search_list_major(const Kernels& k, const Ivf& index, const Plan& plan, const Filter* filter,
+                       const float* queries, int64_t nq, Scratch& scratch, float* scores,
+                       int64_t* ids, uint8_t* status, int64_t* scanned);
 void exact_topk(const Kernels& k, const float* vectors, int64_t n, int64_t d, const float* queries,
                 int64_t nq, int metric, int64_t want, int threads, float* scores, int64_t* rows);
 void encode(const Kernels& k, const float* residuals, const float* directions, const float* eta,
