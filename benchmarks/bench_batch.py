@@ -353,13 +353,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     setup, results = parse(arguments)
     try:
         peers.check_installed(["scann", "faiss"])
+        commit = provenance.commit()  # of what runs, not of what the checkout becomes meanwhile
         rows = run(setup)
     except SoarError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     report = {
         "benchmark": "batch",
-        "commit": provenance.commit(),
+        "commit": commit,
         "machine": provenance.machine(),
         "date": datetime.date.today().isoformat(),
         "setup": {k: v for k, v in asdict(setup).items() if k not in ("folder", "lock")},
