@@ -188,8 +188,9 @@ def settle(one: Contender, queries: F32, truth: Ids) -> None:
             _, reached, setting = min(enough, key=lambda entry: entry[0])
             one.settings[f"{goal:.2f}"] = (setting, reached)
     if one.library == "soardb":
-        for goal, setting in (("planner", {}), ("exact", {"exact": True})):
-            one.settings[goal] = (setting, timed(setting)[1])
+        whole: dict[str, dict[str, Any]] = {"planner": {}, "exact": {"exact": True}}
+        for name, setting in whole.items():
+            one.settings[name] = (setting, timed(setting)[1])
 
 
 @contextlib.contextmanager
