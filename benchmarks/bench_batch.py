@@ -75,7 +75,11 @@ class Contender:
 
 @dataclass(frozen=True)
 class Row:
-    """One measured cell: batches of `size` queries on `threads` cores, median of the passes."""
+    """One measured cell: batches of `size` queries on `threads` cores, median of the passes.
+
+    cpu_us is what a query costs in CPU time of all threads, which other work on the machine
+    disturbs less than the clock.
+    """
 
     label: str
     library: str
@@ -86,6 +90,7 @@ class Row:
     size: int
     qps: float
     qps_passes: tuple[float, ...]
+    cpu_us: float
 
 
 def contenders(setup: Setup, vectors: F32, metric: Metric) -> list[Contender]:
@@ -223,14 +228,15 @@ def alone(setup: Setup, threads: int) -> Iterator[None]:
 
 def speed(
     one: Contender, queries: F32, setting: dict[str, Any], size: int, threads: int, seconds: float
-) -> float:
-    """Queries a second in batches of `size`, one after the other, for about so many seconds."""
+) -> tuple[float, float]:
+    """Queries a second, and CPU us of each, in batches of `size` for about so many seconds."""
     one.ask(queries[:size], setting, threads)
-    done, began, first = 0, time.perf_counter(), 0
+    done, first, began, cpu = 0, 0, time.perf_counter(), time.process_time()
     while done == 0 or time.perf_counter() - began < seconds:
         done += len(one.ask(queries[first : first + size], setting, threads))
         first = first + size if first + 2 * size <= len(queries) else 0
-    return done / (time.perf_counter() - began)
+    spent = time.process_time() - cpu
+    return done / (time.perf_counter() - began), 1e6 * spent / done
 
 
 def run(setup: Setup) -> list[Row]:
@@ -258,7 +264,7 @@ def _measured(
     setup: Setup, every: list[Contender], queries: F32, size: int, threads: int
 ) -> list[Row]:
     cells = [(one, goal) for one in every for goal in one.settings]
-    passes: list[list[float]] = [[] for _ in cells]
+    passes: list[list[tuple[float, float]]] = [[] for _ in cells]
     for _ in range(setup.passes):
         with alone(setup, threads):
             for (one, goal), found in zip(cells, passes, strict=True):
@@ -278,13 +284,14 @@ def _measured(
             reached,
             threads,
             size,
-            statistics.median(found),
-            tuple(found),
+            statistics.median(qps for qps, _ in found),
+            tuple(qps for qps, _ in found),
+            statistics.median(cpu for _, cpu in found),
         )
         rows.append(row)
         print(
             f"threads {threads}  batch {size:>6}  {goal:>7}  {one.label:<26} "
-            f"recall {reached:.4f}  {row.qps:>9,.0f} QPS  {setting}",
+            f"recall {reached:.4f}  {row.qps:>9,.0f} QPS  {row.cpu_us:>8,.1f} us  {setting}",
             flush=True,
         )
     return rows
