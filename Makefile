@@ -41,8 +41,9 @@ INSTALL := CXX="$$(.ci/need compiler)" && export CXX && $(PYTHON3) -m pip instal
 BUILD   := --no-build-isolation --no-deps
 
 .PHONY: check help setup demo test proto model crash powercut damage test-neon test-llama-index \
-        fuzz attacks fmt lint types docs bench bench-ingest bench-service bench-churn bench-filters \
-        bench-kernels bench-topk bench-rpc bench-soar bench-ann bench-vectordbbench profile clean
+        fuzz attacks fmt lint types docs bench bench-ingest bench-service bench-batch bench-churn \
+        bench-filters bench-kernels bench-topk bench-rpc bench-soar bench-ann bench-vectordbbench \
+        profile clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
 
@@ -159,6 +160,9 @@ bench-rpc: $(STAMPS)/extra-bench-service $(PACKAGE)  ## the ceilings of gRPC ser
 
 bench-churn: $(STAMPS)/extra-bench $(PACKAGE)  ## recall while points come, go and change
 	$(RUN) benchmarks.bench_churn $(ARGS)
+
+bench-batch: $(STAMPS)/extra-bench $(PACKAGE)  ## batches of queries beside ScaNN and faiss: JSON and plot
+	$(RUN) benchmarks.bench_batch $(or $(ARGS),glove6b-100-angular)
 
 bench-filters: $(STAMPS)/extra-bench $(PACKAGE)  ## filtered search at each selectivity
 	$(RUN) benchmarks.bench_filters $(ARGS)

@@ -53,9 +53,9 @@ class Group:
 class Plan:
     """How a search was done: `explain=True`.
 
-    strategy      "exact": every live point was scored. "lists": the SOAR index. With a filter:
-                  "exact on matches", "filter in scan" or "post-filter". "text": full text alone,
-                  and "hybrid" for both
+    strategy      "exact": every live point was scored, as asked or as a batch costs less.
+                  "lists": the SOAR index. With a filter: "exact on matches", "filter in scan" or
+                  "post-filter". "text": full text alone, and "hybrid" for both
     live          points that there were
     matching      points that match the filter; None where that was not counted
     selectivity   their share, counted or estimated; 1 without a filter

@@ -11,6 +11,9 @@ A filter is evaluated to the exact set of matching rows, so the plan knows how m
                   a few more results, and the filter is tried on these alone ("post-filter"); if k
                   are not left, the scan under the bitmap follows
 
+A batch of queries that leaves the effort to the planner is answered by scoring every row, or every
+matching row, where that costs less a query than the lists do.
+
 Whatever the plan, k rows come back where k match, with exact scores.
 
 Call with the contents locked for reading. Nothing here knows of ids or payloads.
@@ -147,8 +150,8 @@ class Planner:
         if knobs.exact or contents.index.model is None:
             rows = None if contents.table.alive is None else contents.table.live_positions()
             return self._as_found(self._exact(queries, k, rows), "exact", None, 1.0)
-        done = self._by_lists(queries, k, knobs.nprobe, contents.table.alive)
-        return self._as_found(done, "lists", None, 1.0)
+        done = self._by_lists(queries, k, knobs.nprobe, contents.table.alive, contents.table.live)
+        return self._as_found(done, "lists" if done.plan else "exact", None, 1.0)
 
     def _sampled_share(self) -> float | None:
         """The share of matches in a sample; None where counting them all is as cheap."""
@@ -166,8 +169,9 @@ class Planner:
         return share
 
     def _post_filtered(self, queries: F32, k: int, share: float) -> Found | None:
-        more = min(math.ceil(1.25 * k / share) + 4, self._contents.table.live)
-        done = self._by_lists(queries, more, self._knobs.nprobe, self._contents.table.alive)
+        table = self._contents.table
+        more = min(math.ceil(1.25 * k / share) + 4, table.live)
+        done = self._by_lists(queries, more, self._knobs.nprobe, table.alive, table.live)
         candidates = np.unique(done.rows[done.rows >= 0])
         kept = candidates[self.holds(candidates)]
         is_kept = np.isin(done.rows, kept)
@@ -197,18 +201,28 @@ class Planner:
         nprobe = knobs.nprobe
         if nprobe is None:
             nprobe = math.ceil(contents.index.default_nprobe * share**-_WIDENING)
-        done = self._by_lists(queries, k, nprobe, allowed.bitmap())
-        return self._as_found(done, "filter in scan", m, share)
+        done = self._by_lists(queries, k, nprobe, allowed.bitmap(), m)
+        strategy = "filter in scan" if done.plan else "exact on matches"
+        return self._as_found(done, strategy, m, share)
 
     def _exact(self, queries: F32, k: int, rows: I64 | None) -> Searched:
         done = self._contents.index.exact(queries, k, rows, self._knobs.threads)
         self._clock.stage("score")
         return done
 
-    def _by_lists(self, queries: F32, k: int, nprobe: int | None, allowed: U8 | None) -> Searched:
+    def _by_lists(
+        self, queries: F32, k: int, nprobe: int | None, allowed: U8 | None, rows: int
+    ) -> Searched:
+        """By the lists, or by all of the `rows` that are allowed where a batch costs less so."""
         knobs = self._knobs
         done = self._contents.index.search(
-            queries, k, nprobe=nprobe, rerank=knobs.rerank, allowed=allowed, threads=knobs.threads
+            queries,
+            k,
+            nprobe=nprobe,
+            rerank=knobs.rerank,
+            allowed=allowed,
+            threads=knobs.threads,
+            all_rows=rows if knobs.nprobe is None else 0,
         )
         self._clock.stage("scan")
         return done

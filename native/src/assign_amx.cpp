@@ -5,15 +5,11 @@
 // The same integers as score_blocks gives at any level, 32 x 32 of them at a time: four sums, two
 // tiles of rows, two of centroids. A block of centroids is a tile of the right-hand side as it lies.
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "soardb/kernels.hpp"
 
 namespace soardb {
 namespace {
-
-constexpr int kTileDataFeature = 18, kRequestPermission = 0x1023;
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -22,10 +18,6 @@ struct alignas(64) TileConfig {
 };
 
 }  // namespace
-
-bool amx_allowed() {
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileDataFeature) == 0;
-}
 
 void amx_products(const int8_t* codes, int64_t rows, int64_t quads, const uint8_t* blocks,
                   int64_t nblock, int32_t* dots) {

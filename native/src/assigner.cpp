@@ -88,7 +88,7 @@ void Assigner::assign(const Kernels& k, const float* vectors, int64_t n, int thr
   const int64_t d = places_.d;
   parallel(n, kGrain, threads, [&](int64_t begin, int64_t end) {
     std::vector<int8_t> scratch(kTileRows * 4 * places_.quads);
-    k.assign(places_, tile_products(), vectors + begin * d, end - begin, scratch.data(),
+    k.assign(places_, tile_products(k), vectors + begin * d, end - begin, scratch.data(),
              out + begin, scores + begin);
   });
 }
@@ -103,7 +103,7 @@ void Assigner::spill(const Kernels& k, const float* vectors, int64_t n, const in
     for (int64_t i = 0; i < count; ++i)
       residual_direction(vectors + (begin + i) * d,
                          places_.centroids + primary[begin + i] * d, d, &directions[i * d]);
-    k.spill_assign(places_, tile_products(), vectors + begin * d, directions.data(), count,
+    k.spill_assign(places_, tile_products(k), vectors + begin * d, directions.data(), count,
                    primary + begin, soar_lambda, include_primary, scratch.data(), out + begin);
   });
 }

@@ -14,21 +14,17 @@
 #include <utility>
 #include <vector>
 
-#include "soardb/kernels.hpp"
 #ifdef SOARDB_AMX
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
+
+#include "soardb/kernels.hpp"
 
 namespace soardb {
 namespace {
 
-#ifdef SOARDB_AMX
-bool cpu_has_amx() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kTile) && (d & kInt8) && amx_allowed();
-}
-#endif
 #ifdef SOARDB_X86
 bool cpu_has_avx2() {
   __builtin_cpu_init();
@@ -43,11 +39,42 @@ bool cpu_has_avx512() {
 }
 #endif
 
+#ifdef SOARDB_AMX
+// The CPU has the tiles (leaf 7: bits 24 and 25 of edx), the system saves them (XCR0, bits 17 and
+// 18) and grants this process their use, which it must be asked for once.
+bool cpu_has_amx() {
+  static const bool has = [] {
+    unsigned a, b, c, d;
+    if (!cpu_has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    if ((d >> 24 & 3) != 3) return false;
+    unsigned low, high;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    if ((low >> 17 & 3) != 3) return false;
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return has;
+}
+
+// AVX-512 with the tiles of tiles_amx.cpp and assign_amx.cpp beside it.
+const Kernels& amx() {
+  static const Kernels level = [] {
+    Kernels copy = kAvx512;
+    copy.name = "amx";
+    return copy;
+  }();
+  return level;
+}
+#endif
+
 const Kernels* find_level(const char* name) {
   if (std::strcmp(name, "scalar") == 0) return &kScalar;
 #ifdef SOARDB_X86
   if (std::strcmp(name, "avx2") == 0 && cpu_has_avx2()) return &kAvx2;
   if (std::strcmp(name, "avx512") == 0 && cpu_has_avx512()) return &kAvx512;
+#endif
+#ifdef SOARDB_AMX
+  if (std::strcmp(name, "amx") == 0 && cpu_has_amx()) return &amx();
 #endif
 #ifdef SOARDB_NEON
   if (std::strcmp(name, "neon") == 0) return &kNeon;
@@ -56,7 +83,7 @@ const Kernels* find_level(const char* name) {
 }
 
 const Kernels* best_level() {
-  for (const char* name : {"avx512", "avx2", "neon"})
+  for (const char* name : {"amx", "avx512", "avx2", "neon"})
     if (const Kernels* found = find_level(name)) return found;
   return &kScalar;
 }
@@ -113,6 +140,7 @@ Scratch& fit(const Ivf& x, const Plan& plan) {
   Arena& a = f.arena;
   const int64_t wide = round_up(extended, 64) + 64;
   s.pool = pool_capacity(collect);
+  s.nslots = slots;
   s.hash_size = 64;
   while (s.hash_size < 2 * collect) s.hash_size *= 2;
   a.reserve(s.query, wide);
@@ -120,6 +148,7 @@ Scratch& fit(const Ivf& x, const Plan& plan) {
   a.reserve(s.centroid_query, wide);
   a.reserve(s.store_query, wide);
   a.reserve(s.slot_scores, slots);
+  a.reserve(s.slot_keys, slots);
   a.reserve(s.slot_ids, slots);
   a.reserve(s.order, slots);
   a.reserve(s.order_scores, slots);
@@ -228,25 +257,12 @@ bool use_level(const char* name) {
   return found != nullptr;
 }
 
-// Tiles give the same integers as every level, so they are a matter of speed alone; a level that
-// was asked for and lacks AVX-512 goes without, as a CPU that has no more would.
-static TileProducts& tiles() {
+TileProducts tile_products(const Kernels& k) {
 #ifdef SOARDB_AMX
-  static TileProducts found = cpu_has_amx() ? amx_products : nullptr;
-#else
-  static TileProducts found = nullptr;
+  if (std::strcmp(k.name, "amx") == 0) return amx_products;
 #endif
-  return found;
-}
-TileProducts tile_products() {
-  return std::strcmp(kernels().name, "avx512") == 0 ? tiles() : nullptr;
-}
-bool use_tiles(bool wanted) {
-#ifdef SOARDB_AMX
-  static const bool can = tiles() != nullptr;
-  tiles() = wanted && can ? amx_products : nullptr;
-#endif
-  return wanted && tiles() != nullptr;
+  (void)k;
+  return nullptr;
 }
 
 const char* cpu_features() {
@@ -267,6 +283,9 @@ const char* cpu_features() {
     SOARDB_FEATURE("avx512vnni")
     SOARDB_FEATURE("avx512vbmi")
 #undef SOARDB_FEATURE
+#endif
+#ifdef SOARDB_AMX
+    if (cpu_has_amx()) text += " amx-int8";
 #endif
 #ifdef SOARDB_NEON
     text = "neon";
@@ -292,10 +311,19 @@ int64_t ivf_search(const Kernels& k, const Ivf& index, const Plan& plan, const f
     return status ? status : (ids[plan.k - 1] < 0 ? -1 : 0);
   }
   std::vector<uint8_t> status(nq, kOk);
-  parallel(nq, std::max<int64_t>(1, std::min<int64_t>(64, nq / std::max(threads, 1))), threads,
-           [&](int64_t begin, int64_t end) {
-             for (int64_t q = begin; q < end; ++q) status[q] = static_cast<uint8_t>(one(q));
-           });
+  const int64_t share = list_major_share(index, plan, nq, threads);
+  if (share) {
+    parallel(nq, share, threads, [&](int64_t begin, int64_t end) {
+      search_list_major(k, index, plan, filter, queries + begin * index.d, end - begin,
+                        fit(index, plan), scores + begin * plan.k, ids + begin * plan.k,
+                        status.data() + begin, scanned ? scanned + begin : nullptr);
+    });
+  } else {
+    parallel(nq, std::max<int64_t>(1, std::min<int64_t>(64, nq / std::max(threads, 1))), threads,
+             [&](int64_t begin, int64_t end) {
+               for (int64_t q = begin; q < end; ++q) status[q] = static_cast<uint8_t>(one(q));
+             });
+  }
   for (int64_t q = 0; q < nq; ++q)
     if (status[q]) return q * 4 + status[q];
   for (int64_t q = 0; q < nq; ++q)

@@ -482,55 +482,53 @@ static int64_t best_lists(const Ivf& x, const Plan& plan, Scratch& s) {
   const float step = quantize_query(s.centred, x.centroid_scale, x.d, s.centroid_query);
   const float offset = lane_dot(s.centred, x.centroid_offset, x.d);
   const int32_t correction = 128 * sum_bytes(s.centroid_query, x.d);
-  int64_t seen = 0;
-  int32_t* products = s.sort_keys;
+  uint32_t* slots = reinterpret_cast<uint32_t*>(s.slot_ids);
+  int64_t found = 0;
+  int32_t threshold = INT32_MIN;
 
-  const auto score_range = [&](const uint8_t* codes, const float* bias, int64_t first,
-                               int64_t blocks) {
-    SOARDB_STAGE(centroids);
-    score_blocks(codes + first * quads * kLine, blocks, quads, s.centroid_query, correction,
-                 products + seen);
-    for (int64_t i = 0; i < blocks * kBlock; i += kBlock) {
-      const F16 product = to_float(products + seen + i);
-      const F16 score = product * set16(step) + load16(bias + first * kBlock + i);
-      store16(s.slot_scores + seen + i, score);
-      for (int l = 0; l < kBlock; ++l)
-        s.slot_ids[seen + i + l] = static_cast<int32_t>(first * kBlock + i) + l;
+  // Offers the centroids of some blocks to the best of those before; padding scores -inf.
+  const auto offer_blocks = [&](const uint8_t* codes, const float* bias, int64_t first,
+                                int64_t blocks, int64_t keep) {
+    {
+      SOARDB_STAGE(centroids);
+      score_blocks(codes + first * quads * kLine, blocks, quads, s.centroid_query, correction,
+                   s.sort_keys);
+      for (int64_t i = 0; i < blocks * kBlock; i += kBlock)
+        store16(s.slot_scores + i, to_float(s.sort_keys + i) * set16(step) +
+                                       load16(bias + first * kBlock + i));
     }
-    seen += blocks * kBlock;
+    const int64_t tight = pool_capacity(keep);
+    found = select_scores(s.slot_scores, blocks * kBlock, first * kBlock, keep,
+                          tight < s.nslots ? tight : s.nslots, s.slot_keys, slots, found,
+                          &threshold);
   };
   const auto keep_best = [&](int64_t keep) {
-    for (int64_t i = 0; i < seen; i += kBlock) sortable16(s.slot_scores + i, s.sort_keys + i);
-    int32_t threshold = INT32_MIN;
-    return keep_largest(s.sort_keys, reinterpret_cast<uint32_t*>(s.slot_ids), seen, keep,
-                        &threshold);
+    found = keep_largest(s.slot_keys, slots, found, keep, &threshold);
   };
 
   if (x.ncell) {
-    score_range(x.cell_codes, x.cell_bias, 0, ceil_div(x.ncell, kBlock));
-    const int64_t cells = keep_best(plan.cellprobe);
+    offer_blocks(x.cell_codes, x.cell_bias, 0, ceil_div(x.ncell, kBlock), plan.cellprobe);
+    keep_best(plan.cellprobe);
+    const int64_t cells = found;
     for (int64_t i = 0; i < cells; ++i) s.order[i] = s.slot_ids[i];
-    seen = 0;
+    found = 0;
+    threshold = INT32_MIN;
     for (int64_t i = 0; i < cells; ++i) {
-      const int32_t cell = s.order[i];
-      if (cell >= x.ncell) continue;
-      score_range(x.centroid_codes, x.centroid_bias, x.cell_start[cell],
-                  x.cell_start[cell + 1] - x.cell_start[cell]);
+      const int32_t first = x.cell_start[s.order[i]];
+      offer_blocks(x.centroid_codes, x.centroid_bias, first,
+                   x.cell_start[s.order[i] + 1] - first, plan.nprobe);
     }
   } else {
-    score_range(x.centroid_codes, x.centroid_bias, 0, x.nslot / kBlock);
+    offer_blocks(x.centroid_codes, x.centroid_bias, 0, x.nslot / kBlock, plan.nprobe);
   }
-  // Scores by slot stay where they were written; keep_best only moves keys and slot ids.
-  int64_t count = keep_best(plan.nprobe), kept = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const int32_t slot = s.slot_ids[i];
-    if (x.slot_list[slot] < 0) continue;
-    s.order[kept] = slot;
-    s.order_scores[kept++] = from_sortable(s.sort_keys[i]);
+  keep_best(plan.nprobe);
+  for (int64_t i = 0; i < found; ++i) {
+    s.order[i] = s.slot_ids[i];
+    s.order_scores[i] = from_sortable(s.slot_keys[i]);
   }
-  sort_roughly(s, kept);
-  for (int64_t i = 0; i < kept; ++i) s.order_scores[i] = s.order_scores[i] + offset;
-  return kept;
+  sort_roughly(s, found);
+  for (int64_t i = 0; i < found; ++i) s.order_scores[i] = s.order_scores[i] + offset;
+  return found;
 }
 
 SOARDB_INLINE void prefetch_block(const uint8_t* codes, int64_t lines) {
@@ -563,37 +561,42 @@ SOARDB_INLINE void with_lines(int64_t lines, const Body& body) {
   body(std::integral_constant<int, 0>{});
 }
 
-// Blocks of codes of any lists, in the order of the visit. The loop over them does not start and end
-// with each list, and knows far ahead what it will read.
-struct Queue {
+// Codes on their way into a pool. Blocks of any lists are queued, in the order of the visit, so that
+// the loop over them does not start and end with each list and knows far ahead what it will read.
+struct Scan {
+  const Ivf& x;
+  const Filter* filter;
+  const uint8_t* lut;
   Scratch& s;
-  int64_t size;
+  Pool& pool;
+  int64_t queued, scanned;
 };
 
-SOARDB_INLINE void enqueue(Queue& queue, const uint8_t* codes, int64_t bytes, int64_t blocks,
+SOARDB_INLINE void enqueue(Scan& scan, const uint8_t* codes, int64_t bytes, int64_t blocks,
                            int32_t bias, uint32_t first) {
-  Scratch& s = queue.s;
-  for (int64_t i = queue.size; i < queue.size + blocks; ++i) {
-    s.block_codes[i] = codes + (i - queue.size) * bytes;
+  Scratch& s = scan.s;
+  for (int64_t i = scan.queued; i < scan.queued + blocks; ++i) {
+    s.block_codes[i] = codes + (i - scan.queued) * bytes;
     s.block_bias[i] = bias;
-    s.block_first[i] = first + static_cast<uint32_t>((i - queue.size) * kBlock);
+    s.block_first[i] = first + static_cast<uint32_t>((i - scan.queued) * kBlock);
     s.block_lanes[i] = 0xFFFFu;
   }
-  queue.size += blocks;
+  scan.queued += blocks;
 }
 
 // Two blocks at a time, so that the table loads are shared; lines is kLines unless that is 0.
 template <int kLines>
-static void scan_queue(Pool& pool, const Queue& queue, int64_t some_lines) {
+static void scan_queue(const Scan& scan, int64_t some_lines) {
   const int64_t lines = kLines ? kLines : some_lines;
-  const Scratch& s = queue.s;
+  const Scratch& s = scan.s;
+  Pool& pool = scan.pool;
   // Settling early keeps the threshold tight, and few are pushed in vain.
   const int64_t roomy = pool.capacity - 3 * kBlock, tight = pool.keep + kPoolSlack;
   const int64_t full = tight < roomy ? tight : roomy;
-  for (int64_t i = 0; i < queue.size; i += 2) {
+  for (int64_t i = 0; i < scan.queued; i += 2) {
     const uint8_t *first = s.block_codes[i], *second = s.block_codes[i + 1];
     Sums16 a, b;
-    sums16_pair<kLines>(first, second, lines, s.lut, s.block_bias[i], s.block_bias[i + 1],
+    sums16_pair<kLines>(first, second, lines, scan.lut, s.block_bias[i], s.block_bias[i + 1],
                         s.block_codes[i + kAhead], s.block_codes[i + kAhead + 1], &a, &b);
     take(pool, a, s.block_first[i], s.block_lanes[i]);
     take(pool, b, s.block_first[i + 1], s.block_lanes[i + 1]);
@@ -603,55 +606,75 @@ static void scan_queue(Pool& pool, const Queue& queue, int64_t some_lines) {
 
 // The same of allowed rows. While every key is welcome the filter is asked first, which spares the
 // sums of a block without an allowed row; later the threshold is.
-static void scan_queue_allowed(Pool& pool, const Queue& queue, int64_t lines, const Ivf& x,
-                               const Filter& filter) {
-  const Scratch& s = queue.s;
-  const auto rows = segments<true>(x.code_rows, x.delta_code_rows, x.ncode, 1);
+static void scan_queue_allowed(const Scan& scan, int64_t lines) {
+  const Scratch& s = scan.s;
+  const Filter& filter = *scan.filter;
+  Pool& pool = scan.pool;
+  const auto rows = segments<true>(scan.x.code_rows, scan.x.delta_code_rows, scan.x.ncode, 1);
   int64_t i = 0;
-  for (; i < queue.size && pool.open; ++i) {
+  for (; i < scan.queued && pool.open; ++i) {
     prefetch_block(s.block_codes[i + kAhead], lines);
     const uint32_t first = s.block_first[i];
     const uint32_t mask = allowed_lanes(filter, at(rows, first), s.block_lanes[i]);
     if (mask)
-      push(pool, sums16(s.block_codes[i], lines, s.lut, s.block_bias[i]), first, mask);
+      push(pool, sums16(s.block_codes[i], lines, scan.lut, s.block_bias[i]), first, mask);
   }
-  for (; i < queue.size; ++i) {
+  for (; i < scan.queued; ++i) {
     prefetch_block(s.block_codes[i + kAhead], lines);
     const uint32_t first = s.block_first[i];
-    const Sums16 sums = sums16(s.block_codes[i], lines, s.lut, s.block_bias[i]);
+    const Sums16 sums = sums16(s.block_codes[i], lines, scan.lut, s.block_bias[i]);
     uint32_t mask = mask_above(sums, pool.threshold) & s.block_lanes[i];
     if (mask) mask = allowed_lanes(filter, at(rows, first), mask);
     if (mask) push(pool, sums, first, mask);
   }
 }
 
-static void drain(Pool& pool, Queue& queue, int64_t lines, const Ivf& x, const Filter* filter) {
-  Scratch& s = queue.s;
-  if (!queue.size) return;
-  for (int64_t i = queue.size; i < queue.size + kAhead + 2; ++i) {
-    s.block_codes[i] = s.block_codes[queue.size - 1];
+// Scans what is queued.
+static void drain(Scan& scan) {
+  if (!scan.queued) return;
+  Scratch& s = scan.s;
+  for (int64_t i = scan.queued; i < scan.queued + kAhead + 2; ++i) {
+    s.block_codes[i] = s.block_codes[scan.queued - 1];
     s.block_lanes[i] = 0;
   }
-  if (filter)
-    scan_queue_allowed(pool, queue, lines, x, *filter);
+  const int64_t lines = scan.x.m / 8;
+  if (scan.filter)
+    scan_queue_allowed(scan, lines);
   else
-    with_lines(lines, [&](auto fixed) { scan_queue<fixed>(pool, queue, lines); });
-  queue.size = 0;
+    with_lines(lines, [&](auto fixed) { scan_queue<fixed>(scan, lines); });
+  scan.queued = 0;
 }
 
-SOARDB_INLINE double at_most(double x, double most) { return x < most ? x : most; }
+// Codes [from, to) of a list, of the base or of the delta; `from` is a multiple of the block.
+static void visit(Scan& scan, int32_t list, bool is_delta, int64_t from, int64_t to,
+                  int32_t bias) {
+  const Ivf& x = scan.x;
+  const int64_t bytes = x.m / 8 * kLine;
+  const int64_t start = is_delta ? x.delta_start[list] : x.list_start[list];
+  const uint8_t* codes =
+      (is_delta ? x.delta_codes : x.codes) + (start + from / kBlock) * bytes;
+  int64_t first = (is_delta ? x.ncode : 0) + start * kBlock + from;
+  scan.scanned += to - from;
+  for (int64_t left = ceil_div(to - from, kBlock); left > 0;) {
+    const int64_t room = kQueue - scan.queued, blocks = left < room ? left : room;
+    enqueue(scan, codes, bytes, blocks, bias, static_cast<uint32_t>(first));
+    codes += blocks * bytes;
+    first += blocks * kBlock;
+    left -= blocks;
+    if (!left) scan.s.block_lanes[scan.queued - 1] = tail_mask((to - from - 1) % kBlock + 1);
+    if (scan.queued == kQueue) drain(scan);
+  }
+}
 
 // How many lists are visited until the next look at the threshold: 8, 12, 16, 24, 32, 48, ...
 SOARDB_INLINE int64_t next_look(int64_t look) {
   return look + (kFirstLook << (63 - __builtin_clzll(look / kFirstLook))) / 2;
 }
+SOARDB_INLINE double at_most(double x, double most) { return x < most ? x : most; }
 
-// Scans the lists into the pool; returns how many codes the visited ones hold. A list is passed over
-// where its centroid scores lower, by more than the margin, than the worst of the best codes at the
-// last look.
-static int64_t scan_lists(const Ivf& x, const Filter* filter, Scratch& s, int64_t lists,
-                          float span, float floor, float margin, Pool& pool) {
-  SOARDB_STAGE(scan);
+// Keys a unit of score, of a query's tables and of the lists that it visits. Tables that are too
+// small beside the lists' scores to tell codes apart become zeros.
+static double keys_a_unit(const Ivf& x, Scratch& s, int64_t lists, float span, float floor) {
   float peak = 0;
   for (int64_t i = 0; i < lists; ++i) {
     const float size = s.order_scores[i] < 0 ? -s.order_scores[i] : s.order_scores[i];
@@ -659,29 +682,26 @@ static int64_t scan_lists(const Ivf& x, const Filter* filter, Scratch& s, int64_
   }
   const float least = (peak + (floor < 0 ? -floor : floor)) * 0x1p-20f;
   const float widest = span > least ? span : least;
-  const double step = widest >= kTiny ? static_cast<double>(255.0f / widest) : 0.0;
   if (widest > span) __builtin_memset(s.lut, 0, 16 * x.m);
-  const int64_t lines = x.m / 8, bytes = lines * kLine;
-  int64_t scanned = 0;
-  Queue queue{s, 0};
-  const auto visit = [&](const uint8_t* codes, int64_t n, int32_t bias, uint32_t first) {
-    scanned += n;
-    for (int64_t left = ceil_div(n, kBlock); left > 0;) {
-      const int64_t room = kQueue - queue.size, blocks = left < room ? left : room;
-      enqueue(queue, codes, bytes, blocks, bias, first);
-      codes += blocks * bytes;
-      first += static_cast<uint32_t>(blocks * kBlock);
-      left -= blocks;
-      if (!left) s.block_lanes[queue.size - 1] = tail_mask(n - (ceil_div(n, kBlock) - 1) * kBlock);
-      if (queue.size == kQueue) drain(pool, queue, lines, x, filter);
-    }
-  };
+  return widest >= kTiny ? static_cast<double>(255.0f / widest) : 0.0;
+}
+SOARDB_INLINE int32_t key_of(float score, double step) {
+  return round_to_int(static_cast<double>(score) * step);
+}
+
+// Scans the lists into the pool; returns how many codes the visited ones hold. A list is passed over
+// where its centroid scores lower, by more than the margin, than the worst of the best codes at the
+// last look.
+static int64_t scan_lists(const Ivf& x, const Filter* filter, Scratch& s, int64_t lists,
+                          double step, float floor, float margin, Pool& pool) {
+  SOARDB_STAGE(scan);
+  Scan scan{x, filter, s.lut, s, pool, 0, 0};
   const int32_t slack = round_to_int(at_most(static_cast<double>(margin) * step, 0x1p29));
   int32_t least_reach = INT32_MIN;
   int64_t look = margin < __builtin_inff() ? kFirstLook : lists;
   for (int64_t i = 0; i < lists; ++i) {
     if (i == look) {
-      drain(pool, queue, lines, x, filter);
+      drain(scan);
       settle(pool);
       if (!pool.open) {
         int32_t worst, best;
@@ -690,20 +710,14 @@ static int64_t scan_lists(const Ivf& x, const Filter* filter, Scratch& s, int64_
       }
       look = next_look(look);
     }
-    if (round_to_int(static_cast<double>(s.order_scores[i]) * step) < least_reach) continue;
-    const int32_t list = x.slot_list[s.order[i]];
-    const float score = s.order_scores[i] + floor;
-    const int32_t bias = round_to_int(static_cast<double>(score) * step);
-    visit(x.codes + x.list_start[list] * bytes, x.list_count[list], bias,
-          static_cast<uint32_t>(x.list_start[list] * kBlock));
-    if (!x.delta_start) continue;
-    const int64_t start = x.delta_start[list];
-    visit(x.delta_codes + start * bytes, x.delta_count[list], bias,
-          static_cast<uint32_t>(x.ncode + start * kBlock));
+    if (key_of(s.order_scores[i], step) < least_reach) continue;
+    const int32_t list = x.slot_list[s.order[i]], bias = key_of(s.order_scores[i] + floor, step);
+    visit(scan, list, false, 0, x.list_count[list], bias);
+    if (x.delta_start) visit(scan, list, true, 0, x.delta_count[list], bias);
   }
-  drain(pool, queue, lines, x, filter);
+  drain(scan);
   settle(pool);
-  return scanned;
+  return scan.scanned;
 }
 
 // Slots become rows; two codes of one row become one with the mean key. Returns how many are left.
@@ -772,14 +786,14 @@ static void rank_rows(const Ivf& x, const Plan& plan, const float* query, Scratc
   }
 }
 
-static int ivf_search(const Ivf& x, const Plan& plan, const Filter* filter, const float* raw,
-                      Scratch& s, float* scores, int64_t* ids, int64_t* scanned) {
-  SOARDB_STAGE(prepare);
+// The query as it is compared: into s.centred, extended by what the additive term of l2 is
+// multiplied by, and into *query as exact scores take it.
+static int prepare_query(const Ivf& x, const float* raw, Scratch& s, const float** query) {
   float squared = lane_dot(raw, raw, x.d);
   if (!(squared <= __FLT_MAX__)) return kNotFinite;
   // The square of a tiny query loses bits; a power of two moves nothing but the exponent.
   const float lift = squared < 0x1p-100f ? 0x1p100f : 1.0f;
-  const float* query = raw;
+  *query = raw;
   for (int64_t i = 0; i < x.d; ++i)
     s.centred[i] = x.metric == kL2 ? raw[i] - x.mean[i] : raw[i] * lift;
   if (x.metric == kCosine) {
@@ -787,19 +801,25 @@ static int ivf_search(const Ivf& x, const Plan& plan, const Filter* filter, cons
     if (squared == 0) return kZeroVector;
     const float inverse = 1.0f / __builtin_sqrtf(squared);
     for (int64_t i = 0; i < x.d; ++i) s.query[i] = s.centred[i] = s.centred[i] * inverse;
-    query = s.query;
+    *query = s.query;
   }
-  // The extended query: the norm sub-spaces of l2 are multiplied by one.
   for (int64_t i = x.d; i < x.block_dims[x.m]; ++i) s.centred[i] = 1.0f;
+  return kOk;
+}
 
+static int ivf_search(const Ivf& x, const Plan& plan, const Filter* filter, const float* raw,
+                      Scratch& s, float* scores, int64_t* ids, int64_t* scanned) {
+  SOARDB_STAGE(prepare);
+  const float* query;
+  if (const int status = prepare_query(x, raw, s, &query)) return status;
   const int64_t lists = best_lists(x, plan, s);
-  float span, floor;
+  float span, floor, margin = __builtin_inff();
   build_lut(x, s.centred, s, &span, &floor);
-  Pool pool{s.keys, s.slots, plan.collect, s.pool, 0, INT32_MIN, true};
-  float margin = __builtin_inff();
+  const double step = keys_a_unit(x, s, lists, span, floor);
   if (plan.stop < margin)
     margin = plan.stop * (x.spread * __builtin_sqrtf(lane_dot(s.centred, s.centred, x.d)));
-  *scanned = scan_lists(x, filter, s, lists, span, floor, margin, pool);
+  Pool pool{s.keys, s.slots, plan.collect, s.pool, 0, INT32_MIN, true};
+  *scanned = scan_lists(x, filter, s, lists, step, floor, margin, pool);
   if (x.delta_start)
     rank_rows<true>(x, plan, query, s, pool.size, scores, ids);
   else
@@ -812,9 +832,12 @@ static void score_blocks_u8(const uint8_t* blocks, int64_t nblock, int64_t quads
   score_blocks(blocks, nblock, quads, query, 128 * sum_bytes(query, 4 * quads), out);
 }
 
+#include "list_major.inl"
+
 static constexpr Kernels make_table(const char* name) {
   return Kernels{name,           lut16_sums,       lut16_topk,   dot_u8,
                  score_blocks_u8, score_f32,        exact_topk_row, exact_topk_block,
                  keep_largest,   assign,           spill_assign, encode,
-                 bucket_scores,  select_scores,    quantized_scores, ivf_search};
+                 bucket_scores,  select_scores,    quantized_scores, ivf_search,
+                 prepare_lists,  scan_piece,       finish_lists};
 }

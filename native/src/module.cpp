@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "soardb/assigner.hpp"
+#include "soardb/batch.hpp"
 #include "soardb/kernels.hpp"
 #include "soardb/topk.hpp"
 
@@ -186,7 +187,6 @@ NB_MODULE(_native, m) {
   m.def("level", [] { return std::string(kernels().name); });
   m.def("has_level", [](const std::string& name) { return has_level(name.c_str()); });
   m.def("use_level", [](const std::string& name) { return use_level(name.c_str()); });
-  m.def("use_tiles", [](bool wanted) { return use_tiles(wanted); });
   m.def("cpu_features", [] { return std::string(cpu_features()); });
 
   def(m, "lut16_sums",
@@ -243,6 +243,42 @@ NB_MODULE(_native, m) {
                static_cast<int64_t>(queries.shape(0)), metric, k, threads, scores.data(),
                rows.data());
   });
+  def(m, "topk_u8",
+      [](In<uint8_t, 2> store, std::optional<In<float, 1>> bias, int64_t first,
+         In<int8_t, 2> codes, In<float, 1> steps, int64_t keep,
+         std::optional<In<uint8_t, 1>> allowed, int threads, Out<int32_t, 2> keys,
+         Out<uint32_t, 2> rows, Out<int64_t, 1> counts) {
+        const ByteRows held{store.data(), static_cast<int64_t>(store.shape(0)),
+                            static_cast<int64_t>(store.shape(1)), bias ? bias->data() : nullptr,
+                            first};
+        Filter filter;
+        if (allowed) filter = {allowed->data(), static_cast<int64_t>(allowed->shape(0))};
+        nb::gil_scoped_release release;
+        topk_u8(kernels(), held, codes.data(), static_cast<int64_t>(codes.shape(0)),
+                static_cast<int64_t>(codes.shape(1)), steps.data(), keep,
+                allowed ? &filter : nullptr, threads, keys.data(), rows.data(), counts.data());
+      });
+  def(m, "rescore",
+      [](In<float, 2> vectors, In<float, 2> delta, In<float, 2> queries, int metric,
+         In<uint32_t, 2> rows, In<double, 2> bounds, In<int64_t, 1> counts, In<double, 1> rest,
+         int64_t k, int threads, Out<float, 2> scores, Out<int64_t, 2> found,
+         Out<uint8_t, 1> proven) {
+        const FloatRows held{vectors.data(), static_cast<int64_t>(vectors.shape(0)), delta.data(),
+                             static_cast<int64_t>(vectors.shape(1))};
+        nb::gil_scoped_release release;
+        rescore(kernels(), held, queries.data(), static_cast<int64_t>(queries.shape(0)), metric,
+                rows.data(), bounds.data(), static_cast<int64_t>(rows.shape(1)), counts.data(),
+                rest.data(), k, threads, scores.data(), found.data(), proven.data());
+      });
+  def(m, "store_error",
+      [](In<float, 2> vectors, In<float, 1> mean, In<uint8_t, 2> store, In<float, 1> scale,
+         In<float, 1> offset, int threads, Out<double, 1> out) {
+        nb::gil_scoped_release release;
+        store_error(vectors.data(), static_cast<int64_t>(vectors.shape(0)),
+                    static_cast<int64_t>(vectors.shape(1)), mean.data(), store.data(),
+                    static_cast<int64_t>(store.shape(1)), scale.data(), offset.data(), threads,
+                    out.data());
+      });
   def(m, "encode", [](In<float, 2> residuals, In<float, 2> directions, In<float, 1> eta,
                       In<float, 3> codebook, In<int32_t, 1> block_dims, int threads,
                       Out<uint8_t, 2> out) {

@@ -1,6 +1,6 @@
 """Exact search over every vector: small collections, and the judge of all other indexes.
 
-    base.py <- [flat.py] -> rows.py, kernels (exact_topk)
+    base.py <- [flat.py] -> rows.py, tiles.py, kernels (exact_topk)
 
 No training, no approximation, O(n d) a query. `nprobe` and `rerank` are accepted and mean nothing.
 """
@@ -19,12 +19,16 @@ from soardb.errors import CorruptStorage, InvalidArgument
 from soardb.index.base import SEARCH_KEYWORDS, Index, refuse_bad_query
 from soardb.index.plan import reject_unknown
 from soardb.index.rows import Rows
+from soardb.index.tiles import ByteSearch, CodedRows, pays_exactly
 from soardb.kernels.dispatch import active
 from soardb.kernels.layout import F32, I64, STATUS, Metric
 from soardb.metrics import as_metric, unit_rows
 from soardb.storage.format import read_arrays, write_arrays
 
-__all__ = ["FlatIndex", "as_compared_queries", "check_k", "check_rows", "exact_search"]
+__all__ = ["FlatIndex", "as_compared_queries", "by_id", "check_k", "check_rows", "exact_search"]
+
+
+_WORTH_CODING = 512  # queries after which an 8-bit copy of the vectors has paid
 
 
 def check_k(k: object, held: int) -> int:
@@ -64,12 +68,15 @@ def exact_search(rows: Rows, metric: Metric, queries: F32, k: int, threads: int)
     """Every row scored: (scores (nq, k), ids (nq, k)), ties to the lower id."""
     compared = as_compared_queries(queries, metric)
     scores, found = active.exact_topk(rows.vectors, compared, k, metric, threads)
-    ids = rows.ids[found]
-    if k > 1:
-        order = np.lexsort((ids, -scores), axis=1)
-        scores = np.take_along_axis(scores, order, axis=1)
-        ids = np.take_along_axis(ids, order, axis=1)
-    return scores, ids
+    return by_id(scores, rows.ids[found])
+
+
+def by_id(scores: F32, ids: I64) -> tuple[F32, I64]:
+    """Scores (nq, k), best first, and their ids, with equal scores in order of id."""
+    if scores.shape[1] < 2 or not (scores[:, 1:] == scores[:, :-1]).any():
+        return scores, ids
+    order = np.lexsort((ids, -scores), axis=1)
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
 
 class FlatIndex(Index):
@@ -86,6 +93,11 @@ class FlatIndex(Index):
         self.d = as_dim(d)
         self.metric = as_metric(metric)
         self._rows = Rows(self.d)
+        self._forget_bytes()
+
+    def _forget_bytes(self) -> None:
+        self._bytes: ByteSearch | None = None
+        self._byte_size = self._asked = 0
 
     @property
     def is_trained(self) -> bool:
@@ -111,6 +123,7 @@ class FlatIndex(Index):
         checked = as_vectors(vectors, self.d, self.metric)
         new = self._rows.new_ids(None if ids is None else as_ids(ids, len(checked)), len(checked))
         self._rows.append(unit_rows(checked) if self.metric == "cosine" else checked, new)
+        self._forget_bytes()
         if progress:
             progress("add", 1.0)
 
@@ -118,6 +131,7 @@ class FlatIndex(Index):
         """See Index.remove."""
         rows = self._rows.find(np.unique(as_ids(ids)))
         self._rows.remove(rows[rows >= 0])
+        self._forget_bytes()
         return int((rows >= 0).sum())
 
     def search(
@@ -131,13 +145,26 @@ class FlatIndex(Index):
         threads: int = 1,
         **unknown: Never,
     ) -> tuple[F32, I64]:
-        """See Index.search; always exact."""
+        """See Index.search; always exact.
+
+        After some hundreds of queries an 8-bit copy of the vectors is made, where that is sooner
+        searched: the answers stay the same.
+        """
         reject_unknown(unknown, SEARCH_KEYWORDS)
         del nprobe, rerank, exact
         checked = as_queries(queries, self.d)
         k = check_k(k, len(self))
         threads = as_int(threads, "threads", 1, 1024)
-        return exact_search(self._rows, self.metric, checked, k, threads)
+        self._asked += len(checked)
+        if self._asked < _WORTH_CODING or not pays_exactly(len(self), self.d):
+            return exact_search(self._rows, self.metric, checked, k, threads)
+        search = self._bytes
+        if search is None:
+            search, self._byte_size = CodedRows.search_over(self._rows.vectors, self.metric)
+            self._bytes = search
+        compared = as_compared_queries(checked, self.metric)
+        scores, rows = search.search(compared, k, threads=threads)
+        return by_id(scores, self._rows.ids[rows])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """See Index.save."""
@@ -160,6 +187,7 @@ class FlatIndex(Index):
         check_rows(self._rows, self.metric)
 
     def memory(self) -> dict[str, int]:
-        """Bytes of vectors, ids and what finds an id."""
+        """Bytes of vectors, ids, what finds an id, and the 8-bit copy where there is one."""
         sizes = self._rows.memory()
-        return {name: sizes[name] for name in ("vectors", "ids", "lookup")}
+        parts = {name: sizes[name] for name in ("vectors", "ids", "lookup")}
+        return parts | ({"bytes": self._byte_size} if self._byte_size else {})

@@ -24,7 +24,7 @@ from soardb.clustering import Progress
 from soardb.errors import CorruptStorage, InvalidArgument, NotTrained
 from soardb.index.base import SEARCH_KEYWORDS, Index, refuse_bad_query
 from soardb.index.bundle import bundle
-from soardb.index.flat import check_k, check_rows, exact_search
+from soardb.index.flat import as_compared_queries, by_id, check_k, check_rows, exact_search
 from soardb.index.lists import CodeLists
 from soardb.index.model import Model, as_compared, store_stride
 from soardb.index.plan import (
@@ -37,6 +37,7 @@ from soardb.index.plan import (
 )
 from soardb.index.rows import Rows
 from soardb.index.stored import pack, unpack
+from soardb.index.tiles import ByteSearch, is_cheaper_by_bytes, pays_exactly
 from soardb.kernels.dispatch import Searcher, active
 from soardb.kernels.layout import F32, I32, I64, Metric, SearchPlan
 from soardb.metrics import as_metric
@@ -72,6 +73,7 @@ class SoarIndex(Index):
         self._rows = Rows(self.d)
         self._homes: I32 | None = None
         self._searcher: Searcher | None = None
+        self._bytes: ByteSearch | None = None
         self._plans: dict[tuple[int, int | None, int | None], SearchPlan] = {}
 
     # ------------------------------------------------------------------ what it is
@@ -143,7 +145,7 @@ class SoarIndex(Index):
         self._is_exact = False
         self._lists = CodeLists(self.nlist, self._model.product.m)
         self._rows = Rows(self.d, store_stride(self.d), self.metric == "l2")
-        self._homes, self._searcher, self._plans = None, None, {}
+        self._homes, self._searcher, self._bytes, self._plans = None, None, None, {}
 
     def add(
         self,
@@ -242,7 +244,7 @@ class SoarIndex(Index):
             self._lists.replace(part, keep, renamed[keep].astype(np.uint32))
         self._homes[moved_to] = self._homes[moved_from]
         self._homes = self._homes[: len(self)]
-        self._searcher = None
+        self._searcher = self._bytes = None
         self._plans = {}
         return len(gone)
 
@@ -259,7 +261,11 @@ class SoarIndex(Index):
         threads: int = 1,
         **unknown: Never,
     ) -> tuple[F32, I64]:
-        """See Index.search. Where the visited lists hold fewer than k vectors, more are visited."""
+        """See Index.search. Where the visited lists hold fewer than k vectors, more are visited.
+
+        A batch that does not say nprobe is answered exactly where scoring every vector costs less
+        than visiting the default number of lists.
+        """
         if unknown:
             reject_unknown(unknown, SEARCH_KEYWORDS)
         checked = as_queries(queries, self.d)
@@ -268,12 +274,14 @@ class SoarIndex(Index):
                 raise NotTrained("expected a trained index, got a new one; call train() first")
             k = check_k(k, len(self))
             threads = as_int(threads, "threads", 1, 1024)
-            return exact_search(self._rows, self.metric, checked, k, threads)
+            return self._by_all_rows(checked, k, threads)
         if not (type(k) is int and type(nprobe) in _KNOB and type(rerank) in _KNOB):
             k, nprobe, rerank = self._as_knobs(k, nprobe, rerank)  # True == 1, 5.0 == 5 as keys
         plan = self._plans.get((k, nprobe, rerank)) or self._plan(k, nprobe, rerank)
         if type(threads) is not int or threads != 1:
             threads = as_int(threads, "threads", 1, 1024)
+        if nprobe is None and len(checked) > 1 and self._prefers_all_rows(len(checked), plan):
+            return self._by_all_rows(checked, k, threads)
         searcher = self._searcher or self._open_searcher()
         scores = np.empty((len(checked), k), np.float32)
         ids = np.empty((len(checked), k), np.int64)
@@ -285,6 +293,31 @@ class SoarIndex(Index):
             status = searcher.search(checked, k, plan, threads, scores, ids)
         refuse_bad_query(status)
         return scores, ids
+
+    def _by_all_rows(self, queries: F32, k: int, threads: int) -> tuple[F32, I64]:
+        """Exact search; from bytes where there are some and that is sooner."""
+        if self._model is None or not pays_exactly(len(self), self.d):
+            return exact_search(self._rows, self.metric, queries, k, threads)
+        if self._bytes is None:
+            model = self._model
+            self._bytes = ByteSearch([self._rows], model.scalar, model.mean, self.metric)
+        compared = as_compared_queries(queries, self.metric)
+        scores, rows = self._bytes.search(compared, k, threads=threads)
+        return by_id(scores, self._rows.ids[rows])
+
+    def _prefers_all_rows(self, nq: int, plan: SearchPlan) -> bool:
+        """Whether a batch that leaves the effort to the index costs less without the lists."""
+        assert self._model is not None
+        return is_cheaper_by_bytes(
+            nq,
+            len(self),
+            len(self),
+            self.d,
+            plan,
+            nlist=self.nlist,
+            copies=1 + self.spilled_share,
+            sub_spaces=self._model.product.m,
+        )
 
     def _as_knobs(
         self, k: object, nprobe: object, rerank: object

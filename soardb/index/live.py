@@ -31,6 +31,7 @@ from soardb.index.lists import CodeLists
 from soardb.index.model import Model, as_compared, store_stride
 from soardb.index.plan import BuildParams, choose_search, default_nprobe
 from soardb.index.rows import Rows
+from soardb.index.tiles import ByteSearch, as_bitmap, is_cheaper_by_bytes, pays_exactly
 from soardb.kernels.dispatch import Searcher, active
 from soardb.kernels.layout import F32, I32, I64, U8, Metric, SearchPlan
 
@@ -92,6 +93,7 @@ class LiveIndex:
             self._delta_lists = CodeLists(len(model.centroids), model.product.m)
         self._numbers: I64 = np.arange(len(self._base), dtype=np.int64)
         self._searcher: Searcher | None = None
+        self._bytes: ByteSearch | None = None
         self._seen_by_searcher: tuple[Any, ...] = ()
 
     def __len__(self) -> int:
@@ -169,13 +171,18 @@ class LiveIndex:
         rerank: int | None,
         allowed: U8 | None,
         threads: int = 1,
+        all_rows: int = 0,
     ) -> Searched:
         """The k closest rows of each of (nq, d) queries by the lists; needs a model.
 
         allowed: bitmap of rows, least bit first; None allows all. Where the visited lists hold
         fewer than k allowed rows, more are visited, at last all of them: with at least k allowed
-        rows, k come back. Errors: InvalidArgument for a bad query.
+        rows, k come back. all_rows: how many rows are allowed, where a batch may be answered by
+        scoring each of them, if that costs less; its plan is then None. Errors: InvalidArgument
+        for a bad query.
         """
+        if all_rows and self._prefers_bytes(len(queries), all_rows, k, nprobe, rerank):
+            return self._exact_by_bytes(queries, k, allowed, all_rows, threads)
         if len(queries) <= 1 or not deadline.is_set():
             return self._search_some(queries, k, nprobe, rerank, allowed, threads, 0)
         step = threads * self._queries_at_once(k, nprobe, rerank)
@@ -254,6 +261,10 @@ class LiveIndex:
 
         k is at most m. Costs O(nq m d); rows are gathered a piece at a time.
         """
+        m = len(self) if rows is None else len(rows)
+        if self.model is not None and pays_exactly(m, self.d):
+            allowed = None if rows is None else as_bitmap(rows, len(self))
+            return self._exact_by_bytes(queries, k, allowed, m, threads)
         compared = as_compared_queries(queries, self.metric)
         best_scores = np.empty((len(queries), 0), np.float32)
         best_rows = np.empty((len(queries), 0), np.int64)
@@ -268,6 +279,33 @@ class LiveIndex:
             best_scores = np.take_along_axis(best_scores, order, axis=1)
             best_rows = np.take_along_axis(best_rows, order, axis=1)
         return Searched(best_scores, best_rows, total, None)
+
+    def _exact_by_bytes(
+        self, queries: F32, k: int, allowed: U8 | None, m: int, threads: int
+    ) -> Searched:
+        """exact() from the 8-bit rows; m rows are allowed, or scored at least."""
+        assert self.model is not None
+        if self._bytes is None:
+            segments = (self._base, self._delta)
+            self._bytes = ByteSearch(segments, self.model.scalar, self.model.mean, self.metric)
+        compared = as_compared_queries(queries, self.metric)
+        scores, rows = self._bytes.search(compared, k, allowed=allowed, threads=threads)
+        return Searched(scores, rows, m * len(queries), None)
+
+    def _prefers_bytes(
+        self, nq: int, m: int, k: int, nprobe: int | None, rerank: int | None
+    ) -> bool:
+        assert self.model is not None
+        return nq > 1 and is_cheaper_by_bytes(
+            nq,
+            m,
+            len(self),
+            self.d,
+            self._plan(k, nprobe, rerank),
+            nlist=self.nlist,
+            copies=self._copies,
+            sub_spaces=self.model.product.m,
+        )
 
     def _scored(self, vectors: F32, compared: F32, k: int, threads: int) -> tuple[F32, I64]:
         """The k closest of some vectors to each query; under a limit a few queries at a time."""

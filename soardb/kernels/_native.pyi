@@ -5,7 +5,6 @@ from soardb.kernels.layout import F32, F64, I8, I32, I64, U8, U32, IvfArrays
 def level() -> str: ...
 def has_level(name: str) -> bool: ...
 def use_level(name: str) -> bool: ...
-def use_tiles(wanted: bool) -> bool: ...
 def cpu_features() -> str: ...
 def stage_times() -> list[tuple[str, str, int, float]]: ...  # name, covers, calls, ns
 def reset_stage_times() -> None: ...
@@ -21,6 +20,37 @@ def score_f32(vectors: F32, query: F32, metric: int, out: F32) -> None: ...
 def rerank_f32(vectors: F32, rows: U32, query: F32, metric: int, out: F32) -> None: ...
 def exact_topk(
     vectors: F32, queries: F32, k: int, metric: int, threads: int, scores: F32, rows: I64
+) -> None: ...
+def topk_u8(
+    store: U8,
+    bias: F32 | None,
+    first: int,
+    codes: I8,
+    steps: F32,
+    keep: int,
+    allowed: U8 | None,
+    threads: int,
+    keys: I32,
+    rows: U32,
+    counts: I64,
+) -> None: ...
+def rescore(
+    vectors: F32,
+    delta: F32,
+    queries: F32,
+    metric: int,
+    rows: U32,
+    bounds: F64,
+    counts: I64,
+    rest: F64,
+    k: int,
+    threads: int,
+    scores: F32,
+    found: I64,
+    proven: U8,
+) -> None: ...
+def store_error(
+    vectors: F32, mean: F32, store: U8, scale: F32, offset: F32, threads: int, out: F64
 ) -> None: ...
 def encode(
     residuals: F32,

@@ -3,8 +3,9 @@
     index, clustering, ... -> [dispatch.py] -> native.py | portable.py | reference.py
 
 SOARDB_KERNELS=native|numba|reference forces a backend; unset, it is the extension where it was
-built, else Numba where it is installed, else NumPy. SOARDB_SIMD=scalar|avx2|avx512|neon forces the
-extension's instruction set. What is forced and cannot be had is an error, never a silent fallback.
+built, else Numba where it is installed, else NumPy. SOARDB_SIMD=scalar|avx2|avx512|amx|neon forces
+the instruction set of the extension; amx is avx512 with tiles beside it. What is forced and cannot
+be had is an error, never a silent fallback.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = [
     "use_level",
 ]
 
-LEVELS = ("scalar", "avx2", "avx512", "neon")
+LEVELS = ("scalar", "avx2", "avx512", "amx", "neon")
 
 _log = logging.getLogger("soardb")
 
@@ -93,6 +94,34 @@ class Kernels(Protocol):
     def exact_topk(
         self, vectors: F32, queries: F32, k: int, metric: Metric, threads: int = 1
     ) -> tuple[F32, I64]: ...
+    def topk_u8(
+        self,
+        store: U8,
+        codes: I8,
+        steps: F32,
+        keep: int,
+        *,
+        bias: F32 | None = None,
+        first: int = 0,
+        allowed: U8 | None = None,
+        threads: int = 1,
+    ) -> tuple[I32, U32, I64]: ...
+    def rescore(
+        self,
+        vectors: F32,
+        delta: F32,
+        queries: F32,
+        metric: Metric,
+        rows: U32,
+        bounds: F64,
+        counts: I64,
+        rest: F64,
+        k: int,
+        threads: int = 1,
+    ) -> tuple[F32, I64, npt.NDArray[np.bool_]]: ...
+    def store_error(
+        self, vectors: F32, mean: F32, store: U8, scale: F32, offset: F32, threads: int = 1
+    ) -> tuple[float, float, float]: ...
     def assign(self, vectors: F32, centroids: F32, threads: int = 1) -> tuple[I32, F32]: ...
     def spill_assign(
         self,

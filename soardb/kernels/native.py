@@ -9,6 +9,7 @@ Allocates the outputs and passes pointers; the instruction set was chosen when t
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from soardb.kernels import _native
 from soardb.kernels.layout import (
@@ -25,7 +26,7 @@ from soardb.kernels.layout import (
     SearchPlan,
 )
 from soardb.kernels.memory import aligned
-from soardb.kernels.reference import pack_codes, pack_u8_blocks, unpack_codes
+from soardb.kernels.reference import EMPTY_KEY, pack_codes, pack_u8_blocks, unpack_codes
 from soardb.kernels.topk_native import (
     bucket_survivors,
     bucket_topk,
@@ -56,10 +57,13 @@ __all__ = [
     "quantized_topk",
     "rerank_f32",
     "rerank_u8",
+    "rescore",
     "rescore_topk",
     "score_blocks_u8",
     "select_topk",
     "spill_assign",
+    "store_error",
+    "topk_u8",
     "unpack_codes",
 ]
 
@@ -126,6 +130,69 @@ def exact_topk(
     rows = np.empty((len(queries), k), np.int64)
     _native.exact_topk(vectors, queries, k, _METRICS[metric], threads, scores, rows)
     return scores, rows
+
+
+def topk_u8(
+    store: U8,
+    codes: I8,
+    steps: F32,
+    keep: int,
+    *,
+    bias: F32 | None = None,
+    first: int = 0,
+    allowed: U8 | None = None,
+    threads: int = 1,
+) -> tuple[I32, U32, I64]:
+    """See reference.topk_u8."""
+    nq = len(codes)
+    keys = np.full((nq, keep), EMPTY_KEY, np.int32)
+    rows = np.zeros((nq, keep), np.uint32)
+    counts = np.empty(nq, np.int64)
+    _native.topk_u8(store, bias, first, codes, steps, keep, allowed, threads, keys, rows, counts)
+    return keys, rows, counts
+
+
+def rescore(
+    vectors: F32,
+    delta: F32,
+    queries: F32,
+    metric: Metric,
+    rows: U32,
+    bounds: F64,
+    counts: I64,
+    rest: F64,
+    k: int,
+    threads: int = 1,
+) -> tuple[F32, I64, npt.NDArray[np.bool_]]:
+    """See reference.rescore."""
+    nq = len(queries)
+    scores, found = np.empty((nq, k), np.float32), np.empty((nq, k), np.int64)
+    proven = np.empty(nq, np.uint8)
+    _native.rescore(
+        vectors,
+        delta,
+        queries,
+        _METRICS[metric],
+        rows,
+        bounds,
+        counts,
+        rest,
+        k,
+        threads,
+        scores,
+        found,
+        proven,
+    )
+    return scores, found, proven.view(bool)
+
+
+def store_error(
+    vectors: F32, mean: F32, store: U8, scale: F32, offset: F32, threads: int = 1
+) -> tuple[float, float, float]:
+    """See reference.store_error."""
+    out = np.empty(3, np.float64)
+    _native.store_error(vectors, mean, store, scale, offset, threads, out)
+    return float(out[0]), float(out[1]), float(out[2])
 
 
 class Assigner:

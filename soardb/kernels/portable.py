@@ -40,6 +40,9 @@ from soardb.kernels.reference import (
     list_sums,
     pack_codes,
     pack_u8_blocks,
+    rescore,
+    store_error,
+    topk_u8,
     unpack_codes,
 )
 from soardb.kernels.topk_portable import (
@@ -72,10 +75,13 @@ __all__ = [
     "quantized_topk",
     "rerank_f32",
     "rerank_u8",
+    "rescore",
     "rescore_topk",
     "score_blocks_u8",
     "select_topk",
     "spill_assign",
+    "store_error",
+    "topk_u8",
     "unpack_codes",
 ]
 

@@ -393,10 +393,27 @@ class TestFiltered:
         """The scan under a bitmap visits more lists the fewer match, at last all."""
         monkeypatch.setattr(planning, "_EXACT_NUMBERS", 0)
         monkeypatch.setattr(planning, "_POST_FILTER_SHARE", 2.0)
+        monkeypatch.setattr("soardb.index.live.is_cheaper_by_bytes", lambda *_, **__: False)
         where = F("part") < CUTS[percent]
         found = large.collection.search(large.queries, 10, filter=where, explain=True)
         assert {hits.plan and hits.plan.strategy for hits in found} == {"filter in scan"}
         assert recall(large, found, large.part < CUTS[percent]) >= 0.95  # measured 0.985-1.0
+
+    @pytest.mark.parametrize("is_filtered", [False, True])
+    def test_a_batch_is_exact_where_that_costs_less(
+        self, large: Large, is_filtered: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The plan says so, and a search that names nprobe still visits that many lists."""
+        monkeypatch.setattr(planning, "_EXACT_NUMBERS", 0)
+        monkeypatch.setattr("soardb.index.live.is_cheaper_by_bytes", lambda *_, **__: True)
+        where = F("part") < CUTS["50"] if is_filtered else None
+        found = large.collection.search(large.queries, 10, filter=where, explain=True)
+        expected = "exact on matches" if is_filtered else "exact"
+        assert {hits.plan and hits.plan.strategy for hits in found} == {expected}
+        exact = large.collection.search(large.queries, 10, filter=where, exact=True)
+        assert [hits.ids.tolist() for hits in found] == [hits.ids.tolist() for hits in exact]
+        listed = large.collection.search(large.queries, 10, filter=where, nprobe=5, explain=True)
+        assert {hits.plan and hits.plan.nprobe for hits in listed} >= {5}
 
     @pytest.mark.parametrize("nprobe", [1, 5])
     def test_full_however_few_lists_are_asked_for(

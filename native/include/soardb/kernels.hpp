@@ -85,7 +85,8 @@ struct Scratch {
   float *query, *centred;              // room for the extended query, padded
   int8_t *centroid_query, *store_query;
   float* slot_scores;                  // scores of the slots that were looked at
-  int32_t *slot_ids, *order;           // slot of each score; the lists to visit
+  int32_t *slot_keys, *slot_ids;       // the best of them; capacity `nslots`
+  int32_t* order;                      // the lists to visit
   float* order_scores;
   int32_t* steps;                      // of score, of each list to visit
   float* tables;                       // (m, 16)
@@ -98,7 +99,7 @@ struct Scratch {
   uint32_t *slots, *rows;              // capacity `pool`
   uint32_t *hash_rows, *hash_places;   // capacity `hash_size`, a power of two
   float* rough;                        // capacity `pool`
-  int64_t pool, hash_size;
+  int64_t pool, hash_size, nslots;
 };
 
 // Centroids as vectors are assigned to them (build.inl); made by assigner.cpp. nblock is even, and
@@ -123,6 +124,18 @@ constexpr int64_t kTileColumns = 128;  // centroids scored at once
 // 4 * quads signed bytes and nblock (even) blocks of centroids. Rows that are missing are read.
 using TileProducts = void (*)(const int8_t* codes, int64_t rows, int64_t quads,
                               const uint8_t* blocks, int64_t nblock, int32_t* dots);
+
+// One query of a batch that goes list by list; list_major.inl.
+struct ListQuery {
+  float *query, *centred;   // (d,)
+  uint8_t* lut;             // (m, 16), 64-byte aligned
+  int32_t *lists, *biases;  // (nprobe,), in the order of a visit
+  int32_t* keys;            // its pool
+  uint32_t* slots;
+  int64_t nlists, size, scanned;
+  int32_t threshold;
+  bool open;
+};
 
 struct Kernels {
   const char* name;
@@ -168,6 +181,13 @@ struct Kernels {
   // filter may be null; *scanned is how many codes the visited lists hold, before the filter.
   int (*ivf_search)(const Ivf& index, const Plan& plan, const Filter* filter, const float* query,
                     Scratch& scratch, float* scores, int64_t* ids, int64_t* scanned);
+  int (*prepare_lists)(const Ivf& index, const Plan& plan, const float* query, Scratch& scratch,
+                       ListQuery& out);
+  void (*scan_piece)(const Ivf& index, const Plan& plan, const Filter* filter, ListQuery& query,
+                     int32_t list, int32_t bias, int64_t capacity, bool is_delta, int64_t from,
+                     int64_t to, Scratch& scratch);
+  void (*finish_lists)(const Ivf& index, const Plan& plan, ListQuery& query, Scratch& scratch,
+                       float* scores, int64_t* ids);
 };
 
 // Room that a pool needs beyond what it keeps, so that the scan may push before it selects; and how
@@ -181,7 +201,6 @@ extern const Kernels kAvx2;
 extern const Kernels kAvx512;
 #endif
 #ifdef SOARDB_AMX
-bool amx_allowed();                         // asks the system once; assign_amx.cpp
 void amx_products(const int8_t* codes, int64_t rows, int64_t quads, const uint8_t* blocks,
                   int64_t nblock, int32_t* dots);
 #endif
@@ -195,14 +214,19 @@ bool has_level(const char* name);
 bool use_level(const char* name);           // false: unknown, or not on this CPU
 const char* cpu_features();                 // space separated, for `soardb info`
 
-TileProducts tile_products();               // null where the CPU has no tiles, or they are off
-bool use_tiles(bool wanted);                // whether they are on now
+TileProducts tile_products(const Kernels& k);  // null where the level has no tiles
 
 // 0, or query * 4 + Status of the first bad query, or -1 when some query found fewer than k rows.
 // filter and scanned (nq,) may be null.
 int64_t ivf_search(const Kernels& k, const Ivf& index, const Plan& plan, const float* queries,
                    int64_t nq, int threads, float* scores, int64_t* ids,
                    const Filter* filter = nullptr, int64_t* scanned = nullptr);
+// list_major.cpp: how many queries of a batch should go through the lists together, 0 for none; and
+// that, with status (nq,) and, where it is not null, scanned (nq,).
+int64_t list_major_share(const Ivf& index, const Plan& plan, int64_t nq, int threads);
+void search_list_major(const Kernels& k, const Ivf& index, const Plan& plan, const Filter* filter,
+                       const float* queries, int64_t nq, Scratch& scratch, float* scores,
+                       int64_t* ids, uint8_t* status, int64_t* scanned);
 void exact_topk(const Kernels& k, const float* vectors, int64_t n, int64_t d, const float* queries,
                 int64_t nq, int metric, int64_t want, int threads, float* scores, int64_t* rows);
 void encode(const Kernels& k, const float* residuals, const float* directions, const float* eta,
