@@ -50,9 +50,9 @@ class Setup:
 
     sizes: tuple[int, ...] = (10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
     d: int = 96
-    centres: int = 5_000
-    own_dims: int = 20
-    queries: int = 1_000
+    centres: int = 200
+    own_dims: int = 24
+    queries: int = 500
     recall: float = 0.95
     repeats: int = 3
     threads: int = 2
