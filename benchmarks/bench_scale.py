@@ -2,10 +2,10 @@
 
     SoarIndex -> [bench_scale.py] -> results/scale-*.json, *.png
 
-Vectors are drawn in chunks from a seed and written to a mapped file, so that the first n of them are
-a sample of the same distribution for every n. Every n is built in a process of its own, from the
-mapped file, and searched in another, which maps the saved index; so peak memory and the time of
-opening are those of that n alone. The figure is the time of a query at recall@10 0.95, by the
+Vectors are drawn in chunks from a seed and written to a mapped file, so that the first n of them
+are a sample of the same distribution for every n. Every n is built in a process of its own, from
+the mapped file, and searched in another, which maps the saved index; so peak memory and the time
+of opening are those of that n alone. The figure is the time of a query at recall@10 0.95, by the
 calling thread's own clock, with the exponent of a power of n fitted to it.
 
     python -m benchmarks.bench_scale
@@ -248,7 +248,9 @@ def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
 def summary(rows: Sequence[dict[str, Any]], recall: float) -> dict[str, Any]:
     """Sizes with partitions that reach the recall, their costs, and the fitted exponent."""
     reached = [
-        (row["n"], cost) for row in rows if row["nlist"] and (cost := cost_at(row["points"], recall))
+        (row["n"], cost)
+        for row in rows
+        if row["nlist"] and (cost := cost_at(row["points"], recall))
     ]
     sizes, costs = [n for n, _ in reached], [cost for _, cost in reached]
     fitted = exponent(sizes, costs) if len(sizes) > 1 else None
@@ -264,7 +266,9 @@ def plot(report: dict[str, Any], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     left.loglog(found["sizes"], found["cpu_us"], "o-", color="#1f77b4")
     if found["exponent"] is not None:
-        left.set_title(f"a query at recall@{K} {report['setup']['recall']}: n^{found['exponent']:.2f}")
+        left.set_title(
+            f"a query at recall@{K} {report['setup']['recall']}: n^{found['exponent']:.2f}"
+        )
     left.set_ylabel("µs, one thread")
     right.loglog(
         [r["n"] for r in rows], [r["train_s"] + r["add_s"] for r in rows], "o-", color="#d62728"
@@ -321,8 +325,8 @@ def run(setup: Setup, folder: Path, stem: Path) -> dict[str, Any]:
     return report
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print one line a size, write JSON and plot."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print one line a size, write JSON and plot; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="three small sizes, for a look")
     parser.add_argument("--most", type=int, default=10_000_000, help="the largest size")
@@ -337,7 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fields = json.loads(given.setup)
         setup = Setup(**fields | {"sizes": tuple(fields["sizes"])})
         print(json.dumps(_task(setup, given.task, given.folder, given.n)))
-        return
+        return 0
     setup = Setup(threads=given.threads)
     if given.tiny:
         setup = Setup((3_000, 12_000, 24_000), centres=100, queries=50, threads=given.threads)
@@ -347,6 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = "scale-tiny" if given.tiny else f"scale-{setup.d}-{sizes[-1]}"
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="scale-") as folder:
         run(setup, Path(folder), given.out / name)
+    return 0
 
 
 def _task(setup: Setup, task: str, folder: Path, n: int) -> dict[str, Any]:
@@ -358,4 +363,4 @@ def _task(setup: Setup, task: str, folder: Path, n: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

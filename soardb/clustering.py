@@ -135,9 +135,7 @@ def _rebalance(
         room[rich] -= room[poor]
 
 
-def avq_centroids(
-    vectors: F32, lists: I32, centroids: F32, eta: float, threads: int = 1
-) -> F32:
+def avq_centroids(vectors: F32, lists: I32, centroids: F32, eta: float, threads: int = 1) -> F32:
     """Move every centroid to where it minimises the anisotropic loss over its members.
 
     vectors (n, d), lists (n,) int32, centroids (nlist, d), eta >= 1 (1 is the norm-weighted mean).

@@ -97,8 +97,8 @@ class CodeLists:
     def append(self, parts: I32, rows: U32, codes: U8) -> None:
         """Add (n,) pairs: list, row and (n, m) code of each; contiguous arrays.
 
-        Happens in place, in O(m) a pair and the bytes of what moves; `start`, `codes` and `rows` are
-        new arrays where there was no arena yet or it had to grow.
+        Happens in place, in O(m) a pair and the bytes of what moves; `start`, `codes` and `rows`
+        are new arrays where there was no arena yet or it had to grow.
         """
         if not len(parts):
             return

@@ -11,7 +11,19 @@ from __future__ import annotations
 import numpy as np
 
 from soardb.kernels import _native
-from soardb.kernels.layout import BLOCK, F32, F64, I8, I32, I64, U8, U32, IvfArrays, Metric, SearchPlan
+from soardb.kernels.layout import (
+    BLOCK,
+    F32,
+    F64,
+    I8,
+    I32,
+    I64,
+    U8,
+    U32,
+    IvfArrays,
+    Metric,
+    SearchPlan,
+)
 from soardb.kernels.reference import pack_codes, pack_u8_blocks, unpack_codes
 
 __all__ = [

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from soardb.kernels.layout import (
     BLOCK,
     F32,
+    F64,
     I8,
     I32,
     I64,
