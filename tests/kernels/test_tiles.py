@@ -1,6 +1,6 @@
 """Matrix tiles give the integers of the plain products, so the same partitions.
 
-    kernels.native.Assigner with tiles and without -> [test_tiles.py]
+kernels.native.Assigner with tiles and without -> [test_tiles.py]
 """
 
 from __future__ import annotations
