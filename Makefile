@@ -42,7 +42,7 @@ BUILD   := --no-build-isolation --no-deps
 
 .PHONY: check help setup demo test proto model crash powercut damage test-neon test-llama-index \
         fuzz attacks fmt lint types docs bench bench-ingest bench-service bench-batch bench-churn \
-        bench-filters bench-kernels bench-topk bench-rpc bench-soar bench-ann bench-vectordbbench \
+        bench-filters bench-scale bench-kernels bench-topk bench-rpc bench-soar bench-ann bench-vectordbbench \
         profile clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
@@ -175,6 +175,9 @@ bench-ann: $(STAMPS)/extra-bench $(STAMPS)/extra-server $(PACKAGE)  ## ann-bench
 
 bench-vectordbbench: $(STAMPS)/extra-bench $(STAMPS)/extra-server $(PACKAGE)  ## VectorDBBench itself, on a server of ours
 	$(RUN) benchmarks.vectordbbench.bench $(ARGS)
+
+bench-scale: $(STAMPS)/extra-bench $(PACKAGE)  ## cost against size, up to ten million vectors
+	$(RUN) benchmarks.bench_scale $(ARGS)
 
 bench-kernels: $(STAMPS)/extra-bench $(PACKAGE)  ## the kernels one by one
 	$(RUN) pytest benchmarks/bench_kernels.py --benchmark-only $(ARGS)

@@ -249,7 +249,8 @@ static void assign(const Places& x, TileProducts tiles, const float* vectors, in
     }
     best_of_group(x, tiles, near, rows, scratch, nullptr, out + first);
     for (int64_t r = 0; r < rows; ++r) {
-      const int32_t c = out[first + r];
+      const int32_t c = out[first + r] < 0 ? 0 : out[first + r];  // of a vector that is no number
+      out[first + r] = c;
       scores[first + r] = lane_dot(near[r].row, x.centroids + c * x.d, x.d) - x.raw_half_norms[c];
     }
   }

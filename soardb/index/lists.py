@@ -39,11 +39,11 @@ class CodeLists:
         self._used = 0
 
     def reserve(self, counts: np.ndarray, arena: tuple[U8, U32] | None = None) -> None:
-        """Exactly the room for counts (nlist,) codes, lists in order; there must be no arena yet.
+        """Exactly the room for counts (nlist,) codes, lists in order; all lists must be empty.
 
         arena: `codes` and `rows` to fill, zeros, of sum(ceil(counts / 16)) blocks; a mapped file's.
         """
-        assert not len(self.codes)
+        assert not self.count.any()
         blocks = -(-counts.astype(np.int64) // BLOCK)
         self.start, self._room = np.cumsum(blocks) - blocks, blocks
         self._used = int(blocks.sum())

@@ -28,7 +28,8 @@ import numpy as np
 from soardb import SoarIndex
 
 def build(vectors, **options):
-    index = SoarIndex(vectors.shape[1], sys.argv[2], iterations=2, points_per_centroid=50, **options)
+    options |= {"iterations": 2, "points_per_centroid": 50}
+    index = SoarIndex(vectors.shape[1], sys.argv[2], **options)
     index.train(vectors)
     index.add(vectors)
     return index
@@ -41,7 +42,8 @@ source = np.load(sys.argv[1], mmap_mode="r")
 build(np.asarray(source[:3000]), nlist=20)  # what is loaded and compiled once
 before = peak()
 index = build(source, nlist=100, soar_lambda=float(sys.argv[3]))
-print(json.dumps({"grown": peak() - before, "index": sum(index.memory().values()), "n": len(index)}))
+grown, held = peak() - before, sum(index.memory().values())
+print(json.dumps({"grown": grown, "index": held, "n": len(index)}))
 """
 
 

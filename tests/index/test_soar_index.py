@@ -375,10 +375,22 @@ class TestBuild:
         with pytest.raises(KeyboardInterrupt, match="k-means"):
             index.train(clustered(600, 12, seed=2), progress=cancel)
         assert not index.is_trained
+
+        def cancel_late(stage: str, share: float) -> None:
+            if (stage, share) == ("encode", 1.0):
+                raise KeyboardInterrupt(stage)
+
         index = small()
-        with pytest.raises(KeyboardInterrupt, match="encode"):
-            index.add(clustered(10, 12, seed=3), progress=cancel)
-        assert len(index) == 600
+        untouched = index.search(clustered(5, 12, seed=4), 5)
+        for stage, stop in (("assign", cancel), ("encode", cancel_late)):
+            with pytest.raises(KeyboardInterrupt, match=stage):
+                index.add(clustered(10, 12, seed=3), progress=stop)
+            assert len(index) == 600
+            index.validate()
+        scores, ids = index.search(clustered(5, 12, seed=4), 5)
+        assert np.array_equal(scores, untouched[0])
+        assert np.array_equal(ids, untouched[1])
+        index.add(clustered(10, 12, seed=3))
         index.validate()
 
     def test_zeros_under_dot_and_l2(self) -> None:
