@@ -13,6 +13,7 @@ balance, a damaged generation.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -26,12 +27,14 @@ import numpy as np
 from soardb.budget import Budget, give_back
 from soardb.contents import Contents
 from soardb.core import Core, Settings
+from soardb.curve_file import curve_path, write_curves
 from soardb.errors import Closed
 from soardb.generation import BUILD_BYTES, Source, build, keep_model, kept_model
 from soardb.index.model import Model, as_compared
 from soardb.index.plan import Choice, choose_build
 from soardb.kernels.dispatch import active
 from soardb.kernels.layout import F32
+from soardb.promises import measured
 from soardb.storage.faults import reach
 from soardb.storage.format import sync_folder
 from soardb.storage.sqlite import translated
@@ -56,6 +59,7 @@ class Policy:
     growth      points over those that the model was learnt from
     drift       mean squared residual of recent points over that of the training
     skew        longest list over the mean one
+    stale       points that came or went since the curves of recall were measured
     least       points below which there are no partitions
     bounded     rows since the generation, or struck, that are never too many: the next open reads
                 them, in a fraction of a second
@@ -66,6 +70,7 @@ class Policy:
     growth: float = 2.0
     drift: float = 1.5
     skew: float = 50.0
+    stale: float = 0.1
     least: int = 2_000
     bounded: int = 10_000
 
@@ -152,6 +157,7 @@ class _Install:
             self.core.damage = None
             if old is not None and old["file"] != self.file:
                 (self.folder / str(old["file"])).unlink(missing_ok=True)
+                curve_path(self.folder / str(old["file"])).unlink(missing_ok=True)
             reach("install.old_removed")
 
         return Effect(np.empty(0, np.int64), contents=fresh, after=after), None
@@ -209,6 +215,7 @@ def compact(
         try:
             fresh = core.contents_of(path)
             fresh.verify()
+            _measure(core, fresh, report)
             for _ in range(_ROUNDS):
                 if fresh.catch_up(core.store, core.store.seq) < _SETTLED_ROWS:
                     break
@@ -216,10 +223,19 @@ def compact(
         except BaseException:
             if core.generation_file() != path:
                 path.unlink(missing_ok=True)
+                curve_path(path).unlink(missing_ok=True)
             raise
         (core.index_folder / _KEPT_MODEL).unlink(missing_ok=True)
     give_back()
     progress("done", 1.0)
+
+
+def _measure(core: Core, fresh: Contents, report: Callable[[str, float], None]) -> None:
+    """What recall costs in contents that nobody else has yet; kept beside their generation."""
+    seed = core.settings.params.seed
+    fresh.curves = measured(fresh, contextlib.nullcontext, seed=seed, report=report)
+    if fresh.curves is not None and fresh.generation is not None:
+        write_curves(fresh.generation.mapped, fresh.curves)
 
 
 def _build_bytes(source: Source, model: Model | None) -> int:
@@ -290,6 +306,7 @@ def remove_leftovers(core: Core) -> None:
     current = core.generation_file()
     for file in folder.iterdir():
         is_model = file.name == _KEPT_MODEL
-        if file != current and not is_model:
+        is_curves = current is not None and file == curve_path(current)
+        if file != current and not is_model and not is_curves:
             file.unlink(missing_ok=True)
     sync_folder(folder)

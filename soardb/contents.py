@@ -16,7 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from soardb.curve import Curves
+from soardb.curve_file import read_curves
 from soardb.errors import CorruptStorage
+from soardb.filter_curves import FilterCurves
 from soardb.filters.allowed import Remembered
 from soardb.filters.columns import Columns
 from soardb.generation import Generation, open_generation
@@ -45,9 +48,11 @@ class Contents:
         self.schema = schema
         self.generation = generation
         self.seq = 0
+        self.curves: Curves | None = None  # what recall costs, once it was measured
         if generation is not None:
             self.index, self.table = generation.index, generation.table
             self.columns, self.seq = generation.columns, generation.seq
+            self.curves = read_curves(generation.mapped)
             if self.table.kind != id_kind and len(self.index):
                 raise CorruptStorage("a generation holds ids of another kind than its collection")
             self.table.kind = id_kind
@@ -56,6 +61,7 @@ class Contents:
             self.table, self.columns = Table(id_kind), Columns(schema)
         self.version = 0  # counts changes, for what is remembered between them
         self.filtered = Remembered()
+        self.filter_curves = FilterCurves()
         self._verify_lock = threading.Lock()
         self._is_verified = generation is None
 

@@ -100,6 +100,7 @@ class Core:
         self.unusable: str | None = None  # why the contents in memory are not to be read
         self.stop_build = threading.Event()
         self.building = threading.Lock()  # one build of a collection at a time
+        self.measuring = threading.Lock()  # one caller measures, others wait for its curves
 
     # ------------------------------------------------------------------ opening
 

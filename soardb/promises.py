@@ -1,0 +1,204 @@
+"""Measuring what recall costs in a collection, while reads and writes go on.
+
+    compaction.py, database.py, tuning.py -> [promises.py] -> index/exam.py, contents.py, core.py
+
+What is asked and how it is judged is the exam's (index/exam.py). Here it is given the points of
+the contents that are live at the beginning, under the lock between reads and changes, one search
+at a time; what is written meanwhile is not looked at.
+
+The curves belong to a generation, and lie beside its file (curve_file.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from soardb import deadline
+from soardb.contents import Contents
+from soardb.core import Core
+from soardb.curve import Curves, Effort
+from soardb.curve_file import write_curves
+from soardb.index.exam import LEAST, QUERIES, Report, measure, measure_filter
+from soardb.index.plan import default_rerank
+from soardb.kernels.layout import F32, I64, U8
+from soardb.search import EXACT_NUMBERS
+from soardb.storage.sqlite import translated
+
+__all__ = ["Subject", "are_stale", "ensure_curves", "measure_filters", "measured", "refresh_curves"]
+
+Lock = Callable[[], AbstractContextManager[Any]]
+"""A block in which the contents do not change."""
+
+_SHARES = (0.3, 0.1, 0.03, 0.01, 0.003)
+_FEW_CHANGES = 1_000  # so many never make curves stale
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Contents as exam.py measures them; rows are positions."""
+
+    contents: Contents
+    lock: Lock
+    n: int
+    live: I64
+    alive: U8 | None
+
+    @classmethod
+    def of(cls, contents: Contents, lock: Lock) -> Subject:
+        """The points that are live now."""
+        with lock():
+            table = contents.table
+            alive = None
+            if table.alive is not None:
+                alive = np.packbits(table.alive_mask(), bitorder="little")
+            return cls(contents, lock, table.n, table.live_positions(), alive)
+
+    @property
+    def nlist(self) -> int:
+        """See Examined."""
+        return self.contents.index.nlist
+
+    def usual(self, k: int) -> Effort:
+        """See Examined."""
+        index = self.contents.index
+        assert index.model is not None
+        return Effort(index.default_nprobe, default_rerank(k, index.model.choice.dims_per_block))
+
+    def drawn(self, rows: I64) -> F32:
+        """See Examined."""
+        with self.lock():
+            return self.contents.vectors(rows)
+
+    def exact(self, queries: F32, k: int, rows: I64 | None) -> tuple[F32, I64]:
+        """See Examined."""
+        with self.lock():
+            index = self.contents.index
+            is_all = rows is None and self.alive is None and len(index) == self.n
+            some = None if is_all else self.live if rows is None else rows
+            done = index.exact(queries, min(k, self.n if some is None else len(some)), some)
+        return done.scores, done.rows
+
+    def search(
+        self, queries: F32, k: int, effort: Effort, allowed: U8 | None
+    ) -> tuple[F32, I64, int]:
+        """See Examined."""
+        with self.lock():
+            index = self.contents.index
+            done = index.search(
+                queries,
+                k,
+                nprobe=effort.nprobe,
+                rerank=effort.rerank,
+                allowed=self._known(self.alive if allowed is None else allowed, len(index)),
+            )
+        return done.scores, done.rows, done.scanned
+
+    def _known(self, bits: U8 | None, n: int) -> U8 | None:
+        """A bitmap of n rows in which those that came since are not allowed."""
+        if n == self.n:
+            return bits
+        if bits is None:
+            mask = np.zeros(n, bool)
+            mask[: self.n] = True
+            return np.packbits(mask, bitorder="little")
+        more: U8 = np.zeros(-(-n // 8), np.uint8)
+        more[: len(bits)] = bits
+        return more
+
+
+def measured(
+    contents: Contents,
+    lock: Lock,
+    *,
+    seed: int,
+    report: Report,
+    ks: Sequence[int] = (),
+    queries: int = QUERIES,
+) -> Curves | None:
+    """The curves of contents as they are now; None where every search is exact.
+
+    Costs `queries` exact searches and thirty times as many others; the
+    shares measured are those of filters that the planner does not answer exactly anyway.
+    """
+    subject = Subject.of(contents, lock)
+    index = contents.index
+    if index.model is None or len(subject.live) < LEAST:
+        return None
+    least = EXACT_NUMBERS / (len(subject.live) * index.d)
+    return measure(
+        subject,
+        subject.live,
+        index.metric,
+        n=subject.n,
+        ks=ks,
+        shares=[*(share for share in _SHARES if share > least), *([least] if least < 1 else [])],
+        queries=queries,
+        seed=seed,
+        report=report,
+    )
+
+
+def are_stale(contents: Contents, share: float) -> bool:
+    """Whether contents with partitions have no curves, or more than a share has changed since."""
+    curves, table = contents.curves, contents.table
+    if contents.index.model is None or table.live < LEAST:
+        return False
+    if curves is None:
+        return True
+    came = table.n - curves.n
+    gone = (table.n - table.live) - (curves.n - curves.live)
+    return came + gone > max(share * curves.n, _FEW_CHANGES)
+
+
+def refresh_curves(
+    core: Core, report: Report, *, ks: Sequence[int] = (), queries: int = QUERIES, seed: int = 0
+) -> Curves | None:
+    """Measure the contents as they are now; searches choose by it from now on.
+
+    And after the next opening too, unless a new generation is under way, which is measured itself.
+    """
+    contents = core.contents
+    curves = measured(contents, core.lock.read, seed=seed, report=report, ks=ks, queries=queries)
+    if curves is None:
+        return None
+    contents.curves = curves
+    if not core.is_read_only and core.building.acquire(blocking=False):
+        try:
+            if core.contents is contents and contents.generation is not None:
+                with translated(core.index_folder):
+                    write_curves(contents.generation.mapped, curves)
+        finally:
+            core.building.release()
+    return curves
+
+
+def measure_filters(core: Core, report: Report, seed: int) -> None:
+    """Measure the filters that were asked often and have no curve yet."""
+    contents = core.contents
+    for known in contents.filter_curves.wanted():
+        subject = Subject.of(contents, core.lock.read)
+        matching = known.allowed.positions()
+        if len(matching) > LEAST:
+            known.curve = measure_filter(
+                subject,
+                subject.live,
+                matching,
+                contents.index.metric,
+                n=subject.n,
+                seed=seed,
+                report=report,
+            )
+
+
+def ensure_curves(core: Core) -> None:
+    """Measure now where nothing was measured yet: for the first search that names a recall."""
+    if are_stale(core.contents, math.inf):
+        with core.measuring:
+            if are_stale(core.contents, math.inf):
+                refresh_curves(core, lambda stage, share: deadline.check())
