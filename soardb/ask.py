@@ -86,7 +86,7 @@ def ask(
             score_threshold = as_number(score_threshold, "score_threshold")
         if knobs.target is not None:
             reads.ready()
-            ensure_curves(reads.core)
+            ensure_curves(reads.core, reads.writer)
         left_out = None
         if id is not None:
             left_out = id

@@ -29,7 +29,7 @@ from soardb.budget import Budget
 from soardb.compaction import compact
 from soardb.contents import Contents
 from soardb.core import Core
-from soardb.curve import Curve
+from soardb.curve import QUERIES, Curve
 from soardb.errors import (
     Closed,
     InvalidArgument,
@@ -39,7 +39,6 @@ from soardb.errors import (
 )
 from soardb.filters import Expr, as_filter, to_json
 from soardb.hits import HitColumns, Point
-from soardb.index.exam import QUERIES
 from soardb.kernels.layout import I64, Metric
 from soardb.once import once
 from soardb.options import (

@@ -27,14 +27,13 @@ import numpy as np
 from soardb.budget import Budget, give_back
 from soardb.contents import Contents
 from soardb.core import Core, Settings
-from soardb.curve_file import curve_path, write_curves
 from soardb.errors import Closed
 from soardb.generation import BUILD_BYTES, Source, build, keep_model, kept_model
 from soardb.index.model import Model, as_compared
 from soardb.index.plan import Choice, choose_build
 from soardb.kernels.dispatch import active
 from soardb.kernels.layout import F32
-from soardb.promises import measured
+from soardb.promises import keep_curves, measured
 from soardb.storage.faults import reach
 from soardb.storage.format import sync_folder
 from soardb.storage.sqlite import translated
@@ -149,6 +148,7 @@ class _Install:
         assert generation is not None
         pointer = {"file": self.file, "seq": generation.seq, "crc32": generation.mapped.checksum}
         store.set("generation", pointer)
+        keep_curves(store, fresh)
         store.forget_gone(generation.seq)
         reach("install.before_commit")
 
@@ -157,7 +157,6 @@ class _Install:
             self.core.damage = None
             if old is not None and old["file"] != self.file:
                 (self.folder / str(old["file"])).unlink(missing_ok=True)
-                curve_path(self.folder / str(old["file"])).unlink(missing_ok=True)
             reach("install.old_removed")
 
         return Effect(np.empty(0, np.int64), contents=fresh, after=after), None
@@ -215,7 +214,8 @@ def compact(
         try:
             fresh = core.contents_of(path)
             fresh.verify()
-            _measure(core, fresh, report)
+            seed = core.settings.params.seed
+            fresh.curves = measured(fresh, contextlib.nullcontext, seed=seed, report=report)
             for _ in range(_ROUNDS):
                 if fresh.catch_up(core.store, core.store.seq) < _SETTLED_ROWS:
                     break
@@ -223,19 +223,10 @@ def compact(
         except BaseException:
             if core.generation_file() != path:
                 path.unlink(missing_ok=True)
-                curve_path(path).unlink(missing_ok=True)
             raise
         (core.index_folder / _KEPT_MODEL).unlink(missing_ok=True)
     give_back()
     progress("done", 1.0)
-
-
-def _measure(core: Core, fresh: Contents, report: Callable[[str, float], None]) -> None:
-    """What recall costs in contents that nobody else has yet; kept beside their generation."""
-    seed = core.settings.params.seed
-    fresh.curves = measured(fresh, contextlib.nullcontext, seed=seed, report=report)
-    if fresh.curves is not None and fresh.generation is not None:
-        write_curves(fresh.generation.mapped, fresh.curves)
 
 
 def _build_bytes(source: Source, model: Model | None) -> int:
@@ -306,7 +297,6 @@ def remove_leftovers(core: Core) -> None:
     current = core.generation_file()
     for file in folder.iterdir():
         is_model = file.name == _KEPT_MODEL
-        is_curves = current is not None and file == curve_path(current)
-        if file != current and not is_model and not is_curves:
+        if file != current and not is_model:
             file.unlink(missing_ok=True)
     sync_folder(folder)

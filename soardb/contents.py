@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from soardb.curve import Curves
-from soardb.curve_file import read_curves
 from soardb.errors import CorruptStorage
 from soardb.filter_curves import FilterCurves
 from soardb.filters.allowed import Remembered
@@ -52,7 +51,6 @@ class Contents:
         if generation is not None:
             self.index, self.table = generation.index, generation.table
             self.columns, self.seq = generation.columns, generation.seq
-            self.curves = read_curves(generation.mapped)
             if self.table.kind != id_kind and len(self.index):
                 raise CorruptStorage("a generation holds ids of another kind than its collection")
             self.table.kind = id_kind

@@ -20,6 +20,7 @@ from typing import Any
 
 from soardb.arrays import as_dim
 from soardb.contents import Contents
+from soardb.curve import Curves
 from soardb.errors import CorruptStorage, InvalidArgument, NotFound, WriteFailed
 from soardb.index.plan import BuildParams
 from soardb.kernels.layout import Metric
@@ -28,7 +29,10 @@ from soardb.rwlock import ReadWriteLock
 from soardb.schema import Schema
 from soardb.storage.rows import FORMAT, RowStore
 
-__all__ = ["Core", "Settings"]
+__all__ = ["CURVES", "Core", "Settings"]
+
+CURVES = "curves"
+"""The setting of the row store that holds what recall costs, of the generation that it names."""
 
 _log = logging.getLogger("soardb")
 
@@ -159,7 +163,24 @@ class Core:
         if checksum is not None and found is not None and found.mapped.checksum != checksum:
             raise CorruptStorage(f"{path}: another generation than the one that was written here")
         contents.catch_up(self.store, self.store.seq)
+        contents.curves = self.kept_curves(contents)
         return contents
+
+    def kept_curves(self, contents: Contents) -> Curves | None:
+        """What recall costs in contents of this generation, as the row store has it; else None.
+
+        It is derived: where it is damaged the log says so, and it is measured anew.
+        """
+        if contents.generation is None:
+            return None
+        try:
+            kept = self.store.setting(CURVES)
+            if kept is None or kept["generation"] != contents.generation.mapped.checksum:
+                return None
+            return Curves.of_json(kept["curves"])
+        except (CorruptStorage, KeyError, TypeError, ValueError) as error:
+            _log.warning("%s: no curves of recall, they are measured anew: %s", self.folder, error)
+            return None
 
     # ------------------------------------------------------------------ reading
 
@@ -211,6 +232,8 @@ class Core:
                 with self.lock.write():
                     self.contents.catch_up(self.store, self.store.seq)
                     self.strike_expired(self.contents)
+                if self.contents.curves is None and self.contents.index.model is not None:
+                    self.contents.curves = self.kept_curves(self.contents)
                 return
             self.damage = None
             fresh = self._open_contents()

@@ -44,7 +44,7 @@ from soardb.storage.format import sync_folder
 from soardb.storage.lock import DirectoryLock
 from soardb.storage.rows import RowStore
 from soardb.storage.sqlite import translated
-from soardb.writer import Delete
+from soardb.writer import Delete, Writer
 
 __all__ = ["Database"]
 
@@ -569,25 +569,24 @@ class Database:
                     _log.warning(text, core.folder, error, exc_info=not is_known)
                     not_before[folder] = time.monotonic() + _RETRY_S
 
-    def _measure(self, core: Core) -> None:
+    def _measure(self, core: Core, writer: Writer) -> None:
         """What recall costs, where that is not known or no longer holds."""
 
         def report(stage: str, share: float) -> None:
             if core.stop_build.is_set():
                 raise Closed("the measuring was stopped")
 
-        seed = core.settings.params.seed
         with core.measuring:
             if are_stale(core.contents, self._policy.stale):
-                refresh_curves(core, report, seed=seed)
-            measure_filters(core, report, seed)
+                refresh_curves(core, writer, report)
+            measure_filters(core, report)
 
     def _tend(self, folder: str, core: Core) -> None:
         collection = self._open.get(folder)
         if collection is None:
             return
         if self.is_read_only:
-            self._measure(core)
+            self._measure(core, collection._writer)
             return
         writer = collection._writer
         if core.settings.ttl:
@@ -595,7 +594,7 @@ class Database:
             if len(due):
                 writer.submit(Delete(rows=due), "logged")
         if why_due(core, self._policy) is None:
-            self._measure(core)
+            self._measure(core, writer)
             return
         with core.building:
             reason = why_due(core, self._policy)

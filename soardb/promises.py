@@ -6,7 +6,8 @@ What is asked and how it is judged is the exam's (index/exam.py). Here it is giv
 the contents that are live at the beginning, under the lock between reads and changes, one search
 at a time; what is written meanwhile is not looked at.
 
-The curves belong to a generation, and lie beside its file (curve_file.py).
+The curves belong to a generation, and are kept in the row store under its checksum: a few
+kilobytes, which a snapshot takes along. They are derived: lost, they are measured again.
 """
 
 from __future__ import annotations
@@ -21,16 +22,24 @@ import numpy as np
 
 from soardb import deadline
 from soardb.contents import Contents
-from soardb.core import Core
-from soardb.curve import Curves, Effort
-from soardb.curve_file import write_curves
-from soardb.index.exam import LEAST, QUERIES, Report, measure, measure_filter
+from soardb.core import CURVES, Core
+from soardb.curve import QUERIES, Curves, Effort
+from soardb.index.exam import LEAST, Report, measure, measure_filter
 from soardb.index.plan import default_rerank
 from soardb.kernels.layout import F32, I64, U8
 from soardb.search import EXACT_NUMBERS
-from soardb.storage.sqlite import translated
+from soardb.storage.rows import RowStore
+from soardb.writer import Effect, Group, Writer
 
-__all__ = ["Subject", "are_stale", "ensure_curves", "measure_filters", "measured", "refresh_curves"]
+__all__ = [
+    "Subject",
+    "are_stale",
+    "ensure_curves",
+    "keep_curves",
+    "measure_filters",
+    "measured",
+    "refresh_curves",
+]
 
 Lock = Callable[[], AbstractContextManager[Any]]
 """A block in which the contents do not change."""
@@ -157,28 +166,56 @@ def are_stale(contents: Contents, share: float) -> bool:
 
 
 def refresh_curves(
-    core: Core, report: Report, *, ks: Sequence[int] = (), queries: int = QUERIES, seed: int = 0
+    core: Core,
+    writer: Writer,
+    report: Report,
+    *,
+    ks: Sequence[int] = (),
+    queries: int = QUERIES,
+    seed: int | None = None,
 ) -> Curves | None:
     """Measure the contents as they are now; searches choose by it from now on.
 
-    And after the next opening too, unless a new generation is under way, which is measured itself.
+    And after the next opening too, unless a collection that is only read is measured. seed: the
+    collection's unless given.
     """
+    seed = core.settings.params.seed if seed is None else seed
     contents = core.contents
     curves = measured(contents, core.lock.read, seed=seed, report=report, ks=ks, queries=queries)
     if curves is None:
         return None
     contents.curves = curves
-    if not core.is_read_only and core.building.acquire(blocking=False):
-        try:
-            if core.contents is contents and contents.generation is not None:
-                with translated(core.index_folder):
-                    write_curves(contents.generation.mapped, curves)
-        finally:
-            core.building.release()
+    if not core.is_read_only:
+        writer.submit(_Keep(contents), "logged")
     return curves
 
 
-def measure_filters(core: Core, report: Report, seed: int) -> None:
+@dataclass(slots=True)
+class _Keep:
+    """The job that writes the curves of contents, if they are the current ones still."""
+
+    contents: Contents
+    alone: bool = True
+
+    def size(self) -> tuple[int, int]:
+        """See Job.size."""
+        return 1, 0
+
+    def run(self, group: Group) -> tuple[Effect, Any]:
+        """See Job.run."""
+        if group.core.contents is self.contents:
+            keep_curves(group.store, self.contents)
+        return Effect(np.empty(0, np.int64)), None
+
+
+def keep_curves(store: RowStore, contents: Contents) -> None:
+    """Put the curves of a generation in the open transaction."""
+    if contents.curves is not None and contents.generation is not None:
+        checksum = contents.generation.mapped.checksum
+        store.set(CURVES, {"generation": checksum, "curves": contents.curves.to_json()})
+
+
+def measure_filters(core: Core, report: Report) -> None:
     """Measure the filters that were asked often and have no curve yet."""
     contents = core.contents
     for known in contents.filter_curves.wanted():
@@ -191,14 +228,14 @@ def measure_filters(core: Core, report: Report, seed: int) -> None:
                 matching,
                 contents.index.metric,
                 n=subject.n,
-                seed=seed,
+                seed=core.settings.params.seed,
                 report=report,
             )
 
 
-def ensure_curves(core: Core) -> None:
+def ensure_curves(core: Core, writer: Writer) -> None:
     """Measure now where nothing was measured yet: for the first search that names a recall."""
     if are_stale(core.contents, math.inf):
         with core.measuring:
             if are_stale(core.contents, math.inf):
-                refresh_curves(core, lambda stage, share: deadline.check())
+                refresh_curves(core, writer, lambda stage, share: deadline.check())

@@ -62,7 +62,9 @@ def tune(
     curve = None
     if asked == (None, None) and not is_small:
         with reads.core.measuring:
-            curves = refresh_curves(reads.core, report, ks=(k,), queries=wanted, seed=seed)
+            curves = refresh_curves(
+                reads.core, reads.writer, report, ks=(k,), queries=wanted, seed=seed
+            )
         if curves is not None:
             curve = next(c for c in curves.curves if c.k == k and c.share == 1)
     if curve is None:

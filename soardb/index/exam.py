@@ -27,13 +27,12 @@ from typing import Protocol
 
 import numpy as np
 
-from soardb.curve import Curve, Curves, Effort, OperatingPoint
+from soardb.curve import QUERIES, Curve, Curves, Effort, OperatingPoint
 from soardb.kernels.layout import F32, I64, U8, Metric
 
 __all__ = [
     "JITTER",
     "LEAST",
-    "QUERIES",
     "Exam",
     "Examined",
     "interval",
@@ -50,9 +49,6 @@ JITTER = 0.1
 LEAST = 100
 """Rows below which nothing is measured: the questions would be too few to promise anything."""
 
-QUERIES = 1_500
-"""Questions, unless told: a recall of 0.8 is then known to half a hundredth."""
-
 _Z = 1.96  # standard deviations that 95 % of a normal distribution lie within
 _K = 10  # results that most searches ask for, and that shares of matches are measured with
 _KS = {1: 0.5, 10: 1.0, 100: 0.25}  # k -> share of the questions that is asked
@@ -62,8 +58,7 @@ _DEPTHS = (1.0, 0.5, 2.0, 4.0)  # of the usual rerank; the first is swept over i
 _FEWEST = 250  # questions of a small index, of which else a tenth of the points are asked
 _BATCH = 100  # queries between two reports
 _LOWEST, _HIGHEST = 0.78, 0.995  # recalls beyond which no more settings are measured
-_STEP = 1.7  # from one nprobe to the next
-_OTHER_STEP = 2.4  # for other k, and for shares of matches
+_STEP = 2.0  # from one nprobe to the next
 _SHALLOW, _DEEP = 0.96, 0.93  # recalls up to which fewer, and from which more candidates may pay
 _LOWER = 8  # the first nprobe is so much less than the usual one
 _GAIN = 5e-4  # recall below which a step is not worth its cost
@@ -133,10 +128,10 @@ class Exam:
         latency = float(np.median(seconds)) * 1e6
         return OperatingPoint(effort, float(recalls.mean()), low, high, latency, scanned / nq)
 
-    def sweep(self, step: float, depths: Sequence[float]) -> Curve:
+    def sweep(self, depths: Sequence[float]) -> Curve:
         """The curve: lists by steps, candidates by depths of the usual ones, at first 1."""
         usual = self.index.usual(self.k)
-        ladder = nprobes(self.index.nlist, step)
+        ladder = nprobes(self.index.nlist, _STEP)
         start = int(np.searchsorted(ladder, max(1, usual.nprobe // _LOWER)))
         line = dict(self._up(ladder, start, usual))
         for i in range(start - 1, -1, -1):
@@ -227,7 +222,7 @@ def measure(
 
         exam = Exam(index, k, asked[:nq], own[:nq], last, bits, share, told)
         is_main = k == _K and share == 1
-        curves.append(exam.sweep(*((_STEP, _DEPTHS) if is_main else (_OTHER_STEP, _DEPTHS[::2]))))
+        curves.append(exam.sweep(_DEPTHS if is_main else _DEPTHS[::2]))
     return Curves(len(rows) if n is None else n, len(rows), curves)
 
 
@@ -249,7 +244,7 @@ def measure_filter(
     last = last_scores(*_exact(index, asked, _K + 1, matching, report), own, _K)
     share = len(matching) / len(rows)
     exam = Exam(index, _K, asked, own, last, _bitmap(matching, n), share, report)
-    return exam.sweep(_OTHER_STEP, _DEPTHS[::2])
+    return exam.sweep(_DEPTHS[::2])
 
 
 def asked_of(n: int, wanted: int) -> int:

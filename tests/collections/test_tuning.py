@@ -17,8 +17,8 @@ import pytest
 
 from soardb import deadline
 from soardb.collection import Collection
-from soardb.database import Database
 from soardb.curve import Curve, Effort, OperatingPoint
+from soardb.database import Database
 from soardb.errors import Closed, InvalidArgument, TimedOut
 from soardb.index.exam import interval
 from soardb.kernels.layout import Metric
