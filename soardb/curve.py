@@ -4,7 +4,7 @@
 
 A curve holds the settings that were measured for one k, under filters that let through one share
 of the points. Settings that differ in nprobe alone make a line, along which recall rises; between
-two of them the log of what is missed is a straight line of the log of nprobe, nearly, so the
+two of them the log of what is missed is a straight line of the log of nprobe, so the
 nprobe of any recall between is read off there. Of the lines that reach a target the cheapest is
 taken, by the codes and candidates that it looks at: times are measured too, but the same data
 must give the same answers again.
