@@ -45,6 +45,7 @@ class TestCurve:
         assert found.is_reached
         assert found.low is not None
         assert found.high is not None
+        assert found.recall is not None
         assert found.low < found.recall < found.high
 
     def test_a_target_that_nothing_reaches_is_said(self) -> None:

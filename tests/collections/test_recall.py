@@ -22,6 +22,7 @@ from soardb.collection import Collection
 from soardb.compaction import Policy
 from soardb.connect import connect
 from soardb.core import CURVES
+from soardb.curve import Curves
 from soardb.database import Database
 from soardb.deadline import within
 from soardb.errors import InvalidArgument, TimedOut
@@ -49,7 +50,7 @@ def put(made: Collection, ids: np.ndarray, vectors: F32) -> None:
     """Points whose `side` is the tenth of the space that their first coordinate lies in."""
     side = np.searchsorted([-2.3, -1.5, -0.95, -0.46, 0.0, 0.46, 0.95, 1.5, 2.3], vectors[:, 0])
     rank = np.random.default_rng(int(ids[0])).permutation(len(ids)) % 100
-    made.upsert(ids, vectors, {"rank": rank, "side": side}, ack="logged")
+    made.upsert(ids, vectors, {"rank": rank.tolist(), "side": side.tolist()}, ack="logged")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,12 @@ def recall(made: Collection, where: Expr | None = None, nq: int = NQ, **how: Any
     return float(np.mean(hits)) / 10
 
 
+def curves_of(made: Collection) -> Curves:
+    """What was measured."""
+    assert made._core.contents.curves is not None
+    return made._core.contents.curves
+
+
 class TestPromise:
     @pytest.mark.parametrize("target", [0.8, 0.9, 0.95, 0.99])
     def test_without_a_filter(self, made: Collection, target: float) -> None:
@@ -90,7 +97,7 @@ class TestPromise:
         monkeypatch.setattr("soardb.search.EXACT_NUMBERS", 10_000)
         monkeypatch.setattr("soardb.search._EXACT_CODES", 100.0)
         monkeypatch.setattr("soardb.promises.EXACT_NUMBERS", 10_000)
-        if not any(c.share < 0.1 for c in made._core.contents.curves.curves):
+        if not any(c.share < 0.1 for c in curves_of(made).curves):
             refresh_curves(made._core, made._writer, QUIET)
         where = F("rank") < share // 4
         plan = made.search(blobs(1, 3)[0], filter=where, target_recall=target, explain=True).plan
@@ -138,6 +145,7 @@ class TestPromise:
         for beside in ({"nprobe": 3}, {"rerank": 30}, {"exact": True}):
             with pytest.raises(InvalidArgument, match="got both"):
                 made.search(blobs(1, 3)[0], target_recall=0.9, **beside)
+        bad: Any
         for bad in (0, 1.5, "0.9", True):
             with pytest.raises(InvalidArgument, match="target_recall above 0 and at most 1"):
                 made.search(blobs(1, 3)[0], target_recall=bad)
@@ -196,7 +204,7 @@ class TestKeeping:
             made.delete(range(2_000))
             put(made, np.arange(10_000, 12_000), blobs(2_000, 9))
             wait_until(lambda: not are_stale(made._core.contents, 0.1))
-            assert made._core.contents.curves.live == 6_000
+            assert curves_of(made).live == 6_000
             assert abs(recall(made, target_recall=0.9) - 0.9) < 0.025  # measured 0.897
 
     def test_writing_goes_on_while_it_is_measured(self, database: Database) -> None:
@@ -214,7 +222,7 @@ class TestKeeping:
         curve = made.tune(progress=write)
         assert made.count() == 3_000
         assert all(0 < point.recall <= 1 for point in curve.points)
-        assert made._core.contents.curves.live == 3_000
+        assert curves_of(made).live == 3_000
 
     def test_a_first_search_with_a_target_has_a_limit(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
@@ -233,7 +241,7 @@ class TestKeeping:
         made.tune(nprobes=[1, 2], queries=20)
         assert made._core.contents.curves is before
         curve = made.tune(7, seed=5)
-        after = made._core.contents.curves
+        after = curves_of(made)
         assert after is not before
         assert curve in after.curves
         assert made._core.store.setting(CURVES)["curves"] == after.to_json()

@@ -119,22 +119,23 @@ class TestKeeping:
 
     def test_exact_indexes_keep_every_promise(self) -> None:
         """There is nothing to measure."""
-        for index in (FlatIndex(D), SoarIndex(D, nlist=0)):
+        exact = SoarIndex(D, nlist=0)
+        for index in (FlatIndex(D), exact):
             index.train(blobs(100, 2))
             index.add(blobs(100, 2))
             _, ids = index.search(blobs(5, 3), target_recall=0.5)
             assert (ids == index.search(blobs(5, 3), exact=True)[1]).all()
             with pytest.raises(InvalidArgument, match="target_recall above 0"):
                 index.search(blobs(5, 3), target_recall=2)
-        assert index.tune() is None
-        assert index.expected(10, 0.9).effort is None
+        assert exact.tune() is None
+        assert exact.expected(10, 0.9).effort is None
 
     def test_what_is_refused(self) -> None:
         """Before anything is measured."""
         index = self.index()
         for beside in ({"nprobe": 3}, {"rerank": 30}, {"exact": True}):
             with pytest.raises(InvalidArgument, match="got both"):
-                index.search(blobs(1, 3), target_recall=0.9, **beside)  # type: ignore[arg-type]
+                index.search(blobs(1, 3), target_recall=0.9, **beside)
         with pytest.raises(InvalidArgument, match="target_recall above 0"):
             index.search(blobs(1, 3), target_recall=0)
         assert index.curves is None
