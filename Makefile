@@ -41,7 +41,7 @@ INSTALL := CXX="$$(.ci/need compiler)" && export CXX && $(PYTHON3) -m pip instal
 BUILD   := --no-build-isolation --no-deps
 
 .PHONY: check help setup demo test proto model crash powercut damage test-neon test-llama-index \
-        fuzz attacks fmt lint types docs bench bench-ingest bench-service bench-churn bench-filters \
+        fuzz attacks fmt lint types docs bench bench-ingest bench-service bench-churn bench-filters bench-target \
         bench-kernels bench-rpc bench-ann bench-vectordbbench clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
@@ -151,6 +151,9 @@ bench-churn: $(STAMPS)/extra-bench $(PACKAGE)  ## recall while points come, go a
 
 bench-filters: $(STAMPS)/extra-bench $(PACKAGE)  ## filtered search at each selectivity
 	$(RUN) benchmarks.bench_filters $(ARGS)
+
+bench-target: $(STAMPS)/extra-bench $(PACKAGE)  ## recall asked, expected and found
+	$(RUN) benchmarks.bench_target $(ARGS)
 
 bench-ann: $(STAMPS)/extra-bench $(STAMPS)/extra-server $(PACKAGE)  ## ann-benchmarks itself, embedded and through gRPC
 	$(RUN) benchmarks.ann_benchmarks.bench $(ARGS)
