@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -592,6 +593,17 @@ class Collection:
         exact point. Errors: InvalidArgument for k points or fewer.
         """
         return tune(self._reads, k, queries, nprobes, reranks, seed, progress, stop)
+
+    def keep_queries(self, count: int) -> None:
+        """Keep the last `count` queries in memory, and measure recall by them; 0, as at first: none.
+
+        Curves are then of what is asked here, not of points (see docs/recall.md), once 250 queries
+        are there: at the next build, tune() or drift. Nothing of them is written to disk. Errors:
+        InvalidArgument.
+        """
+        count = as_int(count, "count", 0, 100_000)
+        self._reads.check_open()
+        self._core.asked = deque(self._core.asked or (), maxlen=count) if count else None
 
     @contextlib.contextmanager
     def _only_build(self, stops: Sequence[threading.Event]) -> Iterator[None]:

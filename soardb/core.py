@@ -14,16 +14,19 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from soardb.arrays import as_dim
 from soardb.contents import Contents
 from soardb.curve import Curves
 from soardb.errors import CorruptStorage, InvalidArgument, NotFound, WriteFailed
 from soardb.index.plan import BuildParams
-from soardb.kernels.layout import Metric
+from soardb.kernels.layout import F32, Metric
 from soardb.metrics import as_metric
 from soardb.rwlock import ReadWriteLock
 from soardb.schema import Schema
@@ -104,6 +107,7 @@ class Core:
         self.unusable: str | None = None  # why the contents in memory are not to be read
         self.stop_build = threading.Event()
         self.building = threading.Lock()  # one build of a collection at a time
+        self.asked: deque[F32] | None = None  # (1, d) each, the last ones, if the user wants that
         self.measuring = threading.Lock()  # one caller measures, others wait for its curves
 
     # ------------------------------------------------------------------ opening
@@ -240,6 +244,11 @@ class Core:
             with self.lock.write():
                 self.strike_expired(fresh)
                 self.contents = fresh
+
+    def asked_queries(self) -> F32 | None:
+        """(m, d) the last queries, where they are kept; see Collection.keep_queries."""
+        kept = None if self.asked is None else list(self.asked)
+        return np.concatenate(kept) if kept else None
 
     # ------------------------------------------------------------------ expiry
 

@@ -44,6 +44,9 @@ __all__ = [
 Lock = Callable[[], AbstractContextManager[Any]]
 """A block in which the contents do not change."""
 
+LEAST_ASKED = 250
+"""Queries of callers below which points are drawn in their place."""
+
 _SHARES = (0.3, 0.1, 0.03, 0.01, 0.003)
 _FEW_CHANGES = 1_000  # so many never make curves stale
 
@@ -127,11 +130,13 @@ def measured(
     *,
     seed: int,
     report: Report,
+    asked: F32 | None = None,
     ks: Sequence[int] = (),
     queries: int = QUERIES,
 ) -> Curves | None:
     """The curves of contents as they are now; None where every search is exact.
 
+    asked: queries of callers, which are questions in the place of points where they are enough.
     Costs `queries` exact searches and thirty times as many others; the
     shares measured are those of filters that the planner does not answer exactly anyway.
     """
@@ -145,6 +150,7 @@ def measured(
         subject.live,
         index.metric,
         n=subject.n,
+        asked=asked if asked is not None and len(asked) >= LEAST_ASKED else None,
         ks=ks,
         shares=[*(share for share in _SHARES if share > least), *([least] if least < 1 else [])],
         queries=queries,
@@ -181,7 +187,15 @@ def refresh_curves(
     """
     seed = core.settings.params.seed if seed is None else seed
     contents = core.contents
-    curves = measured(contents, core.lock.read, seed=seed, report=report, ks=ks, queries=queries)
+    curves = measured(
+        contents,
+        core.lock.read,
+        seed=seed,
+        report=report,
+        asked=core.asked_queries(),
+        ks=ks,
+        queries=queries,
+    )
     if curves is None:
         return None
     contents.curves = curves

@@ -186,6 +186,7 @@ def measure(
     metric: Metric,
     *,
     n: int | None = None,
+    asked: F32 | None = None,
     ks: Sequence[int] = (),
     shares: Sequence[float] = (),
     queries: int = QUERIES,
@@ -194,14 +195,19 @@ def measure(
 ) -> Curves:
     """Every curve of an index with these live rows, of n in all; LEAST or more.
 
+    asked   (m, d) queries in the place of points; None: points are drawn
     ks      results asked for that are measured besides 1, 10 and 100
     shares  of matches that are measured besides 1
     Costs `queries` exact searches and about thirty times as many by lists.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.permutation(rows)
-    own = drawn[len(rows) - asked_of(len(rows), queries) :]
-    asked = jittered(index.drawn(own), metric, rng)
+    if asked is None:
+        own = drawn[len(rows) - asked_of(len(rows), queries) :]
+        asked = jittered(index.drawn(own), metric, rng)
+    else:
+        asked = asked[:queries]
+        own = np.full(len(asked), -1, np.int64)  # of no point
     report("truth", 0.0)
     wanted = sorted(k for k in {*_KS, *ks} if k < len(rows))
     scores, found = _exact(index, asked, wanted[-1] + 1, None, report)

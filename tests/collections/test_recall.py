@@ -261,3 +261,32 @@ class TestKeeping:
             assert begun.wait(20)
             started = time.monotonic()
         assert time.monotonic() - started < 10
+
+
+class TestKeptQueries:
+    def test_curves_are_of_what_is_asked(self, database: Database) -> None:
+        """Queries far from the points find less: the promise holds for them all the same."""
+        made = filled(database, 6_000)
+        rng = np.random.default_rng(4)
+        odd = rng.normal(size=(1_200, D)).astype(np.float32) * 0.3
+        by_points = curves_of(made).choose(10, 0.9).effort
+        assert made._core.asked is None, "no query is kept unless that is asked for"
+        made.keep_queries(500)
+        made.search(odd[:700], with_payload=False)
+        assert made._core.asked is not None
+        assert len(made._core.asked) == 500
+        made.tune()
+        by_queries = curves_of(made).choose(10, 0.9).effort
+        assert by_queries != by_points
+        truth = made.search(odd[700:], 10, exact=True, with_payload=False)
+        found = made.search(odd[700:], 10, target_recall=0.9, with_payload=False)
+        hits = [len(np.intersect1d(a.ids, b.ids)) for a, b in zip(found, truth, strict=True)]
+        assert abs(np.mean(hits) / 10 - 0.9) < 0.03  # measured 0.898
+        made.keep_queries(0)
+        assert made._core.asked is None
+
+    @pytest.mark.parametrize("bad", [-1, 1.5, "9", None])
+    def test_what_is_no_count(self, database: Database, bad: Any) -> None:
+        """Named."""
+        with pytest.raises(InvalidArgument, match="count"):
+            database.create_collection("c", D).keep_queries(bad)
