@@ -595,7 +595,7 @@ class Collection:
         return tune(self._reads, k, queries, nprobes, reranks, seed, progress, stop)
 
     def keep_queries(self, count: int) -> None:
-        """Keep the last `count` queries in memory, and measure recall by them; 0, as at first: none.
+        """Keep the last `count` queries in memory, and measure recall by them; 0: none, again.
 
         Curves are then of what is asked here, not of points (see docs/recall.md), once 250 queries
         are there: at the next build, tune() or drift. Nothing of them is written to disk. Errors:

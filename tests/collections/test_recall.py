@@ -86,7 +86,7 @@ class TestPromise:
     @pytest.mark.parametrize("target", [0.8, 0.9, 0.95, 0.99])
     def test_without_a_filter(self, made: Collection, target: float) -> None:
         """Within a hundredth and a half, of which half is chance."""
-        assert abs(recall(made, target_recall=target) - target) < 0.015  # measured: within 0.01
+        assert abs(recall(made, target_recall=target) - target) < 0.015  # measured 0.787, 0.894, 0.945, 0.990
 
     @pytest.mark.parametrize("target", [0.8, 0.95])
     @pytest.mark.parametrize("share", [60, 40])
@@ -102,7 +102,7 @@ class TestPromise:
         where = F("rank") < share // 4
         plan = made.search(blobs(1, 3)[0], filter=where, target_recall=target, explain=True).plan
         assert plan.strategy == "filter in scan"
-        assert abs(recall(made, where, target_recall=target) - target) < 0.02  # measured 0.013
+        assert abs(recall(made, where, target_recall=target) - target) < 0.02  # measured 0.008
 
     def test_under_a_filter_that_follows_the_vectors(
         self, made: Collection, monkeypatch: pytest.MonkeyPatch
@@ -117,7 +117,7 @@ class TestPromise:
         wait_until(lambda: not made._core.contents.filter_curves.wanted())
         then = made.search(blobs(1, 3)[0], filter=where, target_recall=0.9, explain=True).plan
         assert then.nprobe < first.nprobe // 2
-        assert abs(recall(made, where, target_recall=0.9) - 0.9) < 0.02  # measured 0.904
+        assert abs(recall(made, where, target_recall=0.9) - 0.9) < 0.02  # measured 0.898
 
     def test_few_matches_are_scored_exactly(self, made: Collection) -> None:
         """Which keeps every promise by itself."""
