@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from soardb import FlatIndex, SoarIndex
+from soardb.curve import Effort, OperatingPoint
 from soardb.errors import InvalidArgument
-from soardb.index.exam import nprobes
+from soardb.index.exam import Exam, nprobes
 from soardb.kernels.layout import F32
 from soardb.metrics import METRICS
 
@@ -141,6 +142,37 @@ class TestKeeping:
         assert index.curves is None
         with pytest.raises(InvalidArgument, match="an empty one"):
             SoarIndex(D).tune()
+
+
+class Steep:
+    """2,000 lists of which the first thousand hold a tenth of what is sought."""
+
+    nlist = 2_000
+
+    def usual(self, k: int) -> Effort:
+        return Effort(70, 100)
+
+
+def test_where_recall_rises_steeply_more_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Powers of two alone would put 0.9 and 0.99 at about the same place, and both too low."""
+
+    def recall_at(nprobe: int) -> float:
+        return 0.1 + 0.9 * min(max(0, nprobe - 1_000) / 800, 1.0)
+
+    def point(exam: Exam, effort: Effort | None, expected: float = 0.0) -> OperatingPoint:
+        assert effort is not None
+        recall = recall_at(effort.nprobe)
+        return OperatingPoint(effort, recall, recall, recall, 1.0, float(effort.nprobe))
+
+    monkeypatch.setattr(Exam, "point", point)
+    none = np.empty(0)
+    exam = Exam(Steep(), 10, none, np.zeros(1_000, np.int64), none)  # type: ignore[arg-type]
+    curve = exam.sweep((1.0,))
+    assert len(curve.points) < 25
+    for target in (0.8, 0.9, 0.95):
+        effort = curve.choose(target).effort
+        assert effort is not None
+        assert abs(recall_at(effort.nprobe) - target) < 0.02  # measured 0.012
 
 
 def test_a_ladder_climbs_to_the_last_list() -> None:
