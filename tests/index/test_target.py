@@ -5,6 +5,7 @@ soardb/index/exam.py, ivf.py -> [test_target.py]
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ class TestKeeping:
 
 
 class Steep:
-    """2,000 lists of which the first thousand hold a tenth of what is sought."""
+    """2,000 lists of which the first thousand hold less than half of what is sought."""
 
     nlist = 2_000
 
@@ -157,7 +158,7 @@ def test_where_recall_rises_steeply_more_is_measured(monkeypatch: pytest.MonkeyP
     """Powers of two alone would put 0.9 and 0.99 at about the same place, and both too low."""
 
     def recall_at(nprobe: int) -> float:
-        return 0.1 + 0.9 * min(max(0, nprobe - 1_000) / 800, 1.0)
+        return 0.4 + 0.6 / (1 + math.exp((1_350 - nprobe) / 110))
 
     def point(exam: Exam, effort: Effort | None, expected: float = 0.0) -> OperatingPoint:
         assert effort is not None
@@ -172,7 +173,9 @@ def test_where_recall_rises_steeply_more_is_measured(monkeypatch: pytest.MonkeyP
     for target in (0.8, 0.9, 0.95):
         effort = curve.choose(target).effort
         assert effort is not None
-        assert abs(recall_at(effort.nprobe) - target) < 0.02  # measured 0.012
+        assert (
+            abs(recall_at(effort.nprobe) - target) < 0.01
+        )  # measured 0.003; 0.2 by powers of two alone
 
 
 def test_a_ladder_climbs_to_the_last_list() -> None:
