@@ -42,8 +42,8 @@ BUILD   := --no-build-isolation --no-deps
 
 .PHONY: check help setup demo test proto model crash powercut damage test-neon test-llama-index \
         fuzz attacks fmt lint types docs bench bench-ingest bench-service bench-batch bench-churn \
-        bench-filters bench-scale bench-kernels bench-topk bench-rpc bench-soar bench-ann bench-vectordbbench \
-        profile clean
+        bench-filters bench-scale bench-target bench-kernels bench-topk bench-rpc bench-soar \
+        bench-ann bench-vectordbbench profile clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
 
@@ -169,6 +169,9 @@ bench-filters: $(STAMPS)/extra-bench $(PACKAGE)  ## filtered search at each sele
 
 bench-topk: $(STAMPS)/extra-bench $(PACKAGE)  ## top-k, HiRE and DA-TOP-k: recall predicted and measured, time
 	unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE; $(RUN) benchmarks.bench_topk $(ARGS)
+
+bench-target: $(STAMPS)/extra-bench $(PACKAGE)  ## recall asked, expected and found
+	$(RUN) benchmarks.bench_target $(ARGS)
 
 bench-ann: $(STAMPS)/extra-bench $(STAMPS)/extra-server $(PACKAGE)  ## ann-benchmarks itself, embedded and through gRPC
 	$(RUN) benchmarks.ann_benchmarks.bench $(ARGS)

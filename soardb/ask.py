@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from soardb import deadline
 from soardb.arrays import as_asked, as_int
+from soardb.curve import as_only_target
 from soardb.errors import NotFound
 from soardb.filters import as_filter
 from soardb.hits import HitColumns
@@ -31,6 +32,7 @@ from soardb.options import (
     one_query,
 )
 from soardb.points import as_point_ids
+from soardb.promises import ensure_curves
 from soardb.query import SearchCall, Wanted
 from soardb.reads import Reads
 from soardb.schema import PointId
@@ -53,6 +55,7 @@ def ask(
     filter: Filter = None,
     nprobe: int | None = None,
     rerank: int | None = None,
+    target_recall: float | None = None,
     exact: bool = False,
     threads: int = 1,
     score_threshold: float | None = None,
@@ -76,10 +79,14 @@ def ask(
             None if rerank is None else as_int(rerank, "rerank", 1, 2**31),
             bool(exact),
             as_int(threads, "threads", 1, 1024),
+            None if target_recall is None else as_only_target(target_recall, nprobe, rerank, exact),
         )
         check_sought(query, id, text)
         if score_threshold is not None:
             score_threshold = as_number(score_threshold, "score_threshold")
+        if knobs.target is not None:
+            reads.ready()
+            ensure_curves(reads.core, reads.writer)
         left_out = None
         if id is not None:
             left_out = id

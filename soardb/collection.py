@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -29,7 +30,7 @@ from soardb.budget import Budget
 from soardb.compaction import compact
 from soardb.contents import Contents
 from soardb.core import Core
-from soardb.curve import Curve
+from soardb.curve import QUERIES, Curve
 from soardb.errors import (
     Closed,
     InvalidArgument,
@@ -466,6 +467,7 @@ class Collection:
         filter: Filter = None,
         nprobe: int | None = None,
         rerank: int | None = None,
+        target_recall: float | None = None,
         exact: bool = False,
         threads: int = 1,
         score_threshold: float | None = None,
@@ -485,8 +487,10 @@ class Collection:
         text_fields      declared text fields to look in; all of them unless told
         limit, k         results wanted, at most 10,000; fewer come only where fewer match
         filter           F(...) expression, JSON or SQL-like string
-        nprobe, rerank   lists visited, candidates scored again; chosen unless told
-        exact            score every matching point
+        target_recall    share of the true results to find, by what was measured here; 0.95 where
+                         nothing is said. Where no setting reaches it, every point is scored
+        nprobe, rerank   in its place: lists visited, candidates scored again
+        exact            in its place: score every matching point
         score_threshold  leave out scores below
         group_by         field: `limit` groups of at most `group_size` hits each
         explain          say how it was done in `plan`
@@ -509,6 +513,7 @@ class Collection:
             filter=filter,
             nprobe=nprobe,
             rerank=rerank,
+            target_recall=target_recall,
             exact=exact,
             threads=threads,
             score_threshold=score_threshold,
@@ -569,7 +574,7 @@ class Collection:
         self,
         k: int = 10,
         *,
-        queries: int = 200,
+        queries: int = QUERIES,
         nprobes: Sequence[int] | None = None,
         reranks: Sequence[int] | None = None,
         seed: int = 0,
@@ -578,14 +583,27 @@ class Collection:
     ) -> Curve:
         """Measure what recall@k costs here: recall and median latency for settings of a search.
 
-        queries           how many are drawn from the stored points
-        nprobes, reranks  the settings to measure; chosen unless given
+        queries           how many are drawn from the stored points, at most
+        nprobes, reranks  measure these settings alone, for the eye; chosen unless given
         stop              once it is set, the measuring ends (Closed)
 
-        Reads only; takes as long as a few thousand searches and `queries` exact ones. Without
-        partitions the curve is one exact point. Errors: InvalidArgument for k points or fewer.
+        Without settings every curve is measured anew, and searches choose by them from then on;
+        they are kept with the index unless the collection was opened to read. Costs `queries`
+        exact searches and some thirty times as many others. Without partitions the curve is one
+        exact point. Errors: InvalidArgument for k points or fewer.
         """
         return tune(self._reads, k, queries, nprobes, reranks, seed, progress, stop)
+
+    def keep_queries(self, count: int) -> None:
+        """Keep the last `count` queries in memory, and measure recall by them; 0: none, again.
+
+        Curves are then of what is asked here, not of points (see docs/recall.md), once 250 queries
+        are there: at the next build, tune() or drift. Nothing of them is written to disk. Errors:
+        InvalidArgument.
+        """
+        count = as_int(count, "count", 0, 100_000)
+        self._reads.check_open()
+        self._core.asked = deque(self._core.asked or (), maxlen=count) if count else None
 
     @contextlib.contextmanager
     def _only_build(self, stops: Sequence[threading.Event]) -> Iterator[None]:

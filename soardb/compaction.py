@@ -13,6 +13,7 @@ balance, a damaged generation.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -32,6 +33,7 @@ from soardb.index.model import Model, as_compared
 from soardb.index.plan import Choice, choose_build
 from soardb.kernels.dispatch import active
 from soardb.kernels.layout import F32
+from soardb.promises import keep_curves, measured
 from soardb.storage.faults import reach
 from soardb.storage.format import sync_folder
 from soardb.storage.sqlite import translated
@@ -56,6 +58,7 @@ class Policy:
     growth      points over those that the model was learnt from
     drift       mean squared residual of recent points over that of the training
     skew        longest list over the mean one
+    stale       points that came or went since the curves of recall were measured
     least       points below which there are no partitions
     bounded     rows since the generation, or struck, that are never too many: the next open reads
                 them, in a fraction of a second
@@ -66,6 +69,7 @@ class Policy:
     growth: float = 2.0
     drift: float = 1.5
     skew: float = 50.0
+    stale: float = 0.1
     least: int = 2_000
     bounded: int = 10_000
 
@@ -144,6 +148,7 @@ class _Install:
         assert generation is not None
         pointer = {"file": self.file, "seq": generation.seq, "crc32": generation.mapped.checksum}
         store.set("generation", pointer)
+        keep_curves(store, fresh)
         store.forget_gone(generation.seq)
         reach("install.before_commit")
 
@@ -209,6 +214,14 @@ def compact(
         try:
             fresh = core.contents_of(path)
             fresh.verify()
+            seed = core.settings.params.seed
+            fresh.curves = measured(
+                fresh,
+                contextlib.nullcontext,
+                seed=seed,
+                report=report,
+                asked=core.asked_queries(),
+            )
             for _ in range(_ROUNDS):
                 if fresh.catch_up(core.store, core.store.seq) < _SETTLED_ROWS:
                     break

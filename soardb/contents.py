@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from soardb.curve import Curves
 from soardb.errors import CorruptStorage
+from soardb.filter_curves import FilterCurves
 from soardb.filters.allowed import Remembered
 from soardb.filters.columns import Columns
 from soardb.generation import Generation, open_generation
@@ -45,6 +47,7 @@ class Contents:
         self.schema = schema
         self.generation = generation
         self.seq = 0
+        self.curves: Curves | None = None  # what recall costs, once it was measured
         if generation is not None:
             self.index, self.table = generation.index, generation.table
             self.columns, self.seq = generation.columns, generation.seq
@@ -56,6 +59,7 @@ class Contents:
             self.table, self.columns = Table(id_kind), Columns(schema)
         self.version = 0  # counts changes, for what is remembered between them
         self.filtered = Remembered()
+        self.filter_curves = FilterCurves()
         self._verify_lock = threading.Lock()
         self._is_verified = generation is None
 

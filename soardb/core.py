@@ -14,21 +14,28 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from soardb.arrays import as_dim
 from soardb.contents import Contents
+from soardb.curve import Curves
 from soardb.errors import CorruptStorage, InvalidArgument, NotFound, WriteFailed
 from soardb.index.plan import BuildParams
-from soardb.kernels.layout import Metric
+from soardb.kernels.layout import F32, Metric
 from soardb.metrics import as_metric
 from soardb.rwlock import ReadWriteLock
 from soardb.schema import Schema
 from soardb.storage.rows import FORMAT, RowStore
 
-__all__ = ["Core", "Settings"]
+__all__ = ["CURVES", "Core", "Settings"]
+
+CURVES = "curves"
+"""The setting of the row store that holds what recall costs, of the generation that it names."""
 
 _log = logging.getLogger("soardb")
 
@@ -100,6 +107,8 @@ class Core:
         self.unusable: str | None = None  # why the contents in memory are not to be read
         self.stop_build = threading.Event()
         self.building = threading.Lock()  # one build of a collection at a time
+        self.asked: deque[F32] | None = None  # (1, d) each, the last ones, if the user wants that
+        self.measuring = threading.Lock()  # one caller measures, others wait for its curves
 
     # ------------------------------------------------------------------ opening
 
@@ -158,7 +167,24 @@ class Core:
         if checksum is not None and found is not None and found.mapped.checksum != checksum:
             raise CorruptStorage(f"{path}: another generation than the one that was written here")
         contents.catch_up(self.store, self.store.seq)
+        contents.curves = self.kept_curves(contents)
         return contents
+
+    def kept_curves(self, contents: Contents) -> Curves | None:
+        """What recall costs in contents of this generation, as the row store has it; else None.
+
+        It is derived: where it is damaged the log says so, and it is measured anew.
+        """
+        if contents.generation is None:
+            return None
+        try:
+            kept = self.store.setting(CURVES)
+            if kept is None or kept["generation"] != contents.generation.mapped.checksum:
+                return None
+            return Curves.of_json(kept["curves"])
+        except (CorruptStorage, KeyError, TypeError, ValueError) as error:
+            _log.warning("%s: no curves of recall, they are measured anew: %s", self.folder, error)
+            return None
 
     # ------------------------------------------------------------------ reading
 
@@ -210,12 +236,19 @@ class Core:
                 with self.lock.write():
                     self.contents.catch_up(self.store, self.store.seq)
                     self.strike_expired(self.contents)
+                if self.contents.curves is None and self.contents.index.model is not None:
+                    self.contents.curves = self.kept_curves(self.contents)
                 return
             self.damage = None
             fresh = self._open_contents()
             with self.lock.write():
                 self.strike_expired(fresh)
                 self.contents = fresh
+
+    def asked_queries(self) -> F32 | None:
+        """(m, d) the last queries, where they are kept; see Collection.keep_queries."""
+        kept = None if self.asked is None else list(self.asked)
+        return np.concatenate(kept) if kept else None
 
     # ------------------------------------------------------------------ expiry
 

@@ -1,68 +1,450 @@
-"""What tuning measured: recall and latency of settings of a search.
+"""What recall costs, as it was measured, and the setting of a search that a wished recall needs.
 
-    tuning.py, soardb_client -> [curve.py]
+    index/exam.py, tuning.py, soardb_client -> [curve.py]
+
+A curve holds the settings that were measured for one k, under filters that let through one share
+of the points. Settings that differ in nprobe alone make a line, along which recall rises; between
+two of them the log of what is missed is a straight line of the log of nprobe, so the
+nprobe of any recall between is read off there. Of the lines that reach a target the cheapest is
+taken, by the codes and candidates that it looks at: times are measured too, but the same data
+must give the same answers again.
 
 Nothing here measures.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
+
+import numpy as np
 
 from soardb.errors import InvalidArgument
 from soardb.schema import shown
 
-__all__ = ["Curve", "OperatingPoint"]
+__all__ = [
+    "DEFAULT_TARGET",
+    "QUERIES",
+    "Curve",
+    "Curves",
+    "Effort",
+    "Expected",
+    "OperatingPoint",
+    "as_only_target",
+    "as_target",
+]
+
+DEFAULT_TARGET = 0.95
+"""The recall that a search aims at when nothing is said."""
+
+QUERIES = 1_500
+"""Questions of a measuring, unless told: a recall of 0.8 is then known to half a hundredth."""
+
+_RERANK_CODES = 30.0  # codes that are scanned in the time in which one candidate is scored again
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard a search works: lists visited, candidates scored again.
+
+    A knob that is added here has a default, and settings that differ in it are lines of their own.
+    """
+
+    nprobe: int
+    rerank: int
 
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """One setting and what it gave: recall@k with its 95 % interval, median time of a query.
+    """One setting and what it gave: recall@k with its 95 % interval, time and work of a query.
 
-    nprobe, rerank: None for exact search
+    effort      None for exact search
+    latency_us  median of single calls, or of batches on one thread: see who measured
+    scanned     codes looked at, on average
     """
 
-    nprobe: int | None
-    rerank: int | None
+    effort: Effort | None
     recall: float
     low: float
     high: float
     latency_us: float
+    scanned: float = 0.0
+
+    @property
+    def nprobe(self) -> int | None:
+        """Lists visited; None for exact search."""
+        return None if self.effort is None else self.effort.nprobe
+
+    @property
+    def rerank(self) -> int | None:
+        """Candidates scored again; None for exact search."""
+        return None if self.effort is None else self.effort.rerank
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A setting chosen for a target, and the recall that it is expected to give.
+
+    effort     None: an exact search, which misses nothing
+    low, high  95 % interval of what was measured around it; None where recall is drawn out beyond
+    """
+
+    effort: Effort | None
+    target: float
+    recall: float | None
+    low: float | None
+    high: float | None
+    cost: float
+    """Codes looked at, and candidates by how many codes one of them takes."""
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the target is expected to be met."""
+        return self.recall is None or self.recall >= self.target - 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What recall@k costs on this collection, on this machine, at the moment of measuring."""
+    """What recall@k costs on this collection, on this machine, at the moment of measuring.
+
+    share  of the points that the filter lets through; 1 without one
+    """
 
     k: int
     queries: int
     points: list[OperatingPoint]
+    share: float = 1.0
 
     def cheapest(self, target_recall: float) -> OperatingPoint | None:
         """The fastest point whose measured recall reaches the target; None where none does.
 
         The interval of a point says how sure that is. Errors: InvalidArgument.
         """
-        if isinstance(target_recall, bool) or not isinstance(target_recall, int | float) or not (
-            0 < target_recall <= 1
-        ):  # fmt: skip
-            raise InvalidArgument(
-                f"expected target_recall above 0 and at most 1, got {shown(target_recall)}"
-            )
-        good = [point for point in self.points if point.recall >= target_recall]
+        target = as_target(target_recall)
+        good = [point for point in self.points if point.recall >= target]
         return min(good, key=lambda point: point.latency_us, default=None)
 
+    def choose(self, target: float) -> Expected:
+        """The cheapest setting expected to reach a target, between measured ones too.
+
+        Where none reaches it, the one that comes nearest: is_reached tells. Without partitions an
+        exact search.
+        """
+        lines = self._lines()
+        if not lines:
+            return Expected(None, target, 1.0, 1.0, 1.0, 0.0)
+        found = [line.choose(target) for line in lines]
+        good = [choice for choice in found if choice.is_reached]
+        if good:
+            return min(good, key=lambda choice: choice.cost)
+        return max(found, key=lambda choice: (choice.recall or 0.0, -choice.cost))
+
+    def _lines(self) -> list[_Line]:
+        by_rest: dict[Effort, list[OperatingPoint]] = {}
+        for point in self.points:
+            if point.effort is not None:
+                by_rest.setdefault(replace(point.effort, nprobe=0), []).append(point)
+        floor = 0.5 / (self.queries * self.k)
+        return [_Line.of(rest, points, floor) for rest, points in by_rest.items()]
+
     def to_json(self) -> dict[str, Any]:
-        """JSON values: k, queries, and the points as objects."""
+        """JSON values: k, queries, share, and the points as objects."""
         return {
             "k": self.k,
             "queries": self.queries,
-            "points": [asdict(point) for point in self.points],
+            "share": self.share,
+            "points": [_point_to_json(point) for point in self.points],
         }
 
     @classmethod
     def of_json(cls, given: dict[str, Any]) -> Curve:
         """The curve that to_json() wrote. Raises KeyError or TypeError for anything else."""
-        points = [OperatingPoint(**point) for point in given["points"]]
-        return cls(given["k"], given["queries"], points)
+        points = [_point_of_json(point) for point in given["points"]]
+        return cls(given["k"], given["queries"], points, given.get("share", 1.0))
+
+
+def as_target(target_recall: object) -> float:
+    """A recall to aim at: above 0 and at most 1. Errors: InvalidArgument."""
+    if isinstance(target_recall, bool) or not isinstance(target_recall, int | float) or not (
+        0 < target_recall <= 1
+    ):  # fmt: skip
+        raise InvalidArgument(
+            f"expected target_recall above 0 and at most 1, got {shown(target_recall)}"
+        )
+    return float(target_recall)
+
+
+def as_only_target(target_recall: object, nprobe: object, rerank: object, exact: object) -> float:
+    """as_target() where no setting is said beside it. Errors: InvalidArgument."""
+    for name, value in (("nprobe", nprobe), ("rerank", rerank), ("exact", exact or None)):
+        if value is not None:
+            raise InvalidArgument(
+                f"expected either target_recall, by which the engine chooses, or {name}; got both"
+            )
+    return as_target(target_recall)
+
+
+_NO_EFFORT = dict.fromkeys(field.name for field in fields(Effort))
+
+
+def _point_to_json(point: OperatingPoint) -> dict[str, Any]:
+    """A point as one flat object; what an exact search does not have is null."""
+    effort = _NO_EFFORT if point.effort is None else asdict(point.effort)
+    return effort | {k: v for k, v in asdict(point).items() if k != "effort"}
+
+
+def _point_of_json(given: dict[str, Any]) -> OperatingPoint:
+    said = dict(given)
+    effort = {name: said.pop(name) for name in _NO_EFFORT if name in said}
+    is_exact = effort.get("nprobe") is None
+    return OperatingPoint(None if is_exact else Effort(**effort), **said)
+
+
+# ------------------------------------------------------------------ between measured points
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Settings that differ in nprobe alone, by rising nprobe; recalls made to rise with it."""
+
+    rest: Effort
+    nprobes: np.ndarray
+    misses: np.ndarray
+    """(m,) what is missed, falling, at least the floor below which nothing was seen."""
+    most: np.ndarray
+    least: np.ndarray
+    """The ends of its interval."""
+    scanned: np.ndarray
+    floor: float
+
+    @classmethod
+    def of(cls, rest: Effort, points: Sequence[OperatingPoint], floor: float) -> _Line:
+        ordered = sorted(points, key=lambda point: point.effort.nprobe if point.effort else 0)
+        return cls(
+            rest,
+            np.array([float(point.nprobe or 0) for point in ordered]),
+            np.maximum(1 - _rising([point.recall for point in ordered]), floor),
+            np.maximum(1 - _rising([point.low for point in ordered]), floor),
+            np.maximum(1 - _rising([point.high for point in ordered]), floor),
+            np.array([point.scanned for point in ordered]),
+            floor,
+        )
+
+    def choose(self, target: float) -> Expected:
+        """The least nprobe expected to reach the target, else the most that was measured."""
+        wanted = max(1 - target, self.floor) * (1 + 1e-9)
+        if self.misses[-1] > wanted:
+            return self._at(int(self.nprobes[-1]), target)
+        low, high = int(self.nprobes[0]), int(self.nprobes[-1])
+        while low < high:
+            middle = (low + high) // 2
+            if self._missed(self.misses, middle) <= wanted:
+                high = middle
+            else:
+                low = middle + 1
+        return self._at(low, target)
+
+    def _at(self, nprobe: int, target: float) -> Expected:
+        def found(misses: np.ndarray) -> float:
+            missed = self._missed(misses, nprobe)
+            return 1.0 if missed <= self.floor else 1 - missed
+
+        scanned = float(np.interp(nprobe, self.nprobes, self.scanned))
+        return Expected(
+            replace(self.rest, nprobe=nprobe),
+            target,
+            found(self.misses),
+            found(self.most),
+            found(self.least),
+            scanned + _RERANK_CODES * self.rest.rerank,
+        )
+
+    def _missed(self, misses: np.ndarray, nprobe: int) -> float:
+        return math.exp(_cubic(np.log(self.nprobes), np.log(misses), math.log(nprobe)))
+
+
+def _cubic(x: np.ndarray, y: np.ndarray, at: float) -> float:
+    """y at a place between points of rising x, by cubics that rise or fall only where y does.
+
+    Slopes at the points are weighted harmonic means of those beside them, 0 at a turn (Fritsch and
+    Butland, 1984): so no target is missed by a swing, and twice the nprobe from point to point errs
+    by less than 0.004 of recall, where straight lines err by 0.015 (benchmarks/LOG.md).
+    """
+    if len(x) == 1:
+        return float(y[0])
+    i = min(max(int(np.searchsorted(x, at)) - 1, 0), len(x) - 2)
+    widths, slopes = np.diff(x), np.diff(y) / np.diff(x)
+
+    def tangent(j: int) -> float:
+        if j in (0, len(x) - 1):
+            return float(slopes[0 if j == 0 else -1])
+        before, after = slopes[j - 1], slopes[j]
+        if before * after <= 0:
+            return 0.0
+        a, b = 2 * widths[j] + widths[j - 1], widths[j] + 2 * widths[j - 1]
+        return float((a + b) / (a / before + b / after))
+
+    h = widths[i]
+    t = (at - x[i]) / h
+    return float(
+        y[i] * (1 + 2 * t) * (1 - t) ** 2
+        + y[i + 1] * t * t * (3 - 2 * t)
+        + h * (tangent(i) * t * (1 - t) ** 2 + tangent(i + 1) * t * t * (t - 1))
+    )
+
+
+def _rising(values: Sequence[float]) -> np.ndarray:
+    """The closest values, by squares, that never fall: pool adjacent violators."""
+    pools: list[list[float]] = []  # sum and count of each pool
+    for value in values:
+        pools.append([value, 1.0])
+        while len(pools) > 1 and pools[-2][0] / pools[-2][1] > pools[-1][0] / pools[-1][1]:
+            last = pools.pop()
+            pools[-1][0] += last[0]
+            pools[-1][1] += last[1]
+    return np.concatenate([np.full(int(count), total / count) for total, count in pools])
+
+
+# ------------------------------------------------------------------ all that was measured
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """The curves of one index, and the setting of any k, share and target by them.
+
+    n, live  rows that the index held at the measuring, and those of them that were live
+    curves   one a k without a filter, and one a share of matches for one of these k
+    """
+
+    n: int
+    live: int
+    curves: list[Curve]
+    _known: dict[tuple[int, float, float], Expected] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def choose(self, k: int, target: float, share: float = 1.0) -> Expected:
+        """The setting for k results at a target, under a filter that lets `share` through.
+
+        Between the k that were measured, and between shares, the logs of the settings are drawn
+        as straight lines; beyond the largest k the last one goes on, and then no recall is
+        promised in figures. A target of 1, and one that no setting reaches, is an exact search's.
+        Remembered, so a second call costs a look-up.
+        """
+        if target >= 1:
+            return Expected(None, target, 1.0, 1.0, 1.0, float(self.live))
+        share = float(f"{share:.2g}")
+        known = self._known.get((k, target, share))
+        if known is None:
+            if len(self._known) > 4096:
+                self._known.clear()
+            known = self._known[k, target, share] = self._chosen(k, target, share)
+        return known
+
+    def _chosen(self, k: int, target: float, share: float) -> Expected:
+        plain, banded = self._plain(), [curve for curve in self.curves if curve.share < 1]
+        if share >= 1 or not banded:
+            return _between({float(n): c.choose(target) for n, c in plain.items()}, float(k))
+        own = banded[0].k
+        bands = {curve.share: curve.choose(target) for curve in banded}
+        bands[1.0] = plain[own].choose(target)
+        return self._for_k(_between(bands, share), own, k, target)
+
+    def under(self, curve: Curve, k: int, target: float) -> Expected:
+        """Like choose(), under a filter that has a curve of its own."""
+        if target >= 1:
+            return Expected(None, target, 1.0, 1.0, 1.0, float(self.live))
+        return self._for_k(curve.choose(target), curve.k, k, target)
+
+    def every_list(self, k: int, target: float, nlist: int) -> Expected:
+        """The setting that misses least, and the recall that was measured of the best one."""
+        plain = self._plain()
+        best = max(plain[max(plain)].points, key=lambda point: point.recall)
+        base = self.choose(k, max(target, 0.99))
+        if base.effort is None:
+            return base
+        effort = replace(base.effort, nprobe=nlist, rerank=2 * base.effort.rerank)
+        cost = self.live + _RERANK_CODES * effort.rerank
+        return Expected(effort, target, best.recall, best.low, best.high, cost)
+
+    def _plain(self) -> dict[int, Curve]:
+        return {curve.k: curve for curve in self.curves if curve.share == 1}
+
+    def _for_k(self, found: Expected, own: int, k: int, target: float) -> Expected:
+        """A setting measured for `own` results under a filter, for k of them.
+
+        It takes as much more, or less, as it takes without the filter.
+        """
+        if k == own or found.effort is None:
+            return found
+        here, there = self.choose(k, target), self.choose(own, target)
+        if here.effort is None or there.effort is None:
+            return found
+        scaled = _scaled(found.effort, here.effort, there.effort)
+        cost = found.cost * here.cost / max(there.cost, 1.0)
+        recall = None if here.recall is None else found.recall
+        return replace(found, effort=scaled, cost=cost, recall=recall)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; see of_json()."""
+        return {
+            "n": self.n,
+            "live": self.live,
+            "curves": [curve.to_json() for curve in self.curves],
+        }
+
+    @classmethod
+    def of_json(cls, given: dict[str, Any]) -> Curves:
+        """The curves that to_json() wrote. Raises KeyError, TypeError or ValueError for others."""
+        curves = [Curve.of_json(curve) for curve in given["curves"]]
+        if not any(curve.share == 1 and curve.points for curve in curves):
+            raise ValueError("expected a curve without a filter")
+        return cls(int(given["n"]), int(given["live"]), curves)
+
+
+def _between(measured: dict[float, Expected], at: float) -> Expected:
+    """A setting between those measured at two places of an axis, by the logs of all."""
+    places = sorted(measured)
+    if at in measured:
+        return measured[at]
+    if len(places) == 1:
+        return measured[places[0]]
+    i = min(max(int(np.searchsorted(places, at)), 1), len(places) - 1)
+    low, high = measured[places[i - 1]], measured[places[i]]
+    if low.effort is None or high.effort is None:
+        return high
+    share = math.log(at / places[i - 1]) / math.log(places[i] / places[i - 1])
+    a, b = asdict(low.effort), asdict(high.effort)
+    effort = Effort(**{name: _power(a[name], b[name], share) for name in a})
+    cost = math.exp(math.log(low.cost) + share * (math.log(high.cost) - math.log(low.cost)))
+    if share > 1:  # of candidates as many a result as for the most that were measured
+        rerank = math.ceil(high.effort.rerank * at / places[-1])
+        return Expected(replace(effort, rerank=rerank), low.target, None, None, None, cost)
+    if share < 0:
+        return Expected(effort, low.target, None, None, None, cost)
+    nearer = low if share < 0.5 else high
+    recall = min(low.recall or 0.0, high.recall or 0.0)
+    return replace(nearer, effort=effort, recall=recall, cost=cost)
+
+
+def _power(a: Any, b: Any, share: float) -> Any:
+    """Between two values of a knob: counts as their logs go, margins as they are."""
+    if not isinstance(a, int):
+        return a + share * (b - a)
+    found = math.exp(math.log(a) + share * (math.log(b) - math.log(a)))
+    return max(1, math.ceil(found - 1e-6))
+
+
+def _scaled(effort: Effort, more: Effort, less: Effort) -> Effort:
+    """An effort times what one effort is over another, knob by knob."""
+    a, b, c = asdict(effort), asdict(more), asdict(less)
+    return Effort(
+        **{
+            name: max(1, math.ceil(value * b[name] / c[name] - 1e-6))
+            if isinstance(value, int)
+            else value
+            for name, value in a.items()
+        }
+    )

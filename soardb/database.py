@@ -11,7 +11,8 @@ A folder is made as `<name>.new` and gets its name once the catalog lists it; it
 which way it goes, and a folder without either ending that the catalog does not list is never
 touched: `soardb repair` lists it again.
 
-One worker thread a database compacts, and deletes what has expired.
+One worker thread a database compacts, deletes what has expired, and measures what recall costs; one
+that only reads does the last.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from soardb.core import Core, Settings
 from soardb.errors import AlreadyExists, Closed, InvalidArgument, NotFound, ReadOnly, SoarError
 from soardb.index.plan import BuildParams
 from soardb.metrics import as_metric
+from soardb.promises import are_stale, measure_filters, refresh_curves
 from soardb.schema import Schema, shown
 from soardb.storage.catalog import Catalog, as_name, new_folder
 from soardb.storage.faults import reach
@@ -42,7 +44,7 @@ from soardb.storage.format import sync_folder
 from soardb.storage.lock import DirectoryLock
 from soardb.storage.rows import RowStore
 from soardb.storage.sqlite import translated
-from soardb.writer import Delete
+from soardb.writer import Delete, Writer
 
 __all__ = ["Database"]
 
@@ -79,10 +81,8 @@ class Database:
         self._closed = False
         self._owner: DirectoryLock | None = None
         self._prepare(create, allow_network)
-        self._worker: threading.Thread | None = None
-        if not read_only:
-            self._worker = threading.Thread(target=self._work, name="soardb-worker", daemon=True)
-            self._worker.start()
+        self._worker = threading.Thread(target=self._work, name="soardb-worker", daemon=True)
+        self._worker.start()
 
     def _prepare(self, create: bool, allow_network: bool) -> None:
         """Make or find the directory, own it, and finish what a crash interrupted."""
@@ -521,8 +521,7 @@ class Database:
         self._wake.set()
         for core in list(self._cores.values()):
             core.stop_build.set()
-        if self._worker is not None:
-            self._worker.join()
+        self._worker.join()
         with self._lock:
             self._closed = True
             opening = list(self._opening.values())
@@ -570,9 +569,24 @@ class Database:
                     _log.warning(text, core.folder, error, exc_info=not is_known)
                     not_before[folder] = time.monotonic() + _RETRY_S
 
+    def _measure(self, core: Core, writer: Writer) -> None:
+        """What recall costs, where that is not known or no longer holds."""
+
+        def report(stage: str, share: float) -> None:
+            if core.stop_build.is_set():
+                raise Closed("the measuring was stopped")
+
+        with core.measuring:
+            if are_stale(core.contents, self._policy.stale):
+                refresh_curves(core, writer, report)
+            measure_filters(core, report)
+
     def _tend(self, folder: str, core: Core) -> None:
         collection = self._open.get(folder)
         if collection is None:
+            return
+        if self.is_read_only:
+            self._measure(core, collection._writer)
             return
         writer = collection._writer
         if core.settings.ttl:
@@ -580,6 +594,7 @@ class Database:
             if len(due):
                 writer.submit(Delete(rows=due), "logged")
         if why_due(core, self._policy) is None:
+            self._measure(core, writer)
             return
         with core.building:
             reason = why_due(core, self._policy)

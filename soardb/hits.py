@@ -62,6 +62,10 @@ class Plan:
     nprobe, rerank  lists visited and candidates scored again, at last; None for exact search
     rows_scanned  codes or vectors that were looked at
     stages        milliseconds by stage
+    target_recall    what was aimed at; None where settings were said
+    expected_recall  share of the true results that settings of this kind found when they were
+                     measured; None where they were not. Below the target where nothing reaches it
+    expected_low, expected_high  its 95 % interval
     """
 
     strategy: str
@@ -72,6 +76,10 @@ class Plan:
     rerank: int | None
     rows_scanned: int
     stages: dict[str, float] = field(default_factory=dict)
+    target_recall: float | None = None
+    expected_recall: float | None = None
+    expected_low: float | None = None
+    expected_high: float | None = None
 
     def __str__(self) -> str:
         parts = [
@@ -81,8 +89,18 @@ class Plan:
         ]
         if self.nprobe is not None:
             parts.append(f"nprobe {self.nprobe}, rerank {self.rerank}")
+        if self.target_recall is not None:
+            parts.append(f"target recall {self.target_recall:g}, {self._expected()}")
         parts += [f"{name} {ms:.3f} ms" for name, ms in self.stages.items()]
         return "; ".join(parts)
+
+    def _expected(self) -> str:
+        if self.expected_recall is None:
+            return "none measured"
+        if self.expected_low is None or self.expected_high is None:
+            return f"expected {self.expected_recall:.3f}"
+        interval = f"{self.expected_low:.3f}..{self.expected_high:.3f}"
+        return f"expected {self.expected_recall:.3f} ({interval})"
 
 
 @dataclass(frozen=True, slots=True)

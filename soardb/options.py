@@ -71,6 +71,7 @@ class SearchOptions(TypedDict, total=False):
     filter: Filter
     nprobe: int | None
     rerank: int | None
+    target_recall: float | None
     exact: bool
     threads: int
     score_threshold: float | None

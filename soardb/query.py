@@ -61,6 +61,9 @@ class SearchCall:
             return self._finish(lambda contents: self._vectors(contents, queries))
 
     def _vectors(self, contents: Contents, queries: F32) -> tuple[list[I64], list[F32], Plan]:
+        asked = self.reads.core.asked
+        if asked is not None and self.left_out is None:
+            asked.extend(np.array(queries[i : i + 1], np.float32) for i in range(len(queries)))
         extra = 0 if self.left_out is None else 1
         planner = Planner(contents, self.knobs, self.where, self.reads.text_match(contents))
         found = planner.search(queries, self.limit + extra)

@@ -30,6 +30,7 @@ from typing import Literal
 import numpy as np
 
 from soardb.contents import Contents
+from soardb.curve import DEFAULT_TARGET, Expected
 from soardb.filters import Expr, matching
 from soardb.filters.allowed import Allowed
 from soardb.filters.expr import And, Matches, Not, Or
@@ -37,25 +38,39 @@ from soardb.hits import Plan
 from soardb.index.live import Searched
 from soardb.kernels.layout import F32, I64, U8
 
-__all__ = ["Found", "Knobs", "Planner", "TextMatch", "has_text_condition"]
+__all__ = ["EXACT_NUMBERS", "Found", "Knobs", "Planner", "TextMatch", "has_text_condition"]
 
 TextMatch = Callable[[str, str, Literal["all", "any"]], I64]
 
-_EXACT_NUMBERS = 1_000_000  # matching rows times dimensions that are scored without the index
+EXACT_NUMBERS = 1_000_000
+"""Matching rows times dimensions that are scored without the index."""
+
 _SAMPLE = 1_024
 _LARGE = 1_000_000  # positions below which evaluating the filter costs less than going without
 _POST_FILTER_SHARE = 0.7
-_WIDENING = 0.5  # nprobe grows with (1 / share of matches) to this power
+_WIDENING = 0.5  # unmeasured, nprobe grows with (1 / share of matches) to this power
+_EXACT_CODES = 0.6  # codes that are scanned in the time of one dimension of an exact score
 
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
-    """What a caller said of one search; None is chosen."""
+    """What a caller said of one search; None is chosen.
+
+    target  recall to aim at; beside it no nprobe, rerank or exact
+    """
 
     nprobe: int | None = None
     rerank: int | None = None
     exact: bool = False
     threads: int = 1
+    target: float | None = None
+
+    @property
+    def aim(self) -> float | None:
+        """The recall to aim at, said or not; None where settings were said."""
+        if self.nprobe is not None or self.rerank is not None or self.exact:
+            return None
+        return DEFAULT_TARGET if self.target is None else self.target
 
 
 @dataclass(slots=True)
@@ -90,6 +105,7 @@ class Planner:
         self._text_match = text_match
         self._clock = _Clock()
         self._allowed: Allowed | None = None
+        self._expected: Expected | None = None
 
     def search(self, queries: F32, k: int) -> Found:
         """The k closest live and matching positions of each of (nq, d) queries."""
@@ -147,11 +163,40 @@ class Planner:
 
     def _unfiltered(self, queries: F32, k: int) -> Found:
         contents, knobs = self._contents, self._knobs
-        if knobs.exact or contents.index.model is None:
+        is_flat = knobs.exact or contents.index.model is None
+        if is_flat or self._is_exact_better(k, 1.0, None, len(queries)):
             rows = None if contents.table.alive is None else contents.table.live_positions()
             return self._as_found(self._exact(queries, k, rows), "exact", None, 1.0)
         done = self._by_lists(queries, k, knobs.nprobe, contents.table.alive, contents.table.live)
         return self._as_found(done, "lists" if done.plan else "exact", None, 1.0)
+
+    def _is_exact_better(self, k: int, share: float, matching: Allowed | None, nq: int) -> bool:
+        """Choose how hard to search; true where the target needs an exact search of the matches.
+
+        That is where no setting reaches a target that the caller named, and where scoring the
+        matches costs no more than the lists do.
+        """
+        aim, contents = self._knobs.aim, self._contents
+        curves, index = contents.curves, contents.index
+        if aim is None or curves is None:
+            return False
+        if matching is None or self._where is None:
+            found = curves.choose(k, aim, share)
+        else:
+            known = contents.filter_curves.look(
+                self._where, matching, index.n_base, index.nlist, nq
+            )
+            if known.is_even:
+                found = curves.choose(k, aim, share)
+            elif known.curve is not None:
+                found = curves.under(known.curve, k, aim)
+            else:
+                found = curves.every_list(k, aim, index.nlist)
+        self._expected = found
+        if found.effort is None or (not found.is_reached and self._knobs.target is not None):
+            return True
+        exact = _EXACT_CODES * index.d
+        return matching is not None and matching.count * exact <= found.cost
 
     def _sampled_share(self) -> float | None:
         """The share of matches in a sample; None where counting them all is as cheap."""
@@ -171,6 +216,8 @@ class Planner:
     def _post_filtered(self, queries: F32, k: int, share: float) -> Found | None:
         table = self._contents.table
         more = min(math.ceil(1.25 * k / share) + 4, table.live)
+        if self._is_exact_better(more, 1.0, None, len(queries)):
+            return None
         done = self._by_lists(queries, more, self._knobs.nprobe, table.alive, table.live)
         candidates = np.unique(done.rows[done.rows >= 0])
         kept = candidates[self.holds(candidates)]
@@ -194,12 +241,17 @@ class Planner:
         if not m:
             return self._nothing(len(queries), 0)
         k, share = min(k, m), m / live
-        is_small = m * contents.index.d <= _EXACT_NUMBERS
-        if knobs.exact or contents.index.model is None or is_small:
+        is_small = m * contents.index.d <= EXACT_NUMBERS
+        if (
+            knobs.exact
+            or contents.index.model is None
+            or is_small
+            or self._is_exact_better(k, share, allowed, len(queries))
+        ):
             done = self._exact(queries, k, allowed.positions())
             return self._as_found(done, "exact on matches", m, share)
         nprobe = knobs.nprobe
-        if nprobe is None:
+        if nprobe is None and self._expected is None:
             nprobe = math.ceil(contents.index.default_nprobe * share**-_WIDENING)
         done = self._by_lists(queries, k, nprobe, allowed.bitmap(), m)
         strategy = "filter in scan" if done.plan else "exact on matches"
@@ -214,20 +266,31 @@ class Planner:
         self, queries: F32, k: int, nprobe: int | None, allowed: U8 | None, rows: int
     ) -> Searched:
         """By the lists, or by all of the `rows` that are allowed where a batch costs less so."""
-        knobs = self._knobs
+        rerank, threads, all_rows = self._knobs.rerank, self._knobs.threads, rows
+        if self._knobs.nprobe is not None:
+            all_rows = 0
+        effort = None if self._expected is None else self._expected.effort
+        if effort is not None:
+            nprobe, rerank = effort.nprobe, effort.rerank
         done = self._contents.index.search(
             queries,
             k,
             nprobe=nprobe,
-            rerank=knobs.rerank,
+            rerank=rerank,
             allowed=allowed,
-            threads=knobs.threads,
-            all_rows=rows if knobs.nprobe is None else 0,
+            threads=threads,
+            all_rows=all_rows,
         )
         self._clock.stage("scan")
         return done
 
     def _as_found(self, done: Searched, strategy: str, m: int | None, share: float) -> Found:
+        found = self._expected
+        recall: tuple[float | None, ...] = (None, None, None)
+        if done.plan is None:  # an exact search, whatever it was chosen for
+            recall = (1.0, 1.0, 1.0)
+        elif found is not None:
+            recall = found.recall, found.low, found.high
         plan = Plan(
             strategy,
             self._contents.table.live,
@@ -237,6 +300,8 @@ class Planner:
             None if done.plan is None else done.plan.rerank,
             done.scanned,
             self._clock.stages,
+            self._knobs.aim,
+            *recall,
         )
         return Found(done.scores, done.rows, plan)
 

@@ -1,210 +1,110 @@
-"""The measured curve of a collection: what recall costs, for its own points.
+"""Tuning: the curve of recall and latency that a caller asks to see, measured now.
 
-    collection.py -> [tuning.py] -> ask.py
+    collection.py -> [tuning.py] -> promises.py, index/exam.py
 
-Queries are drawn from the stored points, moved a little, and each is denied its own point: so they
-lie where queries are likely to lie, and none finds itself. What they should find is what an exact
-search finds. Then nprobe and rerank are swept, one query a call on one thread, as a program asks
-that waits for its answer.
-
-Recall is judged by scores, so that a point as close as the k-th one counts. Its 95 % interval is
-Wilson's; hits of one query tend to be missed together, so as many independent trials are assumed
-as the spread between queries tells, and no more than queries where there is no spread.
-
-Nothing is kept here, and nothing of the collection is changed.
+Without settings all curves of the collection are measured anew, and searches choose by them from
+then on; the one of the k that was asked for is returned. With settings just these are measured, on
+the same questions, and nothing is kept.
 """
 
 from __future__ import annotations
 
-import math
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from soardb import deadline
 from soardb.arrays import as_int
-from soardb.ask import ask
-from soardb.curve import Curve, OperatingPoint
+from soardb.curve import Curve, Effort, OperatingPoint
 from soardb.errors import Closed, InvalidArgument
-from soardb.kernels.layout import F32, I64
+from soardb.index.exam import LEAST, Exam, Report, jittered, last_scores, nprobes
 from soardb.options import MAX_LIMIT, as_settings
+from soardb.promises import Subject, refresh_curves
 from soardb.reads import Reads
-from soardb.schema import PointId
 
 __all__ = ["Curve", "OperatingPoint", "tune"]
 
-Progress = Callable[[str, float], None]
-
-_JITTER = 0.1  # of the spread of the points in each dimension
-_Z = 1.96  # standard deviations that 95 % of a normal distribution lie within
-_TRUTH_BATCH = 16
-_WARM_UP = 10
+_STEP = 2.0
 
 
 def tune(
     reads: Reads,
     k: int,
     queries: int,
-    nprobes: Sequence[int] | None,
-    reranks: Sequence[int] | None,
+    nprobe_list: Sequence[int] | None,
+    rerank_list: Sequence[int] | None,
     seed: int,
-    progress: Progress,
+    progress: Report,
     stop: threading.Event | None,
 ) -> Curve:
     """See Collection.tune."""
     k = as_int(k, "k", 1, MAX_LIMIT - 1)
     wanted = as_int(queries, "queries", 1, 100_000)
-    asked = [as_settings(nprobes, "nprobes"), as_settings(reranks, "reranks")]
-    rng = np.random.default_rng(as_int(seed, "seed", 0, 2**63 - 1))
+    asked = as_settings(nprobe_list, "nprobes"), as_settings(rerank_list, "reranks")
+    seed = as_int(seed, "seed", 0, 2**63 - 1)
 
     def report(stage: str, share: float) -> None:
         if stop is not None and stop.is_set():
             raise Closed("the tuning was stopped")
+        reads.check_open()
         deadline.check()
         progress(stage, share)
 
     report("truth", 0.0)
-    exam = _Exam.draw(reads, k, wanted, rng, report)
-    index = reads.core.contents.index
-    if index.model is None:
-        points = [exam.point(None, None, report)]
-    else:
-        points = list(_sweep(exam, index.nlist, index.default_nprobe, asked[0], asked[1], report))
-    progress("done", 1.0)
-    return Curve(k, len(exam.ids), points)
-
-
-def _sweep(
-    exam: _Exam,
-    nlist: int,
-    usual: int,
-    nprobes: list[int] | None,
-    reranks: list[int] | None,
-    report: Progress,
-) -> Iterator[OperatingPoint]:
-    """Each nprobe with each rerank. Chosen here, no further than the default and recall 1."""
-    chosen = exam.usual_rerank()
-    probes = nprobes or sorted({min(2**i, nlist) for i in range(nlist.bit_length() + 1)} | {usual})
-    depths = reranks or sorted({max(exam.k, chosen // 2), chosen, 4 * chosen})
-    done = 0
-    for rerank in depths:
-        for i, nprobe in enumerate(probes):
-            report("sweep", (done + i) / (len(depths) * len(probes)))
-            point = exam.point(nprobe, rerank, report)
-            yield point
-            if nprobes is None and point.recall == 1 and nprobe >= usual:
-                break
-        done += len(probes)
-
-
-@dataclass(slots=True)
-class _Exam:
-    """Queries (nq, d), the id of the point that each was drawn from, and its k-th true score."""
-
-    reads: Reads
-    k: int
-    queries: F32
-    ids: list[PointId]
-    last_scores: F32
-
-    @classmethod
-    def draw(
-        cls, reads: Reads, k: int, wanted: int, rng: np.random.Generator, report: Progress
-    ) -> _Exam:
-        """Draw points, move them, and find what an exact search finds."""
-        vectors, ids = _drawn(reads, k, wanted, rng)
-        if reads.core.settings.metric == "cosine":  # the spread is one of directions
-            vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        spread = vectors.std(axis=0) if len(vectors) > 1 else np.abs(vectors[0])
-        moved = vectors + _JITTER * spread * rng.standard_normal(vectors.shape)
-        queries = np.ascontiguousarray(moved, np.float32)
-        exam = cls(reads, k, queries, ids, np.empty(len(ids), np.float32))
-        for first in range(0, len(ids), _TRUTH_BATCH):
-            report("truth", first / len(ids))
-            part = queries[first : first + _TRUTH_BATCH]
-            found = ask(reads, part, k + 1, exact=True, with_payload=False).split()
-            for i, hits in enumerate(found, start=first):
-                scores = exam.without_own(i, hits.ids, hits.scores)
-                exam.last_scores[i] = scores[-1] if len(scores) == k else -np.inf
-        return exam
-
-    def without_own(self, i: int, ids: Any, scores: F32) -> F32:
-        """The scores of at most k hits of a query, without the point that it was drawn from."""
-        own = self.ids[i]
-        if isinstance(ids, np.ndarray):
-            is_other = ids != own
-        else:
-            is_other = np.array([point_id != own for point_id in ids], bool)
-        kept: F32 = scores[is_other][: self.k]
-        return kept
-
-    def usual_rerank(self) -> int:
-        """How many candidates are scored again when nothing is said."""
-        found = ask(self.reads, self.queries[:1], self.k + 1, with_payload=False, explain=True)
-        assert found.plan is not None
-        return found.plan.rerank or self.k
-
-    def point(self, nprobe: int | None, rerank: int | None, report: Progress) -> OperatingPoint:
-        """Ask every query with one setting; both None: exactly."""
-        recalls, seconds = np.empty(len(self.ids)), np.empty(len(self.ids))
-        is_exact = nprobe is None
-        for i in [*range(min(_WARM_UP, len(self.ids))), *range(len(self.ids))]:
-            if is_exact and i % _TRUTH_BATCH == 0:
-                report("sweep", i / len(self.ids))
-            start = time.perf_counter()
-            found = ask(
-                self.reads,
-                self.queries[i],
-                self.k + 1,
-                nprobe=nprobe,
-                rerank=rerank,
-                exact=is_exact,
-                with_payload=False,
-            )
-            seconds[i] = time.perf_counter() - start
-            scores = self.without_own(i, found.ids, found.scores)
-            last = self.last_scores[i]
-            recalls[i] = np.count_nonzero(scores >= last - 1e-6 * abs(last)) / self.k
-        # An exact search is what the others are measured by.
-        low, high = (1.0, 1.0) if is_exact else interval(recalls, self.k)
-        return OperatingPoint(
-            nprobe, rerank, float(recalls.mean()), low, high, float(np.median(seconds) * 1e6)
-        )
-
-
-def _drawn(
-    reads: Reads, k: int, wanted: int, rng: np.random.Generator
-) -> tuple[F32, list[PointId]]:
-    """Stored vectors (nq, d) of distinct points, and their ids."""
-    live = reads.ready().table.live
-    if live <= k:
+    contents = reads.ready()
+    if contents.table.live <= k:
         raise InvalidArgument(
-            f"expected more than k = {k} points to measure recall@{k}, the collection has {live:,}"
+            f"expected more than k = {k} points to measure recall@{k}, the collection has "
+            f"{contents.table.live:,}"
         )
+    is_small = contents.index.model is None or contents.table.live < LEAST
+    curve = None
+    if asked == (None, None) and not is_small:
+        with reads.core.measuring:
+            curves = refresh_curves(
+                reads.core, reads.writer, report, ks=(k,), queries=wanted, seed=seed
+            )
+        if curves is not None:
+            curve = next(c for c in curves.curves if c.k == k and c.share == 1)
+    if curve is None:
+        subject = Subject.of(contents, reads.core.lock.read)
+        curve = _looked_at(subject, k, wanted, *asked, seed, report)
+    progress("done", 1.0)
+    return curve
 
-    def read(contents: Any) -> I64:
-        positions = contents.table.live_positions()
-        if wanted < len(positions):
-            positions = rng.choice(positions, wanted, replace=False)
-        rows: I64 = contents.table.rows_at(positions)
-        return rows
 
-    _, stored = reads.fetched(read, lambda rows: rows, with_vectors=True)
-    vectors = np.stack([point.vector for point in stored if point.vector is not None])
-    return vectors, [point.id for point in stored]
+def _looked_at(
+    subject: Subject,
+    k: int,
+    wanted: int,
+    nprobe_list: list[int] | None,
+    rerank_list: list[int] | None,
+    seed: int,
+    report: Report,
+) -> Curve:
+    """Just these settings; without partitions the one exact point."""
+    exam = drawn_exam(subject, k, wanted, seed, report)
+    if subject.contents.index.model is None:
+        return Curve(k, len(exam.own), [exam.point(None)])
+    usual = subject.usual(k)
+    probes = nprobe_list or sorted({*nprobes(subject.nlist, _STEP), usual.nprobe})
+    depths = rerank_list or [usual.rerank]
+    efforts = [Effort(nprobe, rerank) for rerank in depths for nprobe in probes]
+    return Curve(k, len(exam.own), [exam.point(effort) for effort in efforts])
 
 
-def interval(recalls: np.ndarray, k: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of the mean of (nq,) recalls@k; see above for the trials assumed."""
-    nq, mean = len(recalls), float(recalls.mean())
-    variance = float(recalls.var(ddof=1)) / nq if nq > 1 else 0.0
-    trials = nq if variance == 0 else min(max(mean * (1 - mean) / variance, nq), nq * k)
-    centre = mean + _Z**2 / (2 * trials)
-    half = _Z * math.sqrt(mean * (1 - mean) / trials + _Z**2 / (4 * trials**2))
-    scale = 1 + _Z**2 / trials
-    low, high = (centre - half) / scale, (centre + half) / scale
-    return (0.0 if mean == 0 else low), (1.0 if mean == 1 else high)
+def drawn_exam(subject: Subject, k: int, wanted: int, seed: int, report: Report) -> Exam:
+    """Questions drawn from the points, and what an exact search finds."""
+    rng = np.random.default_rng(seed)
+    own = subject.live
+    if wanted < len(own):
+        own = rng.choice(own, wanted, replace=False)
+    metric = subject.contents.index.metric
+    asked = jittered(subject.drawn(own), metric, rng)
+    step, last = 100, np.empty(len(own), np.float32)
+    for first in range(0, len(own), step):
+        report("truth", first / len(own))
+        part = slice(first, first + step)
+        last[part] = last_scores(*subject.exact(asked[part], k + 1, None), own[part], k)
+    return Exam(subject, k, asked, own, last, report=report)

@@ -25,7 +25,7 @@ from typing import Any, Unpack
 
 import numpy.typing as npt
 
-from soardb.curve import Curve
+from soardb.curve import QUERIES, Curve
 from soardb.errors import SoarError
 from soardb.hits import HitColumns, Point
 from soardb.kernels.layout import Metric
@@ -294,6 +294,7 @@ class AsyncCollection:
         filter: Filter = None,
         nprobe: int | None = None,
         rerank: int | None = None,
+        target_recall: float | None = None,
         exact: bool = False,
         threads: int = 1,
         score_threshold: float | None = None,
@@ -318,6 +319,7 @@ class AsyncCollection:
             "filter": filter,
             "nprobe": nprobe,
             "rerank": rerank,
+            "target_recall": target_recall,
             "exact": exact,
             "threads": threads,
             "score_threshold": score_threshold,
@@ -370,7 +372,7 @@ class AsyncCollection:
         self,
         k: int = 10,
         *,
-        queries: int = 200,
+        queries: int = QUERIES,
         nprobes: Sequence[int] | None = None,
         reranks: Sequence[int] | None = None,
         seed: int = 0,
@@ -391,7 +393,7 @@ class AsyncCollection:
         self,
         k: int = 10,
         *,
-        queries: int = 200,
+        queries: int = QUERIES,
         nprobes: Sequence[int] | None = None,
         reranks: Sequence[int] | None = None,
         seed: int = 0,

@@ -17,7 +17,7 @@ from typing import Any, Unpack
 
 import numpy.typing as npt
 
-from soardb.curve import Curve
+from soardb.curve import QUERIES, Curve
 from soardb.errors import SoarError
 from soardb.hits import HitColumns, Point
 from soardb.kernels.layout import Metric
@@ -306,6 +306,7 @@ class Collection:
         filter: Filter = None,
         nprobe: int | None = None,
         rerank: int | None = None,
+        target_recall: float | None = None,
         exact: bool = False,
         threads: int = 1,
         score_threshold: float | None = None,
@@ -325,8 +326,10 @@ class Collection:
         text_fields      declared text fields to look in; all of them unless told
         limit, k         results wanted, at most 10,000; fewer come only where fewer match
         filter           F(...) expression, JSON or SQL-like string
-        nprobe, rerank   lists visited, candidates scored again; chosen unless told
-        exact            score every matching point
+        target_recall    share of the true results to find, by what was measured there; 0.95 where
+                         nothing is said. Where no setting reaches it, every point is scored
+        nprobe, rerank   in its place: lists visited, candidates scored again
+        exact            in its place: score every matching point
         threads          checked and left alone: the server decides
         score_threshold  leave out scores below
         group_by         field: `limit` groups of at most `group_size` hits each
@@ -344,6 +347,7 @@ class Collection:
             "filter": filter,
             "nprobe": nprobe,
             "rerank": rerank,
+            "target_recall": target_recall,
             "exact": exact,
             "threads": threads,
             "score_threshold": score_threshold,
@@ -397,7 +401,7 @@ class Collection:
         self,
         k: int = 10,
         *,
-        queries: int = 200,
+        queries: int = QUERIES,
         nprobes: Sequence[int] | None = None,
         reranks: Sequence[int] | None = None,
         seed: int = 0,
@@ -406,11 +410,12 @@ class Collection:
     ) -> Curve:
         """Measure what recall@k costs here: recall and median latency for settings of a search.
 
-        queries           how many are drawn from the stored points
-        nprobes, reranks  the settings to measure; chosen unless given
+        queries           how many are drawn from the stored points, at most
+        nprobes, reranks  measure these settings alone, for the eye; chosen unless given
 
-        The server measures itself; the way to it comes on top. Without partitions the curve is one
-        exact point. Errors: InvalidArgument for k points or fewer.
+        The server measures itself; the way to it comes on top. Without settings its searches choose
+        by the curve from then on. Without partitions it is one exact point. Errors:
+        InvalidArgument for k points or fewer.
         """
         limit = self._wire.limit(timeout)
         operation = self.start_tune(
@@ -422,7 +427,7 @@ class Collection:
         self,
         k: int = 10,
         *,
-        queries: int = 200,
+        queries: int = QUERIES,
         nprobes: Sequence[int] | None = None,
         reranks: Sequence[int] | None = None,
         seed: int = 0,

@@ -127,6 +127,10 @@ def _plan(message: types_pb2.Plan) -> Plan:
         message.rerank if message.HasField("rerank") else None,
         message.rows_scanned,
         dict(message.stages),
+        message.target_recall if message.HasField("target_recall") else None,
+        message.expected_recall if message.HasField("expected_recall") else None,
+        message.expected_low if message.HasField("expected_low") else None,
+        message.expected_high if message.HasField("expected_high") else None,
     )
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from google.protobuf.message import Message
 
 from soardb.arrays import as_asked, as_int
+from soardb.curve import as_only_target
 from soardb.errors import InvalidArgument, Unavailable
 from soardb.hits import HitColumns, Point
 from soardb.kernels.layout import F32
@@ -363,6 +364,7 @@ def search_request(
     filter: Filter = None,
     nprobe: int | None = None,
     rerank: int | None = None,
+    target_recall: float | None = None,
     exact: bool = False,
     threads: int = 1,
     score_threshold: float | None = None,
@@ -382,6 +384,9 @@ def search_request(
         filter=convert.filter_message(filter, held.schema),
         nprobe=None if nprobe is None else as_int(nprobe, "nprobe", 1, 2**31),
         rerank=None if rerank is None else as_int(rerank, "rerank", 1, 2**31),
+        target_recall=(
+            None if target_recall is None else as_only_target(target_recall, nprobe, rerank, exact)
+        ),
         exact=bool(exact),
         explain=bool(explain),
         min_seq=held.seq,

@@ -245,6 +245,10 @@ def plan_message(plan: Plan) -> types_pb2.Plan:
         rerank=plan.rerank,
         rows_scanned=plan.rows_scanned,
         stages=plan.stages,
+        target_recall=plan.target_recall,
+        expected_recall=plan.expected_recall,
+        expected_low=plan.expected_low,
+        expected_high=plan.expected_high,
     )
 
 

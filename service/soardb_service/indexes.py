@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from soardb.curve import QUERIES
 from soardb.database import Database
 from soardb_proto.v1 import indexes_pb2 as pb
 from soardb_proto.v1 import operations_pb2
@@ -56,7 +57,7 @@ class Indexes:
         def work(progress: Progress, stop: threading.Event) -> dict[str, Any]:
             curve = collection.tune(
                 request.k or 10,
-                queries=request.queries or 200,
+                queries=request.queries or QUERIES,
                 nprobes=list(request.nprobes) or None,
                 reranks=list(request.reranks) or None,
                 seed=request.seed,

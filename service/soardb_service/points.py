@@ -256,7 +256,7 @@ def _asked(request: pb.SearchRequest) -> dict[str, Any]:
         "with_payload": request.with_payload,
         "with_vectors": request.with_vectors,
     }
-    for name in ("nprobe", "rerank", "score_threshold"):
+    for name in ("nprobe", "rerank", "target_recall", "score_threshold"):
         if request.HasField(name):
             asked[name] = getattr(request, name)
     if request.explain:

@@ -266,6 +266,7 @@ class SearchBody(_Body):
     limit: int = 10
     nprobe: int | None = None
     rerank: int | None = None
+    target_recall: float | None = None
     exact: bool = False
     score_threshold: float | None = None
     group_by: str = ""
@@ -290,6 +291,7 @@ class SearchBody(_Body):
             limit=_uint(self.limit, "limit", least=1),
             nprobe=None if self.nprobe is None else _uint(self.nprobe, "nprobe"),
             rerank=None if self.rerank is None else _uint(self.rerank, "rerank"),
+            target_recall=self.target_recall,
             exact=self.exact,
             score_threshold=self.score_threshold,
             group_by=self.group_by,

@@ -163,6 +163,12 @@ def search(
     k: K = 10,
     nprobe: Nprobe = None,
     rerank: Rerank = None,
+    target_recall: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the true neighbours to find: settings are chosen for it.", min=0, max=1
+        ),
+    ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Score every vector.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads for many queries.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a query.")] = False,
@@ -178,7 +184,13 @@ def search(
     index = _load(index_file)
     queries = read_vectors(queries_file, part="test")
     scores, ids = index.search(
-        queries, k, nprobe=nprobe, rerank=rerank, exact=exact, threads=threads
+        queries,
+        k,
+        nprobe=nprobe,
+        rerank=rerank,
+        target_recall=target_recall,
+        exact=exact,
+        threads=threads,
     )
     if out is not None:
         import numpy as np

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from soardb.cli import tables
+from soardb.curve import DEFAULT_TARGET, QUERIES
 from soardb.errors import InvalidArgument
 
 EXIT_FOUND = 1
@@ -76,7 +77,9 @@ def tune(
     directory: Directory,
     collection: Name,
     k: Annotated[int, typer.Option("--k", "-k", help="recall@k.", min=1)] = 10,
-    queries: Annotated[int, typer.Option(help="Drawn from the stored points.", min=1)] = 200,
+    queries: Annotated[
+        int, typer.Option(help="Drawn from the stored points, at most.", min=1)
+    ] = QUERIES,
     nprobe: Annotated[
         list[int] | None, typer.Option(help="A setting to measure; repeat.", min=1)
     ] = None,
@@ -85,12 +88,20 @@ def tune(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the draw.", min=0)] = 0,
     plot: Annotated[Path | None, typer.Option(help="Write the curve as *.png, *.svg, ...")] = None,
+    store: Annotated[
+        bool,
+        typer.Option(
+            help="Keep the curves, for searches to choose by; --no-store looks beside a process "
+            "that has the database open."
+        ),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
-    """Measure what recall costs in a collection: nprobe and rerank against recall and latency."""
+    """Measure what recall costs in a collection, for searches with a target_recall to choose by."""
     from soardb.connect import connect
 
-    with connect(directory, read_only=True) as database, tables.bars() as progress:
+    is_look = not store or nprobe is not None or rerank is not None
+    with connect(directory, read_only=is_look, create=False) as database, tables.bars() as progress:
         curve = database.get_collection(collection).tune(
             k, queries=queries, nprobes=nprobe, reranks=rerank, seed=seed, progress=progress
         )
@@ -109,6 +120,7 @@ def tune(
         print(json.dumps(curve.to_json()))
         return
     tables.operating_points(curve, f"{collection}: recall@{k} of {curve.queries} queries")
+    tables.choices([curve.choose(target) for target in (0.8, 0.9, DEFAULT_TARGET, 0.99)])
 
 
 def check(directory: Directory) -> None:

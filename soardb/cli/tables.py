@@ -19,6 +19,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from soardb.clustering import Progress as Report
+    from soardb.curve import Expected
     from soardb.evaluate import CurvePoint
     from soardb.kernels.layout import F32, I64
     from soardb.tuning import Curve
@@ -121,6 +122,20 @@ def operating_points(measured: Curve, title: str) -> None:
         for point in measured.points
     ]
     _table(title, ["nprobe", "rerank", "recall", "95 %", "median us"], rows)
+
+
+def choices(found: Sequence[Expected]) -> None:
+    rows = [
+        [
+            f"{choice.target:g}",
+            "exact" if choice.effort is None else str(choice.effort.nprobe),
+            "" if choice.effort is None else str(choice.effort.rerank),
+            "" if choice.recall is None else f"{choice.recall:.4f}",
+            "" if choice.is_reached else "not reached",
+        ]
+        for choice in found
+    ]
+    _table("what searches choose", ["target recall", "nprobe", "rerank", "expected", ""], rows)
 
 
 def results(scores: F32, ids: I64) -> None:

@@ -2,7 +2,8 @@
 
     base.py <- [flat.py] -> rows.py, tiles.py, kernels (exact_topk)
 
-No training, no approximation, O(n d) a query. `nprobe` and `rerank` are accepted and mean nothing.
+No training, no approximation, O(n d) a query. `nprobe`, `rerank` and `target_recall` are accepted
+and mean nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from soardb.arrays import as_dim, as_ids, as_int, as_queries, as_vectors
 from soardb.clustering import Progress
+from soardb.curve import as_target
 from soardb.errors import CorruptStorage, InvalidArgument
 from soardb.index.base import SEARCH_KEYWORDS, Index, refuse_bad_query
 from soardb.index.plan import reject_unknown
@@ -141,6 +143,7 @@ class FlatIndex(Index):
         *,
         nprobe: int | None = None,
         rerank: int | None = None,
+        target_recall: float | None = None,
         exact: bool = True,
         threads: int = 1,
         **unknown: Never,
@@ -151,6 +154,8 @@ class FlatIndex(Index):
         searched: the answers stay the same.
         """
         reject_unknown(unknown, SEARCH_KEYWORDS)
+        if target_recall is not None:
+            as_target(target_recall)
         del nprobe, rerank, exact
         checked = as_queries(queries, self.d)
         k = check_k(k, len(self))

@@ -13,7 +13,7 @@ Nothing here learns, codes or knows the file's arrays by name.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Never, Unpack
 
 import numpy as np
@@ -21,9 +21,11 @@ import numpy.typing as npt
 
 from soardb.arrays import as_dim, as_ids, as_int, as_queries, as_vectors
 from soardb.clustering import Progress
+from soardb.curve import DEFAULT_TARGET, Curves, Effort, Expected, as_only_target, as_target
 from soardb.errors import CorruptStorage, InvalidArgument, NotTrained
 from soardb.index.base import SEARCH_KEYWORDS, Index, refuse_bad_query
 from soardb.index.bundle import bundle
+from soardb.index.exam import LEAST, measure
 from soardb.index.flat import as_compared_queries, by_id, check_k, check_rows, exact_search
 from soardb.index.lists import CodeLists
 from soardb.index.model import Model, as_compared, store_stride
@@ -33,19 +35,21 @@ from soardb.index.plan import (
     choose_build,
     choose_search,
     default_nprobe,
+    default_rerank,
     reject_unknown,
 )
 from soardb.index.rows import Rows
 from soardb.index.stored import pack, unpack
 from soardb.index.tiles import ByteSearch, is_cheaper_by_bytes, pays_exactly
 from soardb.kernels.dispatch import Searcher, active
-from soardb.kernels.layout import F32, I32, I64, Metric, SearchPlan
+from soardb.kernels.layout import F32, I32, I64, U8, Metric, SearchPlan
 from soardb.metrics import as_metric
 from soardb.storage.format import read_arrays, write_arrays
 
 __all__ = ["SoarIndex"]
 
-_KNOB = (int, type(None))
+_KNOB, _TARGET = (int, type(None)), (float, type(None))
+_STALE = 0.1  # share of the vectors that may come or go before a curve no longer holds
 _BATCH = 16_384
 
 
@@ -55,7 +59,7 @@ class SoarIndex(Index):
         index = SoarIndex(d=100, metric="cosine")
         index.train(vectors)
         index.add(vectors, ids)
-        scores, ids = index.search(queries, k=10, nprobe=40, rerank=150)
+        scores, ids = index.search(queries, k=10, target_recall=0.9)
 
     Keyword options are BuildParams'; whatever is left out is chosen by train() from n, d and
     metric. A collection trained on few vectors stays exact (nlist 0).
@@ -74,7 +78,9 @@ class SoarIndex(Index):
         self._homes: I32 | None = None
         self._searcher: Searcher | None = None
         self._bytes: ByteSearch | None = None
-        self._plans: dict[tuple[int, int | None, int | None], SearchPlan] = {}
+        self._plans: dict[tuple[int, int | None, int | None, float | None], SearchPlan] = {}
+        self._curves: Curves | None = None
+        self._changes = 0  # vectors that came or went since the curves were measured
 
     # ------------------------------------------------------------------ what it is
 
@@ -146,6 +152,7 @@ class SoarIndex(Index):
         self._lists = CodeLists(self.nlist, self._model.product.m)
         self._rows = Rows(self.d, store_stride(self.d), self.metric == "l2")
         self._homes, self._searcher, self._bytes, self._plans = None, None, None, {}
+        self._curves = None
 
     def add(
         self,
@@ -174,9 +181,9 @@ class SoarIndex(Index):
             self._lists.count[:] = counts
             self._rows.truncate(first)
             self._homes = None
+            self._changed(0)
             raise
-        finally:
-            self._searcher, self._plans = None, {}
+        self._changed(len(new))
 
     def _fill(
         self,
@@ -244,9 +251,15 @@ class SoarIndex(Index):
             self._lists.replace(part, keep, renamed[keep].astype(np.uint32))
         self._homes[moved_to] = self._homes[moved_from]
         self._homes = self._homes[: len(self)]
-        self._searcher = self._bytes = None
-        self._plans = {}
+        self._changed(len(gone))
         return len(gone)
+
+    def _changed(self, count: int) -> None:
+        """So many vectors came or went."""
+        self._searcher, self._bytes, self._plans = None, None, {}
+        self._changes += count
+        if self._curves is not None and self._changes > _STALE * self._curves.n:
+            self._curves = None
 
     # ------------------------------------------------------------------ searching
 
@@ -257,11 +270,16 @@ class SoarIndex(Index):
         *,
         nprobe: int | None = None,
         rerank: int | None = None,
+        target_recall: float | None = None,
         exact: bool = False,
         threads: int = 1,
         **unknown: Never,
     ) -> tuple[F32, I64]:
         """See Index.search. Where the visited lists hold fewer than k vectors, more are visited.
+
+        The first search with a target_recall measures the curves, as tune() does; one that no
+        setting reaches is met by an exact search. Once there are curves, a search that is told
+        nothing aims at 0.95.
 
         A batch that does not say nprobe is answered exactly where scoring every vector costs less
         than visiting the default number of lists.
@@ -269,6 +287,10 @@ class SoarIndex(Index):
         if unknown:
             reject_unknown(unknown, SEARCH_KEYWORDS)
         checked = as_queries(queries, self.d)
+        if target_recall is not None:
+            target_recall = as_only_target(target_recall, nprobe, rerank, exact)
+            if self._model is not None:
+                exact = self.expected(k, target_recall).effort is None
         if exact or self._model is None:
             if not self.is_trained:
                 raise NotTrained("expected a trained index, got a new one; call train() first")
@@ -277,20 +299,33 @@ class SoarIndex(Index):
             return self._by_all_rows(checked, k, threads)
         if not (type(k) is int and type(nprobe) in _KNOB and type(rerank) in _KNOB):
             k, nprobe, rerank = self._as_knobs(k, nprobe, rerank)  # True == 1, 5.0 == 5 as keys
-        plan = self._plans.get((k, nprobe, rerank)) or self._plan(k, nprobe, rerank)
+        plan = self._plans.get((k, nprobe, rerank, target_recall)) or self._plan(
+            k, nprobe, rerank, target_recall
+        )
         if type(threads) is not int or threads != 1:
             threads = as_int(threads, "threads", 1, 1024)
         if nprobe is None and len(checked) > 1 and self._prefers_all_rows(len(checked), plan):
             return self._by_all_rows(checked, k, threads)
+        return self._by_lists(checked, k, plan, threads, None)
+
+    def _by_lists(
+        self, queries: F32, k: int, plan: SearchPlan, threads: int, scanned: I64 | None
+    ) -> tuple[F32, I64]:
+        """Scores and ids (nq, k); scanned (nq,) takes the codes looked at."""
+        assert self._model is not None
         searcher = self._searcher or self._open_searcher()
-        scores = np.empty((len(checked), k), np.float32)
-        ids = np.empty((len(checked), k), np.int64)
-        status = searcher.search(checked, k, plan, threads, scores, ids)
+        scores = np.empty((len(queries), k), np.float32)
+        ids = np.empty((len(queries), k), np.int64)
+        status = searcher.search(queries, k, plan, threads, scores, ids, None, scanned)
         while status < 0 and plan.nprobe < self.nlist:
             plan = choose_search(
-                k=k, nprobe=plan.nprobe * 4, rerank=rerank, **self._plan_facts(self._model)
+                k=k, nprobe=plan.nprobe * 4, rerank=plan.rerank, **self._plan_facts(self._model)
             )
-            status = searcher.search(checked, k, plan, threads, scores, ids)
+            short = np.flatnonzero(ids[:, -1] < 0)
+            part = np.ascontiguousarray(queries[short])
+            more_scores, more_ids = scores[short], ids[short]
+            status = searcher.search(part, k, plan, threads, more_scores, more_ids)
+            scores[short], ids[short] = more_scores, more_ids
         refuse_bad_query(status)
         return scores, ids
 
@@ -328,14 +363,58 @@ class SoarIndex(Index):
             None if rerank is None else as_int(rerank, "rerank", 1, 2**31),
         )
 
-    def _plan(self, k: int, nprobe: int | None, rerank: int | None) -> SearchPlan:
+    def _plan(
+        self, k: int, nprobe: int | None, rerank: int | None, target: float | None
+    ) -> SearchPlan:
         assert self._model is not None
         self._as_knobs(k, nprobe, rerank)
+        key = (k, nprobe, rerank, target)
+        if nprobe is None and rerank is None and (target is not None or self._curves is not None):
+            effort = self.expected(k, DEFAULT_TARGET if target is None else target).effort
+            if effort is not None:
+                nprobe, rerank = effort.nprobe, effort.rerank
         plan = choose_search(k=k, nprobe=nprobe, rerank=rerank, **self._plan_facts(self._model))
         if len(self._plans) > 256:
             self._plans = {}
-        self._plans[k, nprobe, rerank] = plan
+        self._plans[key] = plan
         return plan
+
+    # ------------------------------------------------------------------ recall as a promise
+
+    @property
+    def curves(self) -> Curves | None:
+        """What tune() measured; None before, without partitions, and after too many changes."""
+        return self._curves
+
+    def tune(self, progress: Progress | None = None) -> Curves | None:
+        """Measure what recall costs, for searches with a target_recall; saved with the index.
+
+        Takes a second or two for 300,000 vectors. Returns None where every search is exact, and
+        where there are too few vectors to ask about. Errors: InvalidArgument for an empty index.
+        """
+        check_k(1, len(self))
+        if self._model is None or len(self) < LEAST:
+            return None
+        self._curves = measure(
+            _AsExamined(self, self._model),
+            self._rows.ids,
+            self.metric,
+            seed=self.params.seed,
+            report=progress or (lambda stage, share: None),
+        )
+        self._changes, self._plans = 0, {}
+        return self._curves
+
+    def expected(self, k: int = 10, target_recall: float = DEFAULT_TARGET) -> Expected:
+        """The setting that a search with this target has, and the recall expected of it.
+
+        Measures the curves where there are none yet. effort None: an exact search.
+        """
+        target = as_target(target_recall)
+        curves = self._curves or self.tune()
+        if curves is None:
+            return Expected(None, target, 1.0, 1.0, 1.0, float(len(self)))
+        return curves.choose(check_k(k, len(self)), target)
 
     def _plan_facts(self, model: Model) -> dict[str, Any]:
         spills = model.choice.soar_lambda > 0
@@ -365,6 +444,8 @@ class SoarIndex(Index):
             "metric": self.metric,
             "params": asdict(self.params),
             "is_exact": self._is_exact,
+            "curves": None if self._curves is None else self._curves.to_json(),
+            "changes": self._changes,
         }
         arrays = self._rows.arrays()
         if self._model is not None and self._lists is not None:
@@ -386,6 +467,9 @@ class SoarIndex(Index):
                 )
             else:
                 index._rows = Rows.of(arrays, index.d)
+            if parameters.get("curves") is not None:
+                index._curves = Curves.of_json(parameters["curves"])
+                index._changes = int(parameters["changes"])
         except (KeyError, TypeError, ValueError, OverflowError, CorruptStorage) as error:
             raise CorruptStorage(f"{path}: the contents are not a SOAR index's: {error}") from None
         return index
@@ -415,3 +499,37 @@ class SoarIndex(Index):
             "ids": sizes["ids"],
             "lookup": sizes["lookup"] + homes,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _AsExamined:
+    """An index as exam.py measures it; its rows are known by their ids."""
+
+    index: SoarIndex
+    model: Model
+
+    @property
+    def nlist(self) -> int:
+        return self.index.nlist
+
+    def usual(self, k: int) -> Effort:
+        rerank = default_rerank(k, self.model.choice.dims_per_block)
+        return Effort(self.index.default_nprobe, rerank)
+
+    def drawn(self, rows: I64) -> F32:
+        found: F32 = self.index._rows.vectors[self.index._rows.find(rows)]
+        return found
+
+    def exact(self, queries: F32, k: int, rows: I64 | None) -> tuple[F32, I64]:
+        assert rows is None
+        return self.index.search(queries, k, exact=True)
+
+    def search(
+        self, queries: F32, k: int, effort: Effort, allowed: U8 | None
+    ) -> tuple[F32, I64, int]:
+        assert allowed is None
+        index = self.index
+        plan = index._plan(k, effort.nprobe, effort.rerank, None)
+        scanned = np.zeros(len(queries), np.int64)
+        scores, ids = index._by_lists(queries, k, plan, 1, scanned)
+        return scores, ids, int(scanned.sum())

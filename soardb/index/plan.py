@@ -26,6 +26,8 @@ __all__ = [
     "BuildParams",
     "choose_build",
     "choose_search",
+    "default_nprobe",
+    "default_rerank",
     "reject_unknown",
 ]
 
@@ -211,13 +213,13 @@ def choose_search(
     """The plan of one search over n rows, nlist >= 1 lists.
 
     Given knobs are kept within what exists (nprobe <= nlist, k <= rerank <= n); None takes a
-    default meant for recall@k near 0.95. copies is the most lists that a vector stands in: that
-    many times k codes hold k vectors.
+    default meant for recall@k near 0.95, where no curve was measured (curve.py). copies is the
+    most lists that a vector stands in: that many times k codes hold k vectors.
     """
     if nprobe is None:
         nprobe = default_nprobe(nlist, copies)
     if rerank is None:
-        rerank = math.ceil(max(4 * k, (12 * dims_per_block + 16) * math.sqrt(k)))
+        rerank = default_rerank(k, dims_per_block)
     nprobe = min(nprobe, nlist)
     rerank = min(max(rerank, k), n)
     cellprobe = 0
@@ -241,3 +243,8 @@ def default_nprobe(nlist: int, copies: int) -> int:
     if nlist <= 16:
         return nlist
     return max(8, math.ceil(21 / copies * 2 ** math.log10(max(nlist, 42) / 42)))
+
+
+def default_rerank(k: int, dims_per_block: int) -> int:
+    """Candidates scored again for k results: more where codes are coarser."""
+    return math.ceil(max(4 * k, (12 * dims_per_block + 16) * math.sqrt(k)))

@@ -233,8 +233,8 @@ class SoardbVectorStore(VectorStore):
     ) -> list[Document]:
         """The k documents closest to a query.
 
-        kwargs are for Collection.search: nprobe, rerank, exact, threads, and text, whose words
-        are searched too and fused with the vector: `text=query` is hybrid search.
+        kwargs are for Collection.search: target_recall, nprobe, rerank, exact, threads, and text,
+        whose words are searched too and fused with the vector: `text=query` is hybrid search.
         """
         found = self.similarity_search_with_score(query, k, filter, **kwargs)
         return [document for document, _ in found]

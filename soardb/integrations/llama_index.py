@@ -253,7 +253,7 @@ class SoardbVectorStore(BasePydanticVectorStore):
         `mmr_prefetch_factor` (4) times as many, or of `mmr_prefetch_k`, those near the query and
         far from each other; similarities are those to the query. Other modes are refused.
 
-        Other kwargs are for Collection.search: nprobe, rerank, exact, threads.
+        Other kwargs are for Collection.search: target_recall, nprobe, rerank, exact, threads.
         """
         if query.mode not in _MODES:
             raise InvalidArgument(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import bench_churn, bench_filters
+from benchmarks import bench_churn, bench_filters, bench_target
 
 TINY = "tiny-32-angular"
 
@@ -52,3 +52,16 @@ def test_the_share_found_is_by_query() -> None:
     """A hit of another query does not count."""
     found, expected = np.array([[1, 2], [3, 4]]), np.array([[2, 9], [1, 2]])
     assert bench_churn.share_found(found, expected) == 0.25
+
+
+def test_targets_are_asked_expected_and_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every filter at every target, within what so few queries can tell."""
+    monkeypatch.delattr("os.sched_setaffinity", raising=False)
+    assert bench_target.main(["--tiny", "--queries", "200", "--results", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / f"target-{TINY}.json").read_text())
+    assert {row["kind"] for row in report["rows"]} == {"none", "random", "position", "clustered"}
+    assert {row["target"] for row in report["rows"]} == set(bench_target.TARGETS)
+    assert all(row["recall"] >= row["target"] - 0.05 for row in report["rows"])
+    assert (tmp_path / f"target-{TINY}.png").stat().st_size > 1000

@@ -196,7 +196,8 @@ class CollectionMachine(RuleBasedStateMachine):
         super().__init__()
         self.patched = pytest.MonkeyPatch()
         if self.by_lists:
-            self.patched.setattr(planning, "_EXACT_NUMBERS", 0)
+            self.patched.setattr(planning, "EXACT_NUMBERS", 0)
+            self.patched.setattr(planning, "_EXACT_CODES", 1e9)
             self.patched.setattr(planning, "_LARGE", 0)
         self.root = Path(tempfile.mkdtemp(prefix="soardb-model-"))
         self.opened = 0

@@ -78,7 +78,7 @@ class Filter(_message.Message):
     def __init__(self, sql: _Optional[str] = ..., json: _Optional[bytes] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("strategy", "live", "matching", "selectivity", "nprobe", "rerank", "rows_scanned", "stages")
+    __slots__ = ("strategy", "live", "matching", "selectivity", "nprobe", "rerank", "rows_scanned", "stages", "target_recall", "expected_recall", "expected_low", "expected_high")
     class StagesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +94,10 @@ class Plan(_message.Message):
     RERANK_FIELD_NUMBER: _ClassVar[int]
     ROWS_SCANNED_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
+    TARGET_RECALL_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_RECALL_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_LOW_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_HIGH_FIELD_NUMBER: _ClassVar[int]
     strategy: str
     live: int
     matching: int
@@ -102,4 +106,8 @@ class Plan(_message.Message):
     rerank: int
     rows_scanned: int
     stages: _containers.ScalarMap[str, float]
-    def __init__(self, strategy: _Optional[str] = ..., live: _Optional[int] = ..., matching: _Optional[int] = ..., selectivity: _Optional[float] = ..., nprobe: _Optional[int] = ..., rerank: _Optional[int] = ..., rows_scanned: _Optional[int] = ..., stages: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    target_recall: float
+    expected_recall: float
+    expected_low: float
+    expected_high: float
+    def __init__(self, strategy: _Optional[str] = ..., live: _Optional[int] = ..., matching: _Optional[int] = ..., selectivity: _Optional[float] = ..., nprobe: _Optional[int] = ..., rerank: _Optional[int] = ..., rows_scanned: _Optional[int] = ..., stages: _Optional[_Mapping[str, float]] = ..., target_recall: _Optional[float] = ..., expected_recall: _Optional[float] = ..., expected_low: _Optional[float] = ..., expected_high: _Optional[float] = ...) -> None: ...

@@ -1,0 +1,345 @@
+"""The exam of an index: its own points as questions, and the recall of settings on them.
+
+    live.py, ivf.py, tuning.py -> [exam.py] -> curve.py
+
+Questions are stored points, moved a little, and each is denied its own point: so they lie where
+queries are likely to lie, and none finds itself. What they should find is what an exact search
+finds. Recall is judged by scores, so that a point as close as the k-th one counts.
+
+Lists and candidates are swept together, no wider than promises are asked for: from a recall of
+about 0.75 on, until more lists find nothing more. Filters are stood for by nested random draws of
+the points. All settings answer the same questions, and nothing hangs on a clock: the same index
+has the same curves.
+
+Recall's 95 % interval is Wilson's; hits of one query tend to be missed together, so as many
+independent trials are assumed as the spread between queries tells, and no fewer than queries.
+
+Nothing here knows of ids, files or locks.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from soardb.curve import QUERIES, Curve, Curves, Effort, OperatingPoint
+from soardb.kernels.layout import F32, I64, U8, Metric
+
+__all__ = [
+    "JITTER",
+    "LEAST",
+    "Exam",
+    "Examined",
+    "interval",
+    "jittered",
+    "measure",
+    "measure_filter",
+]
+
+Report = Callable[[str, float], None]
+
+JITTER = 0.1
+"""How far questions are moved, of the spread of the points in each dimension."""
+
+LEAST = 100
+"""Rows below which nothing is measured: the questions would be too few to promise anything."""
+
+_Z = 1.96  # standard deviations that 95 % of a normal distribution lie within
+_K = 10  # results that most searches ask for, and that shares of matches are measured with
+_KS = {1: 0.5, 10: 1.0, 100: 0.25}  # k -> share of the questions that is asked
+_BAND_SHARE = 0.4  # likewise, for each share of matches
+_SURER = ((0.97, 0.25), (0.92, 0.5))  # above a recall, which then varies less, so many of them
+_DEPTHS = (1.0, 0.5, 2.0, 4.0)  # of the usual rerank; the first is swept over its whole length
+_FEWEST = 250  # questions of a small index, of which else a tenth of the points are asked
+_BATCH = 100  # queries between two reports
+_LOWEST, _HIGHEST = 0.78, 0.995  # recalls beyond which no more settings are measured
+_STEP = 2.0  # from one nprobe to the next
+_SHALLOW, _DEEP = 0.96, 0.93  # recalls up to which fewer, and from which more candidates may pay
+_LOWER = 8  # the first nprobe is so much less than the usual one
+_STEEP, _SURE, _NO_MISS = 3.0, 0.985, 0.004  # misses fall so many times from point to point
+_GAIN = 5e-4  # recall below which a step is not worth its cost
+
+
+class Examined(Protocol):
+    """What is measured. Rows are numbers; a search never returns a row that is struck."""
+
+    @property
+    def nlist(self) -> int:
+        """Partitions, at least one."""
+
+    def usual(self, k: int) -> Effort:
+        """The setting for k results when nothing is known of recall."""
+
+    def drawn(self, rows: I64) -> F32:
+        """(m, d) vectors of rows."""
+
+    def exact(self, queries: F32, k: int, rows: I64 | None) -> tuple[F32, I64]:
+        """Scores and rows (nq, k) of an exact search among some live rows; None: all of them."""
+
+    def search(
+        self, queries: F32, k: int, effort: Effort, allowed: U8 | None
+    ) -> tuple[F32, I64, int]:
+        """Scores and rows (nq, k), and codes looked at; allowed: a bitmap of live rows, or all."""
+
+
+@dataclass(slots=True)
+class Exam:
+    """Questions (nq, d), the row that each was drawn from, and its k-th true score."""
+
+    index: Examined
+    k: int
+    queries: F32
+    own: I64
+    last: F32
+    allowed: U8 | None = None
+    share: float = 1.0
+    report: Report = lambda stage, share: None
+
+    def point(self, effort: Effort | None, expected: float = 0.0) -> OperatingPoint:
+        """Ask the questions with one setting, one a call; None: exactly.
+
+        expected: about what recall it has; a high one varies less, and fewer questions do.
+        """
+        share = next((part for above, part in _SURER if expected >= above), 1.0)
+        nq, k = max(1, round(share * len(self.own))), self.k + 1
+        scores = np.full((nq, k), -np.inf, np.float32)
+        rows = np.full((nq, k), -1, np.int64)
+        seconds, scanned = np.empty(nq), 0
+        for i in range(nq):
+            if i % _BATCH == 0:
+                self.report("curve", 0.0)
+            query = self.queries[i : i + 1]
+            started = time.perf_counter()
+            if effort is None:
+                part = (*self.index.exact(query, k, None), 0)
+            else:
+                part = self.index.search(query, k, effort, self.allowed)
+            seconds[i] = time.perf_counter() - started
+            found = part[0].shape[1]
+            scores[i, :found], rows[i, :found] = part[0][0], part[1][0]
+            scanned += part[2]
+        recalls = recall_of(scores, rows, self.own[:nq], self.last[:nq], self.k)
+        # An exact search is what the others are measured by.
+        low, high = (1.0, 1.0) if effort is None else interval(recalls, self.k)
+        latency = float(np.median(seconds)) * 1e6
+        return OperatingPoint(effort, float(recalls.mean()), low, high, latency, scanned / nq)
+
+    def sweep(self, depths: Sequence[float]) -> Curve:
+        """The curve: lists by steps, candidates by depths of the usual ones, at first 1."""
+        usual = self.index.usual(self.k)
+        ladder = nprobes(self.index.nlist, _STEP)
+        start = int(np.searchsorted(ladder, max(1, usual.nprobe // _LOWER)))
+        line = dict(self._up(ladder, start, usual))
+        for i in range(start - 1, -1, -1):
+            if line[i + 1].recall <= _LOWEST:
+                break
+            line[i] = self.point(replace(usual, nprobe=ladder[i]))
+        points = self._refined([line[i] for i in sorted(line)])
+        best = line[max(line)].recall
+        for depth in depths[1:]:
+            rerank = max(self.k + 1, math.ceil(depth * usual.rerank))
+            other = replace(usual, rerank=rerank)
+            if depth < 1:
+                worth = [i for i, known in line.items() if known.recall < _SHALLOW]
+                points += [
+                    self.point(replace(other, nprobe=ladder[i]), line[i].recall - 0.01)
+                    for i in sorted(worth)
+                ]
+                continue
+            worth = sorted(i for i, known in line.items() if known.recall >= _DEEP)
+            if not worth:
+                continue
+            # Where candidates are not what is missing, more of them are not tried.
+            last = self.point(replace(other, nprobe=ladder[worth[-1]]), best)
+            if last.recall - best < _GAIN:
+                break
+            best = last.recall
+            some = [
+                self.point(replace(other, nprobe=ladder[i]), line[i].recall) for i in worth[:-1]
+            ]
+            points += self._refined([*some, last])
+            if last.recall < _HIGHEST and worth[-1] + 1 < len(ladder):
+                points += [p for _, p in self._up(ladder, worth[-1] + 1, other)]
+        return Curve(self.k, len(self.own), points, self.share)
+
+    def _refined(self, points: list[OperatingPoint]) -> list[OperatingPoint]:
+        """Points of a line by rising nprobe, with more of them where recall rises steeply.
+
+        So it does under filters whose matches stand in lists that are far from most queries: from
+        0.8 to 1 within half as many lists again.
+        """
+        points, i = list(points), 0
+        while i + 1 < len(points):
+            low, high = points[i], points[i + 1]
+            assert low.effort is not None
+            assert high.effort is not None
+            a, b = low.effort.nprobe, high.effort.nprobe
+            drop = (1 - low.recall) / max(1 - high.recall, _NO_MISS)
+            is_in_use = high.recall > _LOWEST and low.recall < _SURE
+            if drop > _STEEP and is_in_use and b > 1.15 * a + 1:
+                effort = replace(low.effort, nprobe=round(math.sqrt(a * b)))
+                points.insert(i + 1, self.point(effort, low.recall))
+            else:
+                i += 1
+        return points
+
+    def _up(
+        self, ladder: list[int], start: int, effort: Effort
+    ) -> Iterator[tuple[int, OperatingPoint]]:
+        """Points by rising nprobe, until recall is high or more lists hardly help."""
+        before = 0.0
+        for i in range(start, len(ladder)):
+            point = self.point(replace(effort, nprobe=ladder[i]), before)
+            yield i, point
+            is_flat = point.recall > _LOWEST and point.recall - before < _GAIN
+            if point.recall >= _HIGHEST or is_flat:
+                break
+            before = point.recall
+
+
+def measure(
+    index: Examined,
+    rows: I64,
+    metric: Metric,
+    *,
+    n: int | None = None,
+    asked: F32 | None = None,
+    ks: Sequence[int] = (),
+    shares: Sequence[float] = (),
+    queries: int = QUERIES,
+    seed: int = 0,
+    report: Report = lambda stage, share: None,
+) -> Curves:
+    """Every curve of an index with these live rows, of n in all; LEAST or more.
+
+    asked   (m, d) queries in the place of points; None: points are drawn
+    ks      results asked for that are measured besides 1, 10 and 100
+    shares  of matches that are measured besides 1
+    Costs `queries` exact searches and about thirty times as many by lists.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.permutation(rows)
+    if asked is None:
+        own = drawn[len(rows) - asked_of(len(rows), queries) :]
+        asked = jittered(index.drawn(own), metric, rng)
+    else:
+        asked = asked[:queries]
+        own = np.full(len(asked), -1, np.int64)  # of no point
+    report("truth", 0.0)
+    wanted = sorted(k for k in {*_KS, *ks} if k < len(rows))
+    scores, found = _exact(index, asked, wanted[-1] + 1, None, report)
+    parts = [(k, 1.0) for k in wanted] + [(_K, share) for share in shares]
+    curves = []
+    for i, (k, share) in enumerate(parts):
+        nq = max(1, round((_BAND_SHARE if share < 1 else _KS.get(k, 1.0)) * len(own)))
+        bits = None
+        true = scores[:nq], found[:nq]
+        if share < 1:
+            some = np.sort(drawn[: round(share * len(rows))])
+            bits = _bitmap(some, len(rows) if n is None else n)
+            true = _exact(index, asked[:nq], k + 1, some, report)
+        last = last_scores(*true, own[:nq], k)
+
+        def told(stage: str, _: float, done: int = i) -> None:
+            report(stage, done / len(parts))
+
+        exam = Exam(index, k, asked[:nq], own[:nq], last, bits, share, told)
+        is_main = k == _K and share == 1
+        curves.append(exam.sweep(_DEPTHS if is_main else _DEPTHS[::2]))
+    return Curves(len(rows) if n is None else n, len(rows), curves)
+
+
+def measure_filter(
+    index: Examined,
+    rows: I64,
+    matching: I64,
+    metric: Metric,
+    *,
+    n: int,
+    queries: int = QUERIES,
+    seed: int = 0,
+    report: Report = lambda stage, share: None,
+) -> Curve:
+    """The curve of the k that most ask for under one filter, whose matching rows are given."""
+    rng = np.random.default_rng(seed)
+    own = rng.permutation(rows)[: asked_of(len(rows), round(_BAND_SHARE * queries))]
+    asked = jittered(index.drawn(own), metric, rng)
+    last = last_scores(*_exact(index, asked, _K + 1, matching, report), own, _K)
+    share = len(matching) / len(rows)
+    exam = Exam(index, _K, asked, own, last, _bitmap(matching, n), share, report)
+    return exam.sweep(_DEPTHS[::2])
+
+
+def asked_of(n: int, wanted: int) -> int:
+    """How many questions are asked of n points."""
+    return min(wanted, max(_FEWEST, n // 10), n)
+
+
+def _bitmap(rows: I64, n: int) -> U8:
+    """(ceil(n / 8),) uint8 of some of n rows, least bit first."""
+    mask = np.zeros(n, bool)
+    mask[rows] = True
+    return np.packbits(mask, bitorder="little")
+
+
+def _exact(
+    index: Examined, queries: F32, k: int, rows: I64 | None, report: Report
+) -> tuple[F32, I64]:
+    done = []
+    for first in range(0, len(queries), 2 * _BATCH):
+        report("truth", first / len(queries))
+        done.append(index.exact(queries[first : first + 2 * _BATCH], k, rows))
+    return np.concatenate([part[0] for part in done]), np.concatenate([part[1] for part in done])
+
+
+def jittered(vectors: F32, metric: Metric, rng: np.random.Generator) -> F32:
+    """Vectors (nq, d) moved a little, as questions."""
+    if metric == "cosine":  # the spread is one of directions
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    spread = vectors.std(axis=0) if len(vectors) > 1 else np.abs(vectors[0])
+    moved = vectors + JITTER * spread * rng.standard_normal(vectors.shape)
+    return np.ascontiguousarray(moved, np.float32)
+
+
+def last_scores(scores: F32, rows: I64, own: I64, k: int) -> F32:
+    """The k-th score of each row of (nq, >k) results, its own row left out; -inf where none."""
+    out = np.full(len(own), -np.inf, np.float32)
+    for i, mine in enumerate(own.tolist()):
+        others = scores[i][(rows[i] != mine) & (rows[i] >= 0)]
+        if len(others) >= k:
+            out[i] = others[k - 1]
+    return out
+
+
+def recall_of(scores: F32, rows: I64, own: I64, last: F32, k: int) -> np.ndarray:
+    """(nq,) recall@k of (nq, k + 1) results, of which each row's own one does not count."""
+    is_other = (rows != own[:, None]) & (rows >= 0)
+    is_kept = is_other & (np.cumsum(is_other, axis=1) <= k)
+    is_good = scores >= (last - 1e-6 * np.abs(last))[:, None]
+    found: np.ndarray = np.count_nonzero(is_kept & is_good, axis=1) / k
+    return found
+
+
+def nprobes(nlist: int, step: float) -> list[int]:
+    """1, about step times as many each time, and nlist."""
+    found = [1]
+    while found[-1] < nlist:
+        found.append(min(nlist, max(found[-1] + 1, round(found[-1] * step))))
+    return found
+
+
+def interval(recalls: np.ndarray, k: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of the mean of (nq,) recalls@k; see above for the trials assumed."""
+    nq, mean = len(recalls), float(recalls.mean())
+    variance = float(recalls.var(ddof=1)) / nq if nq > 1 else 0.0
+    trials = nq if variance == 0 else min(max(mean * (1 - mean) / variance, nq), nq * k)
+    centre = mean + _Z**2 / (2 * trials)
+    half = _Z * math.sqrt(mean * (1 - mean) / trials + _Z**2 / (4 * trials**2))
+    scale = 1 + _Z**2 / trials
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return (0.0 if mean == 0 else low), (1.0 if mean == 1 else high)
