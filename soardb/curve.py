@@ -42,18 +42,22 @@ DEFAULT_TARGET = 0.95
 QUERIES = 1_500
 """Questions of a measuring, unless told: a recall of 0.8 is then known to half a hundredth."""
 
-_RERANK_CODES = 30.0  # codes that are scanned in the time in which one candidate is scored again
+# Codes that are scanned in the time in which a candidate is scored again, and a list put in order.
+_RERANK_CODES, _LIST_CODES = 20.0, 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard a search works: lists visited, candidates scored again.
+    """How hard a search works: lists visited, candidates scored again, lists passed over.
+
+    stop  see kernels.layout.SearchPlan; None: no list is passed over
 
     A knob that is added here has a default, and settings that differ in it are lines of their own.
     """
 
     nprobe: int
     rerank: int
+    stop: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +130,13 @@ class Curve:
         good = [point for point in self.points if point.recall >= target]
         return min(good, key=lambda point: point.latency_us, default=None)
 
-    def choose(self, target: float) -> Expected:
+    def choose(self, target: float, *, passes_over: bool = True) -> Expected:
         """The cheapest setting expected to reach a target, between measured ones too.
 
-        Where none reaches it, the one that comes nearest: is_reached tells. Without partitions an
-        exact search.
+        passes_over=False: of those that visit all nprobe lists. Where none reaches the target, the
+        one that comes nearest: is_reached tells. Without partitions an exact search.
         """
-        lines = self._lines()
+        lines = [line for line in self._lines() if passes_over or line.rest.stop is None]
         if not lines:
             return Expected(None, target, 1.0, 1.0, 1.0, 0.0)
         found = [line.choose(target) for line in lines]
@@ -176,9 +180,12 @@ def as_target(target_recall: object) -> float:
     return float(target_recall)
 
 
-def as_only_target(target_recall: object, nprobe: object, rerank: object, exact: object) -> float:
+def as_only_target(
+    target_recall: object, nprobe: object, rerank: object, exact: object, stop: object = None
+) -> float:
     """as_target() where no setting is said beside it. Errors: InvalidArgument."""
-    for name, value in (("nprobe", nprobe), ("rerank", rerank), ("exact", exact or None)):
+    said = {"nprobe": nprobe, "rerank": rerank, "stop": stop, "exact": exact or None}
+    for name, value in said.items():
         if value is not None:
             raise InvalidArgument(
                 f"expected either target_recall, by which the engine chooses, or {name}; got both"
@@ -258,7 +265,7 @@ class _Line:
             found(self.misses),
             found(self.most),
             found(self.least),
-            scanned + _RERANK_CODES * self.rest.rerank,
+            scanned + _RERANK_CODES * self.rest.rerank + _LIST_CODES * nprobe,
         )
 
     def _missed(self, misses: np.ndarray, nprobe: int) -> float:
@@ -346,10 +353,13 @@ class Curves:
     def _chosen(self, k: int, target: float, share: float) -> Expected:
         plain, banded = self._plain(), [curve for curve in self.curves if curve.share < 1]
         if share >= 1 or not banded:
-            return _between({float(n): c.choose(target) for n, c in plain.items()}, float(k))
+            found = {float(n): c.choose(target) for n, c in plain.items()}
+            if len({bool(e.effort and e.effort.stop) for e in found.values()}) > 1:
+                return self._steady(k, target) if k not in plain else found[float(k)]
+            return _between(found, float(k))
         own = banded[0].k
         bands = {curve.share: curve.choose(target) for curve in banded}
-        bands[1.0] = plain[own].choose(target)
+        bands[1.0] = plain[own].choose(target, passes_over=False)
         return self._for_k(_between(bands, share), own, k, target)
 
     def under(self, curve: Curve, k: int, target: float) -> Expected:
@@ -365,12 +375,17 @@ class Curves:
         base = self.choose(k, max(target, 0.99))
         if base.effort is None:
             return base
-        effort = replace(base.effort, nprobe=nlist, rerank=2 * base.effort.rerank)
+        effort = Effort(nlist, 2 * base.effort.rerank)
         cost = self.live + _RERANK_CODES * effort.rerank
         return Expected(effort, target, best.recall, best.low, best.high, cost)
 
     def _plain(self) -> dict[int, Curve]:
         return {curve.k: curve for curve in self.curves if curve.share == 1}
+
+    def _steady(self, k: int, target: float) -> Expected:
+        """The setting for k results that visits all of its lists: what such settings scale by."""
+        plain = self._plain().items()
+        return _between({float(n): c.choose(target, passes_over=False) for n, c in plain}, float(k))
 
     def _for_k(self, found: Expected, own: int, k: int, target: float) -> Expected:
         """A setting measured for `own` results under a filter, for k of them.
@@ -379,7 +394,7 @@ class Curves:
         """
         if k == own or found.effort is None:
             return found
-        here, there = self.choose(k, target), self.choose(own, target)
+        here, there = self._steady(k, target), self._steady(own, target)
         if here.effort is None or there.effort is None:
             return found
         scaled = _scaled(found.effort, here.effort, there.effort)
@@ -431,6 +446,8 @@ def _between(measured: dict[float, Expected], at: float) -> Expected:
 
 def _power(a: Any, b: Any, share: float) -> Any:
     """Between two values of a knob: counts as their logs go, margins as they are."""
+    if a is None or b is None:
+        return None
     if not isinstance(a, int):
         return a + share * (b - a)
     found = math.exp(math.log(a) + share * (math.log(b) - math.log(a)))

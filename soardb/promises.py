@@ -107,6 +107,7 @@ class Subject:
                 k,
                 nprobe=effort.nprobe,
                 rerank=effort.rerank,
+                stop=effort.stop,
                 allowed=self._known(self.alive if allowed is None else allowed, len(index)),
             )
         return done.scores, done.rows, done.scanned

@@ -270,13 +270,15 @@ class Planner:
         if self._knobs.nprobe is not None:
             all_rows = 0
         effort = None if self._expected is None else self._expected.effort
+        stop = None
         if effort is not None:
-            nprobe, rerank = effort.nprobe, effort.rerank
+            nprobe, rerank, stop = effort.nprobe, effort.rerank, effort.stop
         done = self._contents.index.search(
             queries,
             k,
             nprobe=nprobe,
             rerank=rerank,
+            stop=stop,
             allowed=allowed,
             threads=threads,
             all_rows=all_rows,

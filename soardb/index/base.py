@@ -21,7 +21,7 @@ from soardb.kernels.layout import F32, I64, STATUS, Metric
 
 __all__ = ["SEARCH_KEYWORDS", "Index", "refuse_bad_query"]
 
-SEARCH_KEYWORDS = ("k", "nprobe", "rerank", "target_recall", "exact", "threads")
+SEARCH_KEYWORDS = ("k", "nprobe", "rerank", "stop", "target_recall", "exact", "threads")
 
 
 class Index(ABC):
@@ -75,6 +75,7 @@ class Index(ABC):
         *,
         nprobe: int | None = None,
         rerank: int | None = None,
+        stop: float | None = None,
         target_recall: float | None = None,
         exact: bool = False,
         threads: int = 1,
@@ -83,8 +84,11 @@ class Index(ABC):
         """The k closest vectors of each of (nq, d) queries.
 
         Returns (scores (nq, k) float32, ids (nq, k) int64), best first. nprobe lists are visited
-        and `rerank` candidates scored again; None means the index's default. target_recall: the
-        index chooses both so that this share of the true k is found, by what it has measured.
+        and `rerank` candidates scored again; None means the index's default. stop: of these lists,
+        those are passed over whose centroids score so many standard deviations lower than the
+        candidates so far that they can hardly hold a neighbour (3 is a good number); None visits
+        all. target_recall: the index chooses all three so that this share of the true k is found,
+        by what it has measured.
         exact: every vector is scored. Errors: InvalidArgument for bad queries, k beyond what is
         held, an empty index, an unknown keyword, a target_recall beside a setting.
         """

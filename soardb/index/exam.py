@@ -54,6 +54,7 @@ _K = 10  # results that most searches ask for, and that shares of matches are me
 _KS = {1: 0.5, 10: 1.0, 100: 0.25}  # k -> share of the questions that is asked
 _BAND_SHARE = 0.4  # likewise, for each share of matches
 _SURER = ((0.97, 0.25), (0.92, 0.5))  # above a recall, which then varies less, so many of them
+_STOPS = (3.0, 3.6)  # standard deviations; see kernels.layout.SearchPlan
 _DEPTHS = (1.0, 0.5, 2.0, 4.0)  # of the usual rerank; the first is swept over its whole length
 _FEWEST = 250  # questions of a small index, of which else a tenth of the points are asked
 _BATCH = 100  # queries between two reports
@@ -101,7 +102,7 @@ class Exam:
     report: Report = lambda stage, share: None
 
     def point(self, effort: Effort | None, expected: float = 0.0) -> OperatingPoint:
-        """Ask the questions with one setting, one a call; None: exactly.
+        """Ask the questions with one setting, on one thread; None: exactly.
 
         expected: about what recall it has; a high one varies less, and fewer questions do.
         """
@@ -109,19 +110,18 @@ class Exam:
         nq, k = max(1, round(share * len(self.own))), self.k + 1
         scores = np.full((nq, k), -np.inf, np.float32)
         rows = np.full((nq, k), -1, np.int64)
-        seconds, scanned = np.empty(nq), 0
-        for i in range(nq):
-            if i % _BATCH == 0:
-                self.report("curve", 0.0)
-            query = self.queries[i : i + 1]
+        seconds, scanned = [], 0
+        for first in range(0, nq, _BATCH):
+            self.report("curve", 0.0)
+            batch = slice(first, min(first + _BATCH, nq))
             started = time.perf_counter()
             if effort is None:
-                part = (*self.index.exact(query, k, None), 0)
+                part = (*self.index.exact(self.queries[batch], k, None), 0)
             else:
-                part = self.index.search(query, k, effort, self.allowed)
-            seconds[i] = time.perf_counter() - started
+                part = self.index.search(self.queries[batch], k, effort, self.allowed)
+            seconds.append((time.perf_counter() - started) / (batch.stop - first))
             found = part[0].shape[1]
-            scores[i, :found], rows[i, :found] = part[0][0], part[1][0]
+            scores[batch, :found], rows[batch, :found] = part[0], part[1]
             scanned += part[2]
         recalls = recall_of(scores, rows, self.own[:nq], self.last[:nq], self.k)
         # An exact search is what the others are measured by.
@@ -140,6 +140,7 @@ class Exam:
                 break
             line[i] = self.point(replace(usual, nprobe=ladder[i]))
         points = self._refined([line[i] for i in sorted(line)])
+        points += self._passing_over(ladder, line)
         best = line[max(line)].recall
         for depth in depths[1:]:
             rerank = max(self.k + 1, math.ceil(depth * usual.rerank))
@@ -166,6 +167,27 @@ class Exam:
             if last.recall < _HIGHEST and worth[-1] + 1 < len(ladder):
                 points += [p for _, p in self._up(ladder, worth[-1] + 1, other)]
         return Curve(self.k, len(self.own), points, self.share)
+
+    def _passing_over(
+        self, ladder: list[int], line: dict[int, OperatingPoint]
+    ) -> list[OperatingPoint]:
+        """Settings that pass lists over, where those that visit them all have a recall in use.
+
+        Each stands for more lists than are visited, so it starts where the others end; filters,
+        whose matches may stand in lists far from the query, are not asked this way.
+        """
+        points: list[OperatingPoint] = []
+        worth = [i for i, known in line.items() if known.recall > _LOWEST]
+        if self.share < 1 or not worth:
+            return points
+        for stop in _STOPS:
+            for depth in (0.5, 1.0, 2.0):
+                effort = self.index.usual(self.k)
+                effort = replace(
+                    effort, stop=stop, rerank=max(self.k + 1, math.ceil(depth * effort.rerank))
+                )
+                points += [p for _, p in self._up(ladder, max(0, min(worth) - 1), effort)]
+        return points
 
     def _refined(self, points: list[OperatingPoint]) -> list[OperatingPoint]:
         """Points of a line by rising nprobe, with more of them where recall rises steeply.

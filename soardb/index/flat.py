@@ -143,6 +143,7 @@ class FlatIndex(Index):
         *,
         nprobe: int | None = None,
         rerank: int | None = None,
+        stop: float | None = None,
         target_recall: float | None = None,
         exact: bool = True,
         threads: int = 1,
@@ -156,7 +157,7 @@ class FlatIndex(Index):
         reject_unknown(unknown, SEARCH_KEYWORDS)
         if target_recall is not None:
             as_target(target_recall)
-        del nprobe, rerank, exact
+        del nprobe, rerank, stop, exact
         checked = as_queries(queries, self.d)
         k = check_k(k, len(self))
         threads = as_int(threads, "threads", 1, 1024)

@@ -32,6 +32,7 @@ from soardb.index.model import Model, as_compared, store_stride
 from soardb.index.plan import (
     BuildOptions,
     BuildParams,
+    as_real,
     choose_build,
     choose_search,
     default_nprobe,
@@ -78,7 +79,7 @@ class SoarIndex(Index):
         self._homes: I32 | None = None
         self._searcher: Searcher | None = None
         self._bytes: ByteSearch | None = None
-        self._plans: dict[tuple[int, int | None, int | None, float | None], SearchPlan] = {}
+        self._plans: dict[tuple[Any, ...], SearchPlan] = {}
         self._curves: Curves | None = None
         self._changes = 0  # vectors that came or went since the curves were measured
 
@@ -270,6 +271,7 @@ class SoarIndex(Index):
         *,
         nprobe: int | None = None,
         rerank: int | None = None,
+        stop: float | None = None,
         target_recall: float | None = None,
         exact: bool = False,
         threads: int = 1,
@@ -288,7 +290,7 @@ class SoarIndex(Index):
             reject_unknown(unknown, SEARCH_KEYWORDS)
         checked = as_queries(queries, self.d)
         if target_recall is not None:
-            target_recall = as_only_target(target_recall, nprobe, rerank, exact)
+            target_recall = as_only_target(target_recall, nprobe, rerank, exact, stop)
             if self._model is not None:
                 exact = self.expected(k, target_recall).effort is None
         if exact or self._model is None:
@@ -299,8 +301,8 @@ class SoarIndex(Index):
             return self._by_all_rows(checked, k, threads)
         if not (type(k) is int and type(nprobe) in _KNOB and type(rerank) in _KNOB):
             k, nprobe, rerank = self._as_knobs(k, nprobe, rerank)  # True == 1, 5.0 == 5 as keys
-        plan = self._plans.get((k, nprobe, rerank, target_recall)) or self._plan(
-            k, nprobe, rerank, target_recall
+        plan = self._plans.get((k, nprobe, rerank, stop, target_recall)) or self._plan(
+            k, nprobe, rerank, stop, target_recall
         )
         if type(threads) is not int or threads != 1:
             threads = as_int(threads, "threads", 1, 1024)
@@ -364,16 +366,24 @@ class SoarIndex(Index):
         )
 
     def _plan(
-        self, k: int, nprobe: int | None, rerank: int | None, target: float | None
+        self,
+        k: int,
+        nprobe: int | None,
+        rerank: int | None,
+        stop: float | None,
+        target: float | None,
     ) -> SearchPlan:
         assert self._model is not None
         self._as_knobs(k, nprobe, rerank)
-        key = (k, nprobe, rerank, target)
+        stop = None if stop is None else as_real(stop, "stop", 0.0, 1e6)
+        key = (k, nprobe, rerank, stop, target)
         if nprobe is None and rerank is None and (target is not None or self._curves is not None):
             effort = self.expected(k, DEFAULT_TARGET if target is None else target).effort
             if effort is not None:
-                nprobe, rerank = effort.nprobe, effort.rerank
-        plan = choose_search(k=k, nprobe=nprobe, rerank=rerank, **self._plan_facts(self._model))
+                nprobe, rerank, stop = effort.nprobe, effort.rerank, effort.stop
+        plan = choose_search(
+            k=k, nprobe=nprobe, rerank=rerank, stop=stop, **self._plan_facts(self._model)
+        )
         if len(self._plans) > 256:
             self._plans = {}
         self._plans[key] = plan
@@ -529,7 +539,7 @@ class _AsExamined:
     ) -> tuple[F32, I64, int]:
         assert allowed is None
         index = self.index
-        plan = index._plan(k, effort.nprobe, effort.rerank, None)
+        plan = index._plan(k, effort.nprobe, effort.rerank, effort.stop, None)
         scanned = np.zeros(len(queries), np.int64)
         scores, ids = index._by_lists(queries, k, plan, 1, scanned)
         return scores, ids, int(scanned.sum())

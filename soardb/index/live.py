@@ -169,6 +169,7 @@ class LiveIndex:
         *,
         nprobe: int | None,
         rerank: int | None,
+        stop: float | None = None,
         allowed: U8 | None,
         threads: int = 1,
         all_rows: int = 0,
@@ -181,13 +182,14 @@ class LiveIndex:
         scoring each of them, if that costs less; its plan is then None. Errors: InvalidArgument
         for a bad query.
         """
-        if all_rows and self._prefers_bytes(len(queries), all_rows, k, nprobe, rerank):
+        plan = self._plan(k, nprobe, rerank, stop)
+        if all_rows and self._prefers_bytes(len(queries), all_rows, plan):
             return self._exact_by_bytes(queries, k, allowed, all_rows, threads)
         if len(queries) <= 1 or not deadline.is_set():
-            return self._search_some(queries, k, nprobe, rerank, allowed, threads, 0)
-        step = threads * self._queries_at_once(k, nprobe, rerank)
+            return self._search_some(queries, k, plan, allowed, threads, 0)
+        step = threads * self._queries_at_once(plan)
         done = [
-            self._search_some(queries[i : i + step], k, nprobe, rerank, allowed, threads, i)
+            self._search_some(queries[i : i + step], k, plan, allowed, threads, i)
             for i in range(0, len(queries), step)
         ]
         if len(done) == 1:
@@ -199,9 +201,8 @@ class LiveIndex:
             max((part.plan for part in done if part.plan), key=lambda plan: plan.nprobe),
         )
 
-    def _queries_at_once(self, k: int, nprobe: int | None, rerank: int | None) -> int:
+    def _queries_at_once(self, plan: SearchPlan) -> int:
         """How many queries may be searched between two looks at the limit of the call."""
-        plan = self._plan(k, nprobe, rerank)
         codes = len(self) * self._copies * plan.nprobe // max(self.nlist, 1)
         return max(1, min(256, _CODES_AT_ONCE // (codes + self.nlist + plan.rerank + 1)))
 
@@ -209,8 +210,7 @@ class LiveIndex:
         self,
         queries: F32,
         k: int,
-        nprobe: int | None,
-        rerank: int | None,
+        plan: SearchPlan,
         allowed: U8 | None,
         threads: int,
         first: int,
@@ -219,7 +219,6 @@ class LiveIndex:
         assert self.model is not None
         deadline.check()
         searcher = self._open_searcher()
-        plan = self._plan(k, nprobe, rerank)
         scores = np.empty((len(queries), k), np.float32)
         rows = np.empty((len(queries), k), np.int64)
         scanned = np.zeros(len(queries), np.int64)
@@ -227,7 +226,7 @@ class LiveIndex:
         total = int(scanned[0]) if len(queries) == 1 else int(scanned.sum())
         while status < 0 and plan.nprobe < self.nlist:
             deadline.check()
-            plan = self._plan(k, plan.nprobe * 4, rerank)
+            plan = self._plan(k, plan.nprobe * 4, plan.rerank, None)
             short = np.flatnonzero(rows[:, -1] < 0)
             part = np.ascontiguousarray(queries[short])
             some_scores = np.empty((len(short), k), np.float32)
@@ -241,13 +240,16 @@ class LiveIndex:
         refuse_bad_query(status + 4 * first if status > 0 else status)
         return Searched(scores, rows, total, plan)
 
-    def _plan(self, k: int, nprobe: int | None, rerank: int | None) -> SearchPlan:
+    def _plan(
+        self, k: int, nprobe: int | None, rerank: int | None, stop: float | None
+    ) -> SearchPlan:
         assert self.model is not None
         spills = self._copies == 2
         return choose_search(
             k=k,
             nprobe=nprobe,
             rerank=rerank,
+            stop=stop,
             n=len(self),
             nlist=self.nlist,
             ncell=self.model.choice.ncell,
@@ -292,16 +294,14 @@ class LiveIndex:
         scores, rows = self._bytes.search(compared, k, allowed=allowed, threads=threads)
         return Searched(scores, rows, m * len(queries), None)
 
-    def _prefers_bytes(
-        self, nq: int, m: int, k: int, nprobe: int | None, rerank: int | None
-    ) -> bool:
+    def _prefers_bytes(self, nq: int, m: int, plan: SearchPlan) -> bool:
         assert self.model is not None
         return nq > 1 and is_cheaper_by_bytes(
             nq,
             m,
             len(self),
             self.d,
-            self._plan(k, nprobe, rerank),
+            plan,
             nlist=self.nlist,
             copies=self._copies,
             sub_spaces=self.model.product.m,

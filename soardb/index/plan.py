@@ -24,6 +24,7 @@ from soardb.kernels.layout import Metric, SearchPlan
 __all__ = [
     "BuildOptions",
     "BuildParams",
+    "as_real",
     "choose_build",
     "choose_search",
     "default_nprobe",
@@ -124,9 +125,7 @@ class BuildParams:
             value = getattr(params, name)
             if value is None and name in _CHOSEN:
                 continue
-            if not (_is_real(value) and least <= value <= most):
-                raise InvalidArgument(f"expected {name} within {least}..{most}, got {value!r}")
-            checked[name] = float(value)
+            checked[name] = as_real(value, name, least, most)
         for name in ("include_primary", "spherical"):
             if not isinstance(getattr(params, name), bool):
                 raise InvalidArgument(
@@ -144,8 +143,11 @@ class BuildParams:
         return replace(params, **checked)
 
 
-def _is_real(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def as_real(value: object, name: str, least: float, most: float) -> float:
+    """A number within [least, most], or InvalidArgument."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not least <= value <= most:
+        raise InvalidArgument(f"expected {name} within {least}..{most}, got {value!r}")
+    return float(value)
 
 
 def reject_unknown(unknown: Iterable[str] | Iterable[Never], known: Iterable[str]) -> None:
@@ -203,6 +205,7 @@ def choose_search(
     k: int,
     nprobe: int | None,
     rerank: int | None,
+    stop: float | None = None,
     n: int,
     nlist: int,
     ncell: int,
@@ -232,6 +235,7 @@ def choose_search(
         collect=max(math.ceil(rerank * collect_factor), copies * k),
         rerank=rerank,
         refine=min(rerank, k + max(4, k // 8)),
+        stop=math.inf if stop is None else stop,
     )
 
 

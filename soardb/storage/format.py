@@ -147,12 +147,25 @@ class ArrayFile:
         view[: len(prefix) + len(header)] = prefix + header
         self._mapping.flush()
         os.fsync(self._handle)
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+        _forget_pages(self._handle)
         if before_rename:
             before_rename()
         os.replace(self._temporary, self._target)
         os.close(self._handle)
         self._handle = -1
         sync_folder(self._target.parent)
+
+
+def _forget_pages(handle: int) -> None:
+    """Let the system drop what it holds in memory of a file that is on the disk.
+
+    Read again, the file comes in the largest pages that there are: a search, which reads all over
+    it, is 5 to 10 % faster than over the pages that were written (benchmarks/LOG.md).
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _reserve(handle: int, size: int) -> None:
