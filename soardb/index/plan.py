@@ -145,9 +145,10 @@ class BuildParams:
 
 def as_real(value: object, name: str, least: float, most: float) -> float:
     """A number within [least, most], or InvalidArgument."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not least <= value <= most:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (is_number and least <= (number := float(value)) <= most):  # type: ignore[arg-type]
         raise InvalidArgument(f"expected {name} within {least}..{most}, got {value!r}")
-    return float(value)
+    return number
 
 
 def reject_unknown(unknown: Iterable[str] | Iterable[Never], known: Iterable[str]) -> None:

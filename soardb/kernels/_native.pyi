@@ -136,6 +136,7 @@ class Searcher:
         collect: int,
         rerank: int,
         refine: int,
+        stop: float,
         threads: int,
         scores: F32,
         ids: I64,

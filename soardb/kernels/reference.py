@@ -711,8 +711,8 @@ class IvfSearcher:
         lut, span, floor = build_lut(extended, a.codebook, a.block_dims)
         margin = np.float32(np.inf)
         if plan.stop < np.inf:
-            size = np.sqrt(lane_dot(centred, centred))
-            margin = np.float32(plan.stop) * (np.float32(a.spread) * size)
+            size = np.sqrt(np.float32(lane_dot(centred, centred)))
+            margin = np.float32(plan.stop) * (np.float32(a.spread) * np.float32(size))
         keys, rows, count = self._scan(
             slots, centroid_scores, lut, span, floor, margin, plan.collect, allowed
         )
