@@ -34,7 +34,7 @@ __all__ = [
 
 _EXACT_FLOATS = 2**20
 _EXACT_ROWS = 2_000
-_SOAR_DIMS = 256
+_SOAR_LAMBDA = 1.5
 _AVQ_DIMS, _AVQ_ETA = 256, 2.5
 _TWO_LEVEL_LISTS = 16_384
 _LEAST_CELLS = 0.4  # share of the cells; a fifth loses 4 points of recall (benchmarks/LOG.md)
@@ -187,7 +187,7 @@ def choose_build(params: BuildParams, n: int, d: int, metric: Metric) -> Choice:
         )
     soar_lambda = params.soar_lambda
     if soar_lambda is None:
-        soar_lambda = 1.5 if d >= _SOAR_DIMS else 0.0
+        soar_lambda = _SOAR_LAMBDA
     dims_per_block = params.dims_per_block
     if dims_per_block is None:
         dims_per_block = 3 if d < 256 else 4
