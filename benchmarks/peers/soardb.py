@@ -29,6 +29,8 @@ from benchmarks.peers.face import (
 )
 
 DEFAULT = "soardb-default"
+TARGETS = (0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
+STOPS = (None, 2.8, 3.2)
 WIDE_DIMS = 256  # from here on four dimensions a code are worth trying
 
 
@@ -64,6 +66,7 @@ class Soardb:
         self.index = self.soardb.SoarIndex(d, self.metric, threads=threads, **self.parameters)
         self.index.train(vectors)
         self.index.add(vectors)
+        self.index.tune()
 
     def save(self, folder: Path) -> None:
         self.index.save(folder / "index")
@@ -72,9 +75,17 @@ class Soardb:
         self.index = self.soardb.SoarIndex.load(folder / "index")
 
     def sweep(self) -> list[Arguments]:
-        """Nothing named, which is how it comes, then the grid."""
+        """Nothing named, which is how it comes, then recalls, then the grid of settings."""
         pairs = band(probes(self.index.nlist), RERANKS)
-        return [{}, *({"nprobe": nprobe, "rerank": rerank} for nprobe, rerank in pairs)]
+        return [
+            {},
+            *({"target_recall": target} for target in TARGETS),
+            *(
+                {"nprobe": nprobe, "rerank": rerank, "stop": stop}
+                for nprobe, rerank in pairs
+                for stop in STOPS
+            ),
+        ]
 
     def set_query_arguments(self, arguments: Arguments) -> None:
         self.arguments = arguments
