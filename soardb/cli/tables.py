@@ -19,7 +19,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from soardb.clustering import Progress as Report
-    from soardb.curve import Expected
+    from soardb.curve import Effort, Expected
     from soardb.evaluate import CurvePoint
     from soardb.kernels.layout import F32, I64
     from soardb.tuning import Curve
@@ -115,13 +115,14 @@ def operating_points(measured: Curve, title: str) -> None:
         [
             "exact" if point.nprobe is None else str(point.nprobe),
             "" if point.rerank is None else str(point.rerank),
+            _stop(point.effort),
             f"{point.recall:.4f}",
             f"{point.low:.4f}..{point.high:.4f}",
             f"{point.latency_us:,.0f}",
         ]
         for point in measured.points
     ]
-    _table(title, ["nprobe", "rerank", "recall", "95 %", "median us"], rows)
+    _table(title, ["nprobe", "rerank", "stop", "recall", "95 %", "median us"], rows)
 
 
 def choices(found: Sequence[Expected]) -> None:
@@ -130,12 +131,18 @@ def choices(found: Sequence[Expected]) -> None:
             f"{choice.target:g}",
             "exact" if choice.effort is None else str(choice.effort.nprobe),
             "" if choice.effort is None else str(choice.effort.rerank),
+            _stop(choice.effort),
             "" if choice.recall is None else f"{choice.recall:.4f}",
             "" if choice.is_reached else "not reached",
         ]
         for choice in found
     ]
-    _table("what searches choose", ["target recall", "nprobe", "rerank", "expected", ""], rows)
+    columns = ["target recall", "nprobe", "rerank", "stop", "expected", ""]
+    _table("what searches choose", columns, rows)
+
+
+def _stop(effort: Effort | None) -> str:
+    return "" if effort is None or effort.stop is None else f"{effort.stop:g}"
 
 
 def results(scores: F32, ids: I64) -> None:
