@@ -30,7 +30,7 @@ from benchmarks.peers.face import (
 
 DEFAULT = "soardb-default"
 TARGETS = (0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
-STOPS = (None, 2.8, 3.2)
+STOPS = (None, 2.8, 3.2, 3.6)
 WIDE_DIMS = 256  # from here on four dimensions a code are worth trying
 
 
