@@ -35,7 +35,8 @@ __all__ = [
 _EXACT_FLOATS = 2**20
 _EXACT_ROWS = 2_000
 _SOAR_LAMBDA = 1.5
-_AVQ_DIMS, _AVQ_ETA = 256, 2.5
+_AVQ_ETA = 2.5
+_WIDE = 256  # dimensions from which on a centroid costs what a longer list does
 _TWO_LEVEL_LISTS = 16_384
 _LEAST_CELLS = 0.4  # share of the cells; a fifth loses 4 points of recall (benchmarks/LOG.md)
 _MAX_LISTS = 2**20
@@ -179,7 +180,8 @@ def choose_build(params: BuildParams, n: int, d: int, metric: Metric) -> Choice:
     nlist = params.nlist
     if nlist is None:
         is_small = n * d <= _EXACT_FLOATS or n <= _EXACT_ROWS
-        nlist = 0 if is_small else min(max(round(3.5 * math.sqrt(n)), 16), _MAX_LISTS)
+        factor = 3.5 if d < _WIDE else 1.75
+        nlist = 0 if is_small else min(max(round(factor * math.sqrt(n)), 16), _MAX_LISTS)
     if nlist > n:
         raise InvalidArgument(
             f"expected nlist of at most the {n} training vectors, got {nlist}; "
@@ -190,10 +192,10 @@ def choose_build(params: BuildParams, n: int, d: int, metric: Metric) -> Choice:
         soar_lambda = _SOAR_LAMBDA
     dims_per_block = params.dims_per_block
     if dims_per_block is None:
-        dims_per_block = 3 if d < 256 else 4
+        dims_per_block = 3 if d < _WIDE else 4
     avq_eta = params.avq_eta
     if avq_eta is None:
-        avq_eta = _AVQ_ETA if metric != "l2" and d < _AVQ_DIMS else 0.0
+        avq_eta = _AVQ_ETA if metric != "l2" else 0.0
     ncell = params.ncell
     if ncell is None:
         ncell = round(math.sqrt(nlist)) if nlist >= _TWO_LEVEL_LISTS else 0
