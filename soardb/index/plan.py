@@ -237,7 +237,7 @@ def choose_search(
         cellprobe=cellprobe,
         collect=max(math.ceil(rerank * collect_factor), copies * k),
         rerank=rerank,
-        refine=min(rerank, k + max(4, k // 8)),
+        refine=min(rerank, k + max(4, k // 4, rerank // 16)),
         stop=math.inf if stop is None else stop,
     )
 

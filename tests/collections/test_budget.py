@@ -104,13 +104,16 @@ class TestDatabase:
             assert after < before - 5000 * 128 * 4 * 0.8
             assert collection.count() == 5000
 
-    def test_a_build_that_does_not_fit_is_refused(self, folder: Path) -> None:
+    def test_a_build_that_does_not_fit_is_refused(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """By compact(), which says so; reads and writes go on as before."""
         n = 30_000
         with open_by_hand(folder) as database:
             collection = database.create_collection("c", 64, "l2")
             collection.upsert(range(n), points(n, d=64), ack="logged")
             collection.compact()
+        monkeypatch.setattr("soardb.compaction.BUILD_BYTES", 400)
         with open_by_hand(folder, memory_limit=10 * MIB) as database:
             collection = database.get_collection("c")
             with pytest.raises(OutOfMemory, match=r"(building|training) the index needs"):

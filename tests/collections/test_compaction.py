@@ -558,7 +558,7 @@ class TestRecall:
         assert (stats["points"], stats["struck"], stats["since_generation"]) == (1000, 0, 0)
         plan = collection.search(points(1)[0], 10, nprobe=16, explain=True).plan
         assert plan is not None
-        assert plan.rows_scanned == 1000
+        assert 1000 <= plan.rows_scanned < 2000  # a point may stand in two lists
 
 
 class TestDamage:
