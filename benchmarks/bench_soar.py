@@ -91,7 +91,7 @@ def _codes_read(index: Any, queries: Any, k: int, point: Mapping[str, Any]) -> f
     The index knows it of each query and keeps it to itself; its searcher tells.
     """
     arguments = point["arguments"]
-    plan = index._plan(k, arguments.get("nprobe"), arguments.get("rerank"))
+    plan = index._plan(k, arguments.get("nprobe"), arguments.get("rerank"), None, None)
     scores = np.empty((len(queries), k), np.float32)
     ids = np.empty((len(queries), k), np.int64)
     codes = np.empty(len(queries), np.int64)
