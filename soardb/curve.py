@@ -27,6 +27,7 @@ from soardb.schema import shown
 __all__ = [
     "DEFAULT_TARGET",
     "QUERIES",
+    "WIDENING",
     "Curve",
     "Curves",
     "Effort",
@@ -41,6 +42,9 @@ DEFAULT_TARGET = 0.95
 
 QUERIES = 1_500
 """Questions of a measuring, unless told: a recall of 0.8 is then known to half a hundredth."""
+
+WIDENING = 0.5
+"""Where nobody measured, nprobe grows with (1 / share of matches) to this power."""
 
 # Codes that are scanned in the time in which a candidate is scored again, and a list put in order.
 _RERANK_CODES, _LIST_CODES = 20.0, 8.0
@@ -360,7 +364,10 @@ class Curves:
         own = banded[0].k
         bands = {curve.share: curve.choose(target) for curve in banded}
         bands[1.0] = plain[own].choose(target, passes_over=False)
-        return self._for_k(_between(bands, share), own, k, target)
+        found = _between(bands, share)
+        if share < min(bands):
+            found = _widened(found, bands[min(bands)], min(bands) / share)
+        return self._for_k(found, own, k, target)
 
     def under(self, curve: Curve, k: int, target: float) -> Expected:
         """Like choose(), under a filter that has a curve of its own."""
@@ -442,6 +449,19 @@ def _between(measured: dict[float, Expected], at: float) -> Expected:
     nearer = low if share < 0.5 else high
     recall = min(low.recall or 0.0, high.recall or 0.0)
     return replace(nearer, effort=effort, recall=recall, cost=cost)
+
+
+def _widened(found: Expected, last: Expected, fewer: float) -> Expected:
+    """What a line foretells for so many times fewer matches than the last that were measured.
+
+    The line may fall, where among all points the candidates were too few and not the lists; but
+    fewer matches are never found in fewer lists.
+    """
+    if found.effort is None or last.effort is None:
+        return found
+    nprobe = max(found.effort.nprobe, math.ceil(last.effort.nprobe * fewer**WIDENING))
+    effort = Effort(nprobe, max(found.effort.rerank, last.effort.rerank), last.effort.stop)
+    return replace(found, effort=effort, cost=max(found.cost, last.cost))
 
 
 def _power(a: Any, b: Any, share: float) -> Any:

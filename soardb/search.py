@@ -30,7 +30,7 @@ from typing import Literal
 import numpy as np
 
 from soardb.contents import Contents
-from soardb.curve import DEFAULT_TARGET, Expected
+from soardb.curve import DEFAULT_TARGET, WIDENING, Expected
 from soardb.filters import Expr, matching
 from soardb.filters.allowed import Allowed
 from soardb.filters.expr import And, Matches, Not, Or
@@ -48,7 +48,6 @@ EXACT_NUMBERS = 1_000_000
 _SAMPLE = 1_024
 _LARGE = 1_000_000  # positions below which evaluating the filter costs less than going without
 _POST_FILTER_SHARE = 0.7
-_WIDENING = 0.5  # unmeasured, nprobe grows with (1 / share of matches) to this power
 _EXACT_CODES = 0.6  # codes that are scanned in the time of one dimension of an exact score
 
 
@@ -252,7 +251,7 @@ class Planner:
             return self._as_found(done, "exact on matches", m, share)
         nprobe = knobs.nprobe
         if nprobe is None and self._expected is None:
-            nprobe = math.ceil(contents.index.default_nprobe * share**-_WIDENING)
+            nprobe = math.ceil(contents.index.default_nprobe * share**-WIDENING)
         done = self._by_lists(queries, k, nprobe, allowed.bitmap(), m)
         strategy = "filter in scan" if done.plan else "exact on matches"
         return self._as_found(done, strategy, m, share)

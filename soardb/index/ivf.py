@@ -301,6 +301,8 @@ class SoarIndex(Index):
             return self._by_all_rows(checked, k, threads)
         if not (type(k) is int and type(nprobe) in _KNOB and type(rerank) in _KNOB):
             k, nprobe, rerank = self._as_knobs(k, nprobe, rerank)  # True == 1, 5.0 == 5 as keys
+        if stop is not None:
+            stop = as_real(stop, "stop", 0.0, 1e6)
         plan = self._plans.get((k, nprobe, rerank, stop, target_recall)) or self._plan(
             k, nprobe, rerank, stop, target_recall
         )
@@ -375,9 +377,9 @@ class SoarIndex(Index):
     ) -> SearchPlan:
         assert self._model is not None
         self._as_knobs(k, nprobe, rerank)
-        stop = None if stop is None else as_real(stop, "stop", 0.0, 1e6)
         key = (k, nprobe, rerank, stop, target)
-        if nprobe is None and rerank is None and (target is not None or self._curves is not None):
+        is_told = not (nprobe is None and rerank is None and stop is None)
+        if not is_told and (target is not None or self._curves is not None):
             effort = self.expected(k, DEFAULT_TARGET if target is None else target).effort
             if effort is not None:
                 nprobe, rerank, stop = effort.nprobe, effort.rerank, effort.stop

@@ -147,9 +147,9 @@ class BuildParams:
 def as_real(value: object, name: str, least: float, most: float) -> float:
     """A number within [least, most], or InvalidArgument."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (is_number and least <= (number := float(value)) <= most):  # type: ignore[arg-type]
+    if not (is_number and least <= value <= most):  # type: ignore[operator]
         raise InvalidArgument(f"expected {name} within {least}..{most}, got {value!r}")
-    return number
+    return float(value)  # type: ignore[arg-type]
 
 
 def reject_unknown(unknown: Iterable[str] | Iterable[Never], known: Iterable[str]) -> None:

@@ -108,7 +108,7 @@ class TestDatabase:
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """By compact(), which says so; reads and writes go on as before."""
-        n = 30_000
+        n = 80_000
         with open_by_hand(folder) as database:
             collection = database.create_collection("c", 64, "l2")
             collection.upsert(range(n), points(n, d=64), ack="logged")

