@@ -163,7 +163,7 @@ class TestStop:
         """Beside `stop`, as beside any other setting, what is not said has its plain default."""
         queries = blobs(200, 3)
         found = np.concatenate([tuned.search(query[None], stop=0)[1] for query in queries])
-        plain = {"nprobe": tuned.default_nprobe, "stop": 0.0}
+        plain: dict[str, Any] = {"nprobe": tuned.default_nprobe, "stop": 0.0}
         same = np.concatenate([tuned.search(query[None], **plain)[1] for query in queries])
         assert (found == same).all()
         told_nothing = np.concatenate([tuned.search(query[None])[1] for query in queries])
