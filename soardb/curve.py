@@ -364,10 +364,10 @@ class Curves:
         own = banded[0].k
         bands = {curve.share: curve.choose(target) for curve in banded}
         bands[1.0] = plain[own].choose(target, passes_over=False)
-        found = _between(bands, share)
+        chosen = _between(bands, share)
         if share < min(bands):
-            found = _widened(found, bands[min(bands)], min(bands) / share)
-        return self._for_k(found, own, k, target)
+            chosen = _widened(chosen, bands[min(bands)], min(bands) / share)
+        return self._for_k(chosen, own, k, target)
 
     def under(self, curve: Curve, k: int, target: float) -> Expected:
         """Like choose(), under a filter that has a curve of its own."""

@@ -186,7 +186,8 @@ class Exam:
                 effort = replace(
                     effort, stop=stop, rerank=max(self.k + 1, math.ceil(depth * effort.rerank))
                 )
-                points += [p for _, p in self._up(ladder, max(0, min(worth) - 1), effort)]
+                line_up = self._up(ladder, max(0, min(worth) - 1), effort)
+                points += self._refined([point for _, point in line_up])
         return points
 
     def _refined(self, points: list[OperatingPoint]) -> list[OperatingPoint]:

@@ -225,7 +225,8 @@ class SoarIndex(Index):
             copies = model.code(compared, parts[chosen], self.params)
             lists.append(copies.lists, rows[copies.owners], copies.codes)
         if self._homes is not None:
-            self._homes = np.concatenate([self._homes, parts])
+            homes = parts if order is None else parts[order]  # in order of row
+            self._homes = np.concatenate([self._homes, homes])
         if progress:
             progress("encode", 1.0)
 

@@ -938,3 +938,15 @@ class TestCells:
             index.remove([first])
             index.search(vectors[:1], 5)
         assert len(calls) == 1
+
+
+def test_an_index_that_was_emptied_is_filled_and_thinned_out_again() -> None:
+    """Rows of a first addition stand in the order of lists, and so must what is known of them."""
+    vectors = clustered(400, 9, seed=5)
+    index = SoarIndex(9, "cosine", nlist=10, soar_lambda=20.0)
+    index.train(vectors)
+    index.add(vectors)
+    index.remove(np.arange(400))
+    index.add(vectors)
+    assert index.remove(np.arange(0, 400, 7)) == 58
+    index.validate()

@@ -163,7 +163,7 @@ class TestStop:
         """Beside `stop`, as beside any other setting, what is not said has its plain default."""
         queries = blobs(200, 3)
         found = np.concatenate([tuned.search(query[None], stop=0)[1] for query in queries])
-        plain = {"nprobe": tuned.default_nprobe, "stop": 0.0}
+        plain: dict[str, Any] = {"nprobe": tuned.default_nprobe, "stop": 0.0}
         same = np.concatenate([tuned.search(query[None], **plain)[1] for query in queries])
         assert (found == same).all()
         told_nothing = np.concatenate([tuned.search(query[None])[1] for query in queries])
@@ -199,7 +199,7 @@ def test_where_recall_rises_steeply_more_is_measured(monkeypatch: pytest.MonkeyP
     none = np.empty(0)
     exam = Exam(Steep(), 10, none, np.zeros(1_000, np.int64), none)  # type: ignore[arg-type]
     curve = exam.sweep((1.0,))
-    assert len(curve.points) < 25
+    assert sum(p.effort is not None and p.effort.stop is None for p in curve.points) < 25
     for target in (0.8, 0.9, 0.95):
         effort = curve.choose(target).effort
         assert effort is not None
