@@ -4,7 +4,7 @@
 
 The indexes are those of bench_peers.py, the best builds of each library, kept between runs. A sweep
 over their query parameters finds the cheapest setting that reaches each recall; these settings are
-then timed for every size of batch. A pass goes over all indexes before the next one begins, and
+then timed for every size of batch. A pass goes over all of them before the next one begins, and
 medians of the passes are reported. "planner" is soardb with no parameter at all; "exact" compares
 exact search with exact search, for which ScaNN's brute force and faiss's flat index are built.
 
@@ -46,11 +46,11 @@ RESULTS = Path(__file__).resolve().parent / "results"
 LIBRARIES = ("soardb", "scann", "faiss")
 K = 10
 RECALLS = (0.90, 0.95, 0.99)
-SAMPLE = 2000  # queries that the sweep asks
-SAMPLE_ERROR = 0.005  # of recall: what comes so near a goal is judged by all queries
-EXACT_QUERIES = 256  # of the exact indexes, which take seconds for what is asked elsewhere
+SAMPLE = 1000  # queries that the sweep asks
+WARM_UP = 1024  # queries at most, before each measurement
+SAMPLE_ERROR = 0.01  # of recall: what comes so near a goal is judged by all queries
+EXACT_QUERIES = 1024  # of the exact indexes, which take seconds for what is asked elsewhere
 Ask = Callable[[Vectors, peers.Arguments, int], npt.NDArray[Any]]
-ClockRuns = Callable[[int], contextlib.AbstractContextManager[None]]  # of so many threads
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,21 @@ class Contender:
     sweep: Sequence[peers.Arguments]
     is_exact: bool = False
     settings: dict[str, peers.Arguments] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is timed at once: queries (nq, d) of one index at one goal, in batches of `size`."""
+
+    one: Contender
+    goal: str
+    queries: Vectors
+    size: int
+
+    @property
+    def setting(self) -> peers.Arguments:
+        """The one that reaches the goal."""
+        return self.one.settings[self.goal]
 
 
 @dataclass(frozen=True)
@@ -158,21 +173,28 @@ def recall(
     return judge.recall(np.concatenate(ids), tolerance=TOLERANCE)
 
 
-def settle(one: Contender, queries: Vectors, judge: Judge, clock: ClockRuns) -> None:
+def cost(one: Contender, setting: peers.Arguments, some: Vectors) -> tuple[float, npt.NDArray[Any]]:
+    """CPU seconds of one batch (nq, d), and the ids (nq, K) of its answer."""
+    one.ask(some[:64], setting, 1)
+    began = time.thread_time()
+    ids = one.ask(some, setting, 1)
+    return time.thread_time() - began, ids
+
+
+def settle(
+    one: Contender,
+    costs: Sequence[tuple[float, npt.NDArray[Any]]],
+    queries: Vectors,
+    judge: Judge,
+) -> None:
     """The cheapest setting of its sweep for each recall, and what needs no sweep.
 
-    Costs and first recalls are those of a sample; that a goal is reached, all queries must say.
+    costs  of each setting by a sample, the first of the queries; that a goal is reached, all say
     """
-    some = queries[:SAMPLE]
-    measured: list[tuple[float, float, peers.Arguments]] = []
-    with clock(1):
-        for setting in one.sweep:
-            one.ask(some[:64], setting, 1)
-            began = time.thread_time()
-            ids = one.ask(some, setting, 1)
-            spent = time.thread_time() - began
-            found = judge.recall(ids.astype(np.int64), tolerance=TOLERANCE)
-            measured.append((spent, found, setting))
+    measured = [
+        (spent, judge.recall(ids.astype(np.int64), tolerance=TOLERANCE), setting)
+        for (spent, ids), setting in zip(costs, one.sweep, strict=True)
+    ]
     measured.sort(key=lambda entry: entry[0])
     for goal in RECALLS:
         near = (setting for _, found, setting in measured if found >= goal - SAMPLE_ERROR)
@@ -213,19 +235,14 @@ def alone(lock: Path | None, cores: Sequence[int], threads: int) -> Iterator[Non
         yield
 
 
-def speed(
-    one: Contender,
-    queries: Vectors,
-    setting: peers.Arguments,
-    size: int,
-    threads: int,
-    seconds: float,
-) -> tuple[float, float]:
-    """Queries a second, and CPU us of each, in batches of `size` for about so many seconds."""
-    one.ask(queries[:size], setting, threads)
+def speed(cell: Cell, threads: int, seconds: float) -> tuple[float, float]:
+    """Queries a second, and CPU us of each, in batches for about so many seconds."""
+    ask, queries, setting = cell.one.ask, cell.queries, cell.setting
+    size = min(cell.size, len(queries))
+    ask(queries[: min(size, WARM_UP)], setting, threads)
     done, first, began, cpu = 0, 0, time.perf_counter(), time.process_time()
     while done == 0 or time.perf_counter() - began < seconds:
-        done += len(one.ask(queries[first : first + size], setting, threads))
+        done += len(ask(queries[first : first + size], setting, threads))
         first = first + size if first + 2 * size <= len(queries) else 0
     spent = time.process_time() - cpu
     return done / (time.perf_counter() - began), 1e6 * spent / done
@@ -243,70 +260,52 @@ def run(setup: Setup) -> list[Row]:
     queries = np.ascontiguousarray(data.test[chosen])
     judge = Judge(data.train, queries, data.neighbors[chosen], data.metric, K)
     cores = sorted(os.sched_getaffinity(0))
-
-    def clock(threads: int) -> contextlib.AbstractContextManager[None]:
-        return alone(setup.lock, cores, threads)
-
     rows = []
     with on_cores(cores[:1] if setup.lock else cores):  # the others are somebody else's meanwhile
         every = contenders(setup, data, options)
-        for one in every:
-            settle(one, queries, judge, clock)
+        some = queries[:SAMPLE]
+        with alone(setup.lock, cores, 1):
+            costs = [[cost(one, setting, some) for setting in one.sweep] for one in every]
+        for one, of_one in zip(every, costs, strict=True):
+            settle(one, of_one, queries, judge)
             print(f"{one.label}: {one.settings}", flush=True)
-        cells = [(one, goal) for one in every for goal in one.settings]
-        for size in (size or len(queries) for size in setup.sizes):
-            found = [_recall(cell, queries, judge, size) for cell in cells]
-            for threads in setup.threads:
-                rows += _timed(setup, cells, found, queries, size, threads, clock)
+        cells = [
+            Cell(one, goal, queries[:EXACT_QUERIES] if one.is_exact else queries, size)
+            for size in (size or len(queries) for size in setup.sizes)
+            for one in every
+            for goal in one.settings
+        ]
+        recalls = [recall(cell.one, cell.setting, cell.queries, judge, cell.size) for cell in cells]
+        for threads in setup.threads:
+            passes = []
+            for _ in range(setup.passes):
+                with alone(setup.lock, cores, threads):
+                    passes.append([speed(cell, threads, setup.seconds) for cell in cells])
+            by_cell = zip(*passes, strict=True)
+            for cell, reached, found in zip(cells, recalls, by_cell, strict=True):
+                rows.append(_row(cell, reached, threads, found))
     return rows
 
 
-def _asked_of(one: Contender, queries: Vectors) -> Vectors:
-    return queries[:EXACT_QUERIES] if one.is_exact else queries
-
-
-def _recall(cell: tuple[Contender, str], queries: Vectors, judge: Judge, size: int) -> float:
-    one, goal = cell
-    return recall(one, one.settings[goal], _asked_of(one, queries), judge, size)
-
-
-def _timed(
-    setup: Setup,
-    cells: Sequence[tuple[Contender, str]],
-    recalls: Sequence[float],
-    queries: Vectors,
-    size: int,
-    threads: int,
-    clock: ClockRuns,
-) -> list[Row]:
-    passes: list[list[tuple[float, float]]] = [[] for _ in cells]
-    for _ in range(setup.passes):
-        with clock(threads):
-            for (one, goal), found in zip(cells, passes, strict=True):
-                some = _asked_of(one, queries)
-                args = (some, one.settings[goal], min(size, len(some)), threads, setup.seconds)
-                found.append(speed(one, *args))
-    rows = []
-    for (one, goal), reached, found in zip(cells, recalls, passes, strict=True):
-        row = Row(
-            one.label,
-            one.library,
-            goal,
-            one.settings[goal],
-            reached,
-            threads,
-            size,
-            statistics.median(qps for qps, _ in found),
-            tuple(qps for qps, _ in found),
-            statistics.median(cpu for _, cpu in found),
-        )
-        rows.append(row)
-        print(
-            f"threads {threads}  batch {size:>6}  {goal:>7}  {one.label:<26} "
-            f"recall {reached:.4f}  {row.qps:>9,.0f} QPS  {row.cpu_us:>8,.1f} us  {row.setting}",
-            flush=True,
-        )
-    return rows
+def _row(cell: Cell, reached: float, threads: int, passes: Sequence[tuple[float, float]]) -> Row:
+    row = Row(
+        cell.one.label,
+        cell.one.library,
+        cell.goal,
+        cell.setting,
+        reached,
+        threads,
+        cell.size,
+        statistics.median(qps for qps, _ in passes),
+        tuple(qps for qps, _ in passes),
+        statistics.median(cpu for _, cpu in passes),
+    )
+    print(
+        f"threads {threads}  batch {row.size:>6}  {row.goal:>7}  {row.label:<26} "
+        f"recall {reached:.4f}  {row.qps:>9,.0f} QPS  {row.cpu_us:>8,.1f} us  {row.setting}",
+        flush=True,
+    )
+    return row
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
