@@ -48,7 +48,7 @@ K = 10
 RECALLS = (0.90, 0.95, 0.99)
 SAMPLE = 1000  # queries that the sweep asks
 WARM_UP = 1024  # queries at most, before each measurement
-SAMPLE_ERROR = 0.01  # of recall: what comes so near a goal is judged by all queries
+SAMPLE_ERROR = 0.005  # of recall: what comes so near a goal is judged by all queries
 EXACT_QUERIES = 1024  # of the exact indexes, which take seconds for what is asked elsewhere
 Ask = Callable[[Vectors, peers.Arguments, int], npt.NDArray[Any]]
 
@@ -248,8 +248,8 @@ def speed(cell: Cell, threads: int, seconds: float) -> tuple[float, float]:
     return done / (time.perf_counter() - began), 1e6 * spent / done
 
 
-def run(setup: Setup) -> list[Row]:
-    """Every cell, printed as it is measured.
+def run(setup: Setup) -> Iterator[list[Row]]:
+    """Every cell, printed as it is measured: those of one number of threads after the other.
 
     Raises InvalidArgument where a library is missing, PeerError where one fails to build.
     """
@@ -260,7 +260,6 @@ def run(setup: Setup) -> list[Row]:
     queries = np.ascontiguousarray(data.test[chosen])
     judge = Judge(data.train, queries, data.neighbors[chosen], data.metric, K)
     cores = sorted(os.sched_getaffinity(0))
-    rows = []
     with on_cores(cores[:1] if setup.lock else cores):  # the others are somebody else's meanwhile
         every = contenders(setup, data, options)
         some = queries[:SAMPLE]
@@ -282,9 +281,10 @@ def run(setup: Setup) -> list[Row]:
                 with alone(setup.lock, cores, threads):
                     passes.append([speed(cell, threads, setup.seconds) for cell in cells])
             by_cell = zip(*passes, strict=True)
-            for cell, reached, found in zip(cells, recalls, by_cell, strict=True):
-                rows.append(_row(cell, reached, threads, found))
-    return rows
+            yield [
+                _row(cell, reached, threads, found)
+                for cell, reached, found in zip(cells, recalls, by_cell, strict=True)
+            ]
 
 
 def _row(cell: Cell, reached: float, threads: int, passes: Sequence[tuple[float, float]]) -> Row:
@@ -370,12 +370,19 @@ def parse(arguments: Sequence[str] | None) -> tuple[Setup, Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print, write JSON and plot: exit code."""
     setup, results = parse(arguments)
+    commit = provenance.commit()  # of what runs, not of what the checkout becomes meanwhile
+    rows: list[Row] = []
     try:
-        commit = provenance.commit()  # of what runs, not of what the checkout becomes meanwhile
-        rows = run(setup)
+        for more in run(setup):
+            rows += more
+            _write(setup, rows, commit, results)
     except SoarError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _write(setup: Setup, rows: Sequence[Row], commit: str, results: Path) -> None:
     report = {
         "benchmark": "batch",
         "commit": commit,
@@ -383,13 +390,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "date": datetime.date.today().isoformat(),
         "setup": {k: v for k, v in asdict(setup).items() if k != "lock"},
         "k": K,
+        "versions": {library: peers.PEERS[library].version for library in LIBRARIES},
         "rows": [asdict(row) for row in rows],
     }
     path = results / f"batch-{setup.dataset}.json"
     path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     plot(report, path.with_suffix(".png"))
-    print(f"written: {path.name}, {path.with_suffix('.png').name}")
-    return 0
+    print(f"written: {path.name}, {path.with_suffix('.png').name}", flush=True)
 
 
 if __name__ == "__main__":
