@@ -147,6 +147,7 @@ def _exact_ones(vectors: Vectors, metric: str) -> list[Contender]:
     measure = "squared_l2" if metric == "l2" else "dot_product"
     brute = builder(rows, K, measure).score_brute_force().build()
     faiss = importlib.import_module("faiss")
+    faiss.cvar.distance_compute_blas_threshold = 20  # some releases read all anew for each query
     flat = (faiss.IndexFlatL2 if metric == "l2" else faiss.IndexFlatIP)(rows.shape[1])
     flat.add(rows)
 
