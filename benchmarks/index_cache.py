@@ -1,6 +1,6 @@
 """Built indexes of the measured libraries, kept between runs with what their build cost.
 
-    [index_cache.py] <- peer_worker.py
+    [index_cache.py] <- peer_worker.py, bench_batch.py
 
 An index is found again by everything that decides what it is: the data set's sum, the library and
 its version, and the parameters of the build. Its folder holds what the library saved and, written

@@ -1,6 +1,6 @@
 """Recall of answers by their true distances, so that equally near vectors count alike.
 
-    answers of any library -> [judge.py] -> bench_peers.py, bench_soar.py
+    answers of any library -> [judge.py] -> bench_peers.py, bench_soar.py, bench_batch.py
 
 Distances are computed anew from the ids, in float64; what a library says of its own is not used.
 """

@@ -1,6 +1,6 @@
 """The libraries that soardb is measured against, and soardb itself, behind one face.
 
-    face.py -> soardb.py, scann.py, faiss.py, ... -> [peers] -> bench_peers.py
+    face.py -> soardb.py, scann.py, faiss.py, ... -> [peers] -> bench_peers.py, bench_batch.py
 
 To add one: a module with a class of face.Peer's shape, and its line in PEERS.
 """

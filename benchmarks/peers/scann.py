@@ -30,6 +30,8 @@ from benchmarks.peers.face import (
     unit,
 )
 
+PARALLEL_QUERIES = 256  # that a thread takes at a time, its default; fewer where there are fewer
+
 
 class Scann:
     """A tree with or without SOAR, AVQ and quantised centroids."""
@@ -37,7 +39,7 @@ class Scann:
     def __init__(self, metric: str, k: int, parameters: Arguments) -> None:
         self.ops = importlib.import_module("scann").scann_ops_pybind
         self.metric, self.k, self.parameters = metric, k, parameters
-        self.leaves = self.reorder = 0
+        self.leaves = self.reorder = self.threads = 0
 
     @staticmethod
     def specs(n: int, d: int, metric: str) -> list[Spec]:
@@ -92,11 +94,14 @@ class Scann:
         return ids
 
     def query_batch(self, queries: Vectors, threads: int) -> npt.NDArray[Any]:
-        search = self.searcher.search_batched
-        if threads > 1:
+        asked = (queries, self.k, self.reorder, self.leaves)
+        if threads == 1:
+            return np.asarray(self.searcher.search_batched(*asked)[0])
+        if threads != self.threads:  # each call makes the threads anew
             self.searcher.set_num_threads(threads)
-            search = self.searcher.search_batched_parallel
-        return np.asarray(search(queries, self.k, self.reorder, self.leaves)[0])
+            self.threads = threads
+        share = min(PARALLEL_QUERIES, -(-len(queries) // threads))
+        return np.asarray(self.searcher.search_batched_parallel(*asked, batch_size=share)[0])
 
     def size(self) -> Size:
         with tempfile.TemporaryDirectory() as folder:
