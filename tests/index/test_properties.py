@@ -296,14 +296,14 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data(), shape=SHAPES, seed=SEEDS)
     def search_everywhere(self, data: st.DataObject, shape: str, seed: int) -> None:
-        """All lists, all rows scored in 8 bits; where k + max(4, k // 8) reaches n, in float32."""
+        """All lists, all rows scored in 8 bits; where k + max(4, k // 4) reaches n, in float32."""
         queries, ids, truth, tolerance = self.ask(data, shape, seed)
         n = len(ids)
         for k in {max(1, n - 4), n, data.draw(st.integers(1, n), label="k")}:
             answer = self.index.search(queries, k, nprobe=10**9, rerank=10**9)
             self.check(answer, k, ids, truth, tolerance)
             slack = np.zeros(len(queries))
-            if k + max(4, k // 8) < n:
+            if k + max(4, k // 4) < n:
                 slack = self.eight_bit_slack(queries)
             if not self.may_drop_codes():
                 self.check_best(answer[0], truth, tolerance, slack)
