@@ -90,13 +90,17 @@ def cloud(n: int, d: int, nlist: int, seed: int) -> tuple[F32, F32]:
 class TestNearest:
     @pytest.mark.parametrize("d", [2, 7, 64, 100])
     def test_equals_brute_force(self, d: int) -> None:
-        """In float64, up to ties in float32."""
+        """In float64, or one that is as good: what is near is found from 8-bit products.
+
+        Native builds miss the nearest of a vector in ten thousand; of these clouds, where all
+        distances are alike, of one in a few hundred.
+        """
         vectors, centroids = cloud(501, d, 45, seed=d)
         found = nearest(vectors, centroids)
         distances = costs(vectors, centroids, found, 0.0)
         assert found.dtype == np.int32
-        assert (distances[np.arange(501), found] <= distances.min(axis=1) * (1 + 1e-5)).all()
-        assert (found == distances.argmin(axis=1)).mean() > 0.999
+        assert (distances[np.arange(501), found] <= distances.min(axis=1) * (1 + 1e-2)).all()
+        assert (found == distances.argmin(axis=1)).mean() > 0.99
 
     def test_ties_go_to_the_lower_list(self) -> None:
         """Two machines agree: equal centroids, equal distances."""

@@ -174,7 +174,7 @@ class TestDefaults:
         index.add(rows)
         facts = json.loads(json.dumps(index.describe()))
         assert facts["nlist"] == index.nlist
-        assert 100 < index.nlist <= round(3.5 * math.sqrt(2400))
+        assert 50 < index.nlist <= round(1.75 * math.sqrt(2400))
         assert facts["dims_per_block"] == 4
         assert facts["soar_lambda"] == index.soar_lambda
         assert facts["sub_spaces"] == 256

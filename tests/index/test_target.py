@@ -69,7 +69,7 @@ class TestPromise:
         assert found.low is not None
         assert found.high is not None
         assert found.recall is not None
-        assert found.low < 0.9 < found.high
+        assert found.low < found.recall < found.high
         assert 0.9 <= found.recall < 0.915
 
     def test_nothing_said_aims_at_095(self, tuned: SoarIndex) -> None:

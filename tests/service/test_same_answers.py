@@ -106,8 +106,9 @@ FACES = [
     (soardb.Collection, soardb_client.AsyncCollection),
 ]
 
-# What the engine has for those who build on it, and no program calls.
-NOT_FOR_CLIENTS = {"rename_to", "begin_put", "real_name"}
+# What the engine has for those who build on it, and no program calls; and what is said where the
+# data are: whether to keep what others ask.
+NOT_FOR_CLIENTS = {"rename_to", "begin_put", "real_name", "keep_queries"}
 # Parameters that one side alone has.
 EXTRA = {"timeout"}
 NOT_REMOTE = {"stop"}
