@@ -49,7 +49,7 @@ from soardb.storage.format import read_arrays, write_arrays
 
 __all__ = ["SoarIndex"]
 
-_KNOB, _TARGET = (int, type(None)), (float, type(None))
+_KNOB = (int, type(None))
 _STALE = 0.1  # share of the vectors that may come or go before a curve no longer holds
 _BATCH = 16_384
 
