@@ -18,6 +18,7 @@
 
 #include "soardb/assigner.hpp"
 #include "soardb/batch.hpp"
+#include "soardb/bound_call.hpp"
 #include "soardb/kernels.hpp"
 #include "soardb/topk.hpp"
 
@@ -181,6 +182,7 @@ struct ListAssigner {
 };
 
 NB_MODULE(_native, m) {
+  if (!import_numpy()) throw nb::python_error();
   nb::set_leak_warnings(false);  // what lives until the interpreter ends is no leak
   m.doc() = "Native kernels of soardb; see soardb/kernels/reference.py for what each computes.";
 
@@ -381,4 +383,11 @@ NB_MODULE(_native, m) {
   nb::class_<Searcher> searcher(m, "Searcher");
   searcher.def(nb::init<nb::object>());
   def(searcher, "search", &Searcher::search, &Searcher::search);
+  searcher.def("bind", [](nb::handle self, int64_t k, int64_t nprobe, int64_t cellprobe,
+                          int64_t collect, int64_t rerank, int64_t refine, float stop) {
+    PyObject* bound = bind_call(self.ptr(), nb::cast<const Searcher&>(self).index,
+                                {k, nprobe, cellprobe, collect, rerank, refine, stop});
+    if (!bound) throw nb::python_error();
+    return nb::steal(bound);
+  });
 }

@@ -16,6 +16,7 @@ Nothing here computes: shapes, names and the constants that the kernels share.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,6 +31,9 @@ I8 = npt.NDArray[np.int8]
 I32 = npt.NDArray[np.int32]
 U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
+
+BoundSearch = Callable[[object], tuple[F32, I64] | None]
+"""One query with its plan bound; see reference.IvfSearcher.bind."""
 
 BLOCK = 16
 """Vectors in a block: lists are padded to this many, and so are the blocks of 8-bit centroids."""

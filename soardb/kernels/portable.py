@@ -31,12 +31,14 @@ from soardb.kernels.layout import (
     STEPS,
     U8,
     U32,
+    BoundSearch,
     IvfArrays,
     Metric,
     SearchPlan,
 )
 from soardb.kernels.reference import (
     avq_update,
+    bind_search,
     list_sums,
     pack_codes,
     pack_u8_blocks,
@@ -1162,6 +1164,10 @@ class IvfSearcher:
         is_l2, is_cosine = arrays.metric == "l2", arrays.metric == "cosine"
         spread = np.float32(arrays.spread)
         self._ivf = _Ivf(is_l2, is_cosine, arrays.is_spilled, spread, *views)
+
+    def bind(self, k: int, plan: SearchPlan) -> BoundSearch:
+        """See reference.IvfSearcher.bind."""
+        return bind_search(self, len(self._ivf.mean), k, plan)
 
     def search(
         self,
