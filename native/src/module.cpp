@@ -118,6 +118,10 @@ struct Searcher {
     index.store = store.data();
     index.store_scale = own<float, 1>(f, "store_scale").data();
     index.store_bias = own<float, 1>(f, "store_bias").data();
+    const auto rotation_scale = own<float, 1>(f, "rotation_scale");
+    index.nturned = static_cast<int64_t>(rotation_scale.shape(0));
+    index.rotation_codes = own<uint8_t, 4>(f, "rotation_codes").data();
+    index.rotation_scale = rotation_scale.data();
     own_delta(f);
   }
 

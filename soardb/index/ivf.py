@@ -124,6 +124,8 @@ class SoarIndex(Index):
         chosen = asdict(self._model.choice) if self._model else {"nlist": 0}
         chosen["nlist"] = self.nlist
         sub_spaces = {"sub_spaces": self._model.product.m} if self._model else {}
+        if self._model:
+            chosen["rotate"] = self._model.product.rotation is not None
         return {"d": self.d, "metric": self.metric} | asdict(self.params) | chosen | sub_spaces
 
     def __len__(self) -> int:

@@ -189,6 +189,13 @@ def quantize_query(query: F32, scale: F32) -> tuple[I8, np.float32]:
     return codes, peak / np.float32(127)
 
 
+def turn_query(query: F32, blocks: U8, scale: F32) -> F32:
+    """Products of a (d,) query with rows of 8 bits in blocks, scale (r,) of each: (r,) float32."""
+    codes, step = quantize_query(query, np.ones_like(query))
+    turned: F32 = score_blocks_u8(blocks, codes).astype(np.float32) * step * scale
+    return turned
+
+
 def dot_u8(rows: U8, query: I8) -> I32:
     """Integer products of (n, >= d) uint8 rows (value + 128) with a (d,) int8 query: (n,) int32."""
     d = query.shape[0]
@@ -736,8 +743,12 @@ class IvfSearcher:
             centred = raw - a.mean
 
         slots, centroid_scores = self._best_lists(centred, plan)
+        coded = centred
+        if len(a.rotation_codes):
+            coded = turn_query(centred, a.rotation_codes, a.rotation_scale)
         extended = np.ones(a.block_dims[-1], np.float32)
-        extended[: len(centred)] = centred
+        dims = len(extended) - (2 if a.metric == "l2" else 0)
+        extended[:dims] = coded[:dims]
         lut, span, floor = build_lut(extended, a.codebook, a.block_dims)
         margin = np.float32(np.inf)
         if plan.stop < np.inf:
