@@ -130,7 +130,7 @@ struct Fitted {
 
 Scratch& fit(const Ivf& x, const Plan& plan) {
   thread_local Fitted f;
-  const int64_t extended = x.block_dims[x.m];
+  const int64_t extended = std::max<int64_t>(std::max<int64_t>(x.d, x.nturned) + 2, x.block_dims[x.m]);
   const int64_t slots = std::max(x.nslot, round_up(x.ncell, kBlock)) + 64;
   const int64_t collect = std::max(plan.collect, plan.k);
   if (f.d == x.d && f.extended == extended && f.nslot == slots && f.m == x.m &&
@@ -145,8 +145,10 @@ Scratch& fit(const Ivf& x, const Plan& plan) {
   while (s.hash_size < 2 * collect) s.hash_size *= 2;
   a.reserve(s.query, wide);
   a.reserve(s.centred, wide);
+  a.reserve(s.coded, wide);
   a.reserve(s.centroid_query, wide);
   a.reserve(s.store_query, wide);
+  a.reserve(s.coded_query, wide);
   a.reserve(s.slot_scores, slots);
   a.reserve(s.slot_keys, slots);
   a.reserve(s.slot_ids, slots);
@@ -162,7 +164,7 @@ Scratch& fit(const Ivf& x, const Plan& plan) {
   a.reserve(s.block_first, blocks);
   a.reserve(s.block_lanes, blocks);
   a.reserve(s.keys, s.pool);
-  a.reserve(s.sort_keys, std::max(slots, s.pool));
+  a.reserve(s.sort_keys, std::max({slots, s.pool, x.nturned}));
   a.reserve(s.slots, s.pool);
   a.reserve(s.rows, s.pool);
   a.reserve(s.hash_rows, s.hash_size);

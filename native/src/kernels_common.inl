@@ -405,23 +405,42 @@ static int64_t exact_topk_row(const float* vectors, int64_t n, int64_t d, const 
 // Ranges below this count as zero: the inverse of their step is no float.
 constexpr float kTiny = 0x1p-110f;
 
-// Round a query folded with the rows' scale to signed bytes; returns the step.
+// Round a query folded with the rows' scale, where they have one, to signed bytes; returns the step.
 static float quantize_query(const float* query, const float* scale, int64_t d, int8_t* out) {
+  const auto fold = [&](int64_t i, int64_t c) {
+    const F16 values = load_some(query + i, c);
+    return scale ? values * load_some(scale + i, c) : values;
+  };
   F16 peaks = set16(0);
   for (int64_t i = 0; i < d; i += 16) {
     const int64_t c = d - i < 16 ? d - i : 16;
-    peaks = max16(peaks, abs16(load_some(query + i, c) * load_some(scale + i, c)));
+    peaks = max16(peaks, abs16(fold(i, c)));
   }
   const float peak = highest16(peaks);
   const float inverse = peak < kTiny ? 0.0f : 127.0f / peak;
   for (int64_t i = 0; i < d; i += 16) {
     const int64_t c = d - i < 16 ? d - i : 16;
-    const F16 folded = load_some(query + i, c) * load_some(scale + i, c);
+    const F16 folded = fold(i, c);
     float rounded[16];
     store16(rounded, round16(folded * set16(inverse)));
     for (int j = 0; j < 16; ++j) out[i + j] = static_cast<int8_t>(rounded[j]);
   }
   return peak < kTiny ? 0.0f : peak / 127.0f;
+}
+
+// What the sub-spaces are of: the query, or what the rotation makes of it, and what l2 adds.
+static const float* coded_query(const Ivf& x, Scratch& s) {
+  if (!x.nturned) return s.centred;
+  SOARDB_STAGE(lut);
+  const float step = quantize_query(s.centred, nullptr, x.d, s.coded_query);
+  score_blocks(x.rotation_codes, x.nturned / kBlock, ceil_div(x.d, 4), s.coded_query,
+               128 * sum_bytes(s.coded_query, x.d), s.sort_keys);
+  for (int64_t i = 0; i < x.nturned; i += kBlock)
+    store16(s.coded + i,
+            to_float(s.sort_keys + i) * set16(step) * load16(x.rotation_scale + i));
+  const int64_t end = x.block_dims[x.m];
+  for (int64_t i = end - (x.metric == kL2 ? 2 : 0); i < end; ++i) s.coded[i] = 1.0f;
+  return s.coded;
 }
 
 // Returns (in *span, *floor) and fills the byte tables: reference.py, build_lut.
@@ -814,7 +833,7 @@ static int ivf_search(const Ivf& x, const Plan& plan, const Filter* filter, cons
   if (const int status = prepare_query(x, raw, s, &query)) return status;
   const int64_t lists = best_lists(x, plan, s);
   float span, floor, margin = __builtin_inff();
-  build_lut(x, s.centred, s, &span, &floor);
+  build_lut(x, coded_query(x, s), s, &span, &floor);
   const double step = keys_a_unit(x, s, lists, span, floor);
   if (plan.stop < margin)
     margin = plan.stop * (x.spread * __builtin_sqrtf(lane_dot(s.centred, s.centred, x.d)));

@@ -13,7 +13,7 @@ static int prepare_lists(const Ivf& x, const Plan& plan, const float* raw, Scrat
   if (const int status = prepare_query(x, raw, s, &query)) return status;
   const int64_t lists = best_lists(x, plan, s);
   float span, floor;
-  build_lut(x, s.centred, s, &span, &floor);
+  build_lut(x, coded_query(x, s), s, &span, &floor);
   const double step = keys_a_unit(x, s, lists, span, floor);
   for (int64_t i = 0; i < lists; ++i) {
     out.lists[i] = x.slot_list[s.order[i]];

@@ -18,6 +18,7 @@
 
 #include "soardb/assigner.hpp"
 #include "soardb/batch.hpp"
+#include "soardb/bound_call.hpp"
 #include "soardb/kernels.hpp"
 #include "soardb/topk.hpp"
 
@@ -117,6 +118,10 @@ struct Searcher {
     index.store = store.data();
     index.store_scale = own<float, 1>(f, "store_scale").data();
     index.store_bias = own<float, 1>(f, "store_bias").data();
+    const auto rotation_scale = own<float, 1>(f, "rotation_scale");
+    index.nturned = static_cast<int64_t>(rotation_scale.shape(0));
+    index.rotation_codes = own<uint8_t, 4>(f, "rotation_codes").data();
+    index.rotation_scale = rotation_scale.data();
     own_delta(f);
   }
 
@@ -181,6 +186,7 @@ struct ListAssigner {
 };
 
 NB_MODULE(_native, m) {
+  if (!import_numpy()) throw nb::python_error();
   nb::set_leak_warnings(false);  // what lives until the interpreter ends is no leak
   m.doc() = "Native kernels of soardb; see soardb/kernels/reference.py for what each computes.";
 
@@ -381,4 +387,11 @@ NB_MODULE(_native, m) {
   nb::class_<Searcher> searcher(m, "Searcher");
   searcher.def(nb::init<nb::object>());
   def(searcher, "search", &Searcher::search, &Searcher::search);
+  searcher.def("bind", [](nb::handle self, int64_t k, int64_t nprobe, int64_t cellprobe,
+                          int64_t collect, int64_t rerank, int64_t refine, float stop) {
+    PyObject* bound = bind_call(self.ptr(), nb::cast<const Searcher&>(self).index,
+                                {k, nprobe, cellprobe, collect, rerank, refine, stop});
+    if (!bound) throw nb::python_error();
+    return nb::steal(bound);
+  });
 }

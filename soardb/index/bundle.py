@@ -44,4 +44,6 @@ def bundle(model: Model, lists: CodeLists, rows: Rows, ids: I64, metric: Metric)
         store_bias=rows.store_bias,
         is_spilled=model.choice.soar_lambda > 0,
         spread=model.product.spread,
+        rotation_codes=model.rotation[0],
+        rotation_scale=model.rotation[1],
     )

@@ -43,13 +43,14 @@ from soardb.index.rows import Rows
 from soardb.index.stored import pack, unpack
 from soardb.index.tiles import ByteSearch, is_cheaper_by_bytes, pays_exactly
 from soardb.kernels.dispatch import Searcher, active
-from soardb.kernels.layout import F32, I32, I64, U8, Metric, SearchPlan
+from soardb.kernels.layout import F32, I32, I64, U8, BoundSearch, Metric, SearchPlan
 from soardb.metrics import as_metric
 from soardb.storage.format import read_arrays, write_arrays
 
 __all__ = ["SoarIndex"]
 
-_KNOB = (int, type(None))
+_COUNT = (int, type(None))  # what a knob may be to be looked up: True == 1 would be found too
+_NUMBER = (float, int, type(None))
 _STALE = 0.1  # share of the vectors that may come or go before a curve no longer holds
 _BATCH = 16_384
 
@@ -80,6 +81,7 @@ class SoarIndex(Index):
         self._searcher: Searcher | None = None
         self._bytes: ByteSearch | None = None
         self._plans: dict[tuple[Any, ...], SearchPlan] = {}
+        self._bound: dict[tuple[Any, ...], BoundSearch] = {}  # by the same keys
         self._curves: Curves | None = None
         self._changes = 0  # vectors that came or went since the curves were measured
 
@@ -122,6 +124,8 @@ class SoarIndex(Index):
         chosen = asdict(self._model.choice) if self._model else {"nlist": 0}
         chosen["nlist"] = self.nlist
         sub_spaces = {"sub_spaces": self._model.product.m} if self._model else {}
+        if self._model:
+            chosen["rotate"] = self._model.product.rotation is not None
         return {"d": self.d, "metric": self.metric} | asdict(self.params) | chosen | sub_spaces
 
     def __len__(self) -> int:
@@ -152,8 +156,8 @@ class SoarIndex(Index):
         self._is_exact = False
         self._lists = CodeLists(self.nlist, self._model.product.m)
         self._rows = Rows(self.d, store_stride(self.d), self.metric == "l2")
-        self._homes, self._searcher, self._bytes, self._plans = None, None, None, {}
-        self._curves = None
+        self._homes, self._curves = None, None
+        self._forget_searches()
 
     def add(
         self,
@@ -258,10 +262,13 @@ class SoarIndex(Index):
 
     def _changed(self, count: int) -> None:
         """So many vectors came or went."""
-        self._searcher, self._bytes, self._plans = None, None, {}
+        self._forget_searches()
         self._changes += count
         if self._curves is not None and self._changes > _STALE * self._curves.n:
             self._curves = None
+
+    def _forget_searches(self) -> None:
+        self._searcher, self._bytes, self._plans, self._bound = None, None, {}, {}
 
     # ------------------------------------------------------------------ searching
 
@@ -287,6 +294,21 @@ class SoarIndex(Index):
         A batch that does not say nprobe is answered exactly where scoring every vector costs less
         than visiting the default number of lists.
         """
+        if (
+            type(k) is int
+            and type(nprobe) in _COUNT
+            and type(rerank) in _COUNT
+            and type(stop) in _NUMBER
+            and type(target_recall) in _NUMBER
+            and type(threads) is int
+            and threads == 1
+            and not exact
+            and not unknown
+        ):
+            bound = self._bound.get((k, nprobe, rerank, stop, target_recall))
+            found = None if bound is None else bound(queries)
+            if found is not None:
+                return found
         if unknown:
             reject_unknown(unknown, SEARCH_KEYWORDS)
         checked = as_queries(queries, self.d)
@@ -300,7 +322,7 @@ class SoarIndex(Index):
             k = check_k(k, len(self))
             threads = as_int(threads, "threads", 1, 1024)
             return self._by_all_rows(checked, k, threads)
-        if not (type(k) is int and type(nprobe) in _KNOB and type(rerank) in _KNOB):
+        if not (type(k) is int and type(nprobe) in _COUNT and type(rerank) in _COUNT):
             k, nprobe, rerank = self._as_knobs(k, nprobe, rerank)  # True == 1, 5.0 == 5 as keys
         if stop is not None:
             stop = as_real(stop, "stop", 0.0, 1e6)
@@ -388,8 +410,9 @@ class SoarIndex(Index):
             k=k, nprobe=nprobe, rerank=rerank, stop=stop, **self._plan_facts(self._model)
         )
         if len(self._plans) > 256:
-            self._plans = {}
+            self._plans, self._bound = {}, {}
         self._plans[key] = plan
+        self._bound[key] = (self._searcher or self._open_searcher()).bind(k, plan)
         return plan
 
     # ------------------------------------------------------------------ recall as a promise
@@ -415,7 +438,7 @@ class SoarIndex(Index):
             seed=self.params.seed,
             report=progress or (lambda stage, share: None),
         )
-        self._changes, self._plans = 0, {}
+        self._changes, self._plans, self._bound = 0, {}, {}
         return self._curves
 
     def expected(self, k: int = 10, target_recall: float = DEFAULT_TARGET) -> Expected:

@@ -74,6 +74,13 @@ class Model:
         return arrange_centroids(self.centroids, self.choice.ncell, self.product.has_term)
 
     @cached_property
+    def rotation(self) -> tuple[U8, F32]:
+        """The rotation of the codes as kernels read it, of no rows where there is none."""
+        if self.product.rotation is None:
+            return np.empty((0, 0, BLOCK, 4), np.uint8), np.empty(0, np.float32)
+        return self.product.rotation.packed()
+
+    @cached_property
     def _by_place(self) -> Assigning:
         return active.Assigner(self.places)
 
@@ -89,7 +96,7 @@ class Model:
         in_bytes = -(-nlist // BLOCK) * BLOCK * (d + 8)
         return {
             "centroids": len(forms) * self.places.nbytes + in_bytes,
-            "codebook": self.product.codebook.nbytes,
+            "codebook": self.product.codebook.nbytes + sum(part.nbytes for part in self.rotation),
         }
 
     @classmethod
@@ -134,6 +141,7 @@ class Model:
             residuals,
             choice.dims_per_block,
             has_term=is_l2,
+            rotate=p.rotate,
             iterations=p.iterations,
             seed=p.seed,
             threads=p.threads,

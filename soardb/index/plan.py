@@ -51,6 +51,7 @@ class BuildOptions(TypedDict, total=False):
     dims_per_block: int | None
     avq_eta: float | None
     anisotropic_threshold: float
+    rotate: bool | None
     ncell: int | None
     include_primary: bool
     overretrieve: float
@@ -72,6 +73,8 @@ class BuildParams:
     avq_eta                AVQ update of the centroids, at least 1; 0 leaves the k-means ones
     anisotropic_threshold  share of the typical norm above which inner products matter; 0 is plain
                            PQ. Not used under l2
+    rotate                 whether residuals are turned into their principal directions before they
+                           are coded; None: where that leaves at most 0.85 of the squared error
     ncell                  cells of the upper level of centroids; 0 is one level
     include_primary        whether the primary partition may win the second assignment, which
                            stores that vector once
@@ -89,6 +92,7 @@ class BuildParams:
     dims_per_block: int | None = None
     avq_eta: float | None = None
     anisotropic_threshold: float = 0.2
+    rotate: bool | None = None
     ncell: int | None = None
     include_primary: bool = True
     overretrieve: float = 2.0
@@ -127,11 +131,11 @@ class BuildParams:
             if value is None and name in _CHOSEN:
                 continue
             checked[name] = as_real(value, name, least, most)
-        for name in ("include_primary", "spherical"):
-            if not isinstance(getattr(params, name), bool):
-                raise InvalidArgument(
-                    f"expected {name} True or False, got {getattr(params, name)!r}"
-                )
+        for name, others in (("include_primary", ()), ("spherical", ()), ("rotate", (None,))):
+            value = getattr(params, name)
+            if not isinstance(value, bool) and value not in others:
+                choices = " or ".join(str(choice) for choice in (True, False, *others))
+                raise InvalidArgument(f"expected {name} {choices}, got {value!r}")
         if params.init not in ("random", "kmeans++"):
             raise InvalidArgument(f"expected init 'random' or 'kmeans++', got {params.init!r}")
         if params.avq_eta and metric == "l2":

@@ -24,6 +24,7 @@ from soardb.index.plan import BuildParams, Choice
 from soardb.index.rows import Rows, expect_array
 from soardb.kernels.layout import BLOCK, LINE, Metric
 from soardb.quantization.product import ProductQuantizer
+from soardb.quantization.rotation import Rotation
 from soardb.quantization.scalar import ScalarQuantizer
 
 __all__ = ["pack", "unpack", "unpack_model"]
@@ -50,6 +51,9 @@ def pack(model: Model, lists: CodeLists) -> tuple[dict[str, Any], dict[str, np.n
     }
     if model.centroids is not model.places:
         arrays["centroids"] = model.centroids
+    if model.product.rotation is not None:
+        arrays["rotation"] = model.product.rotation.codes
+        arrays["rotation_scale"] = model.product.rotation.scale
     return parameters, arrays
 
 
@@ -79,13 +83,16 @@ def unpack_model(
 ) -> Model:
     """The model of what pack() gave, over the same memory. Errors: those of unpack()."""
     _check_arrays(arrays, d, metric)
+    rotation = None
+    if "rotation" in arrays:
+        rotation = Rotation(arrays["rotation"], arrays["rotation_scale"])
     return Model(
         _as_choice(parameters["choice"], metric),
         arrays["mean"],
         float(parameters["typical_norm"]),
         arrays["places"],
         arrays.get("centroids", arrays["places"]),
-        ProductQuantizer(arrays["codebook"], arrays["block_dims"], d, metric == "l2"),
+        ProductQuantizer(arrays["codebook"], arrays["block_dims"], d, metric == "l2", rotation),
         ScalarQuantizer(arrays["store_offset"], arrays["store_scale"]),
     )
 
@@ -117,6 +124,11 @@ def _check_arrays(arrays: dict[str, np.ndarray], d: int, metric: Metric) -> None
     }
     if "centroids" in arrays:
         learnt["centroids"] = (nlist, d)
+    coded = d
+    if "rotation" in arrays:
+        coded = len(arrays["rotation"])
+        expect_array(arrays, "rotation", np.uint8, (coded, d))
+        learnt["rotation_scale"] = (coded,)
     for name, shape in learnt.items():
         expect_array(arrays, name, np.float32, shape)
         if not np.isfinite(arrays[name]).all():
@@ -127,9 +139,11 @@ def _check_arrays(arrays: dict[str, np.ndarray], d: int, metric: Metric) -> None
     expect_array(arrays, "code_rows", np.uint32, (nblock * BLOCK,))
     expect_array(arrays, "block_dims", np.int32, (m + 1,))
     dims = arrays["block_dims"].astype(np.int64)
-    ends = [d, d + 1, d + 2] if metric == "l2" else [d]
+    ends = [coded, coded + 1, coded + 2] if metric == "l2" else [coded]
     if (
         nlist == 0
+        or coded == 0
+        or coded > d
         or m == 0
         or m % 8
         or dims[0] != 0
@@ -137,4 +151,4 @@ def _check_arrays(arrays: dict[str, np.ndarray], d: int, metric: Metric) -> None
         or (np.diff(dims) < 0).any()
         or (np.diff(dims) > width).any()
     ):
-        raise CorruptStorage(f"expected sub-spaces that cover {d} dimensions once, got {dims}")
+        raise CorruptStorage(f"expected sub-spaces that cover {coded} dimensions once, got {dims}")

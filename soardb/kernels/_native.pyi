@@ -1,6 +1,6 @@
 """Types of the C++ extension (native/src/module.cpp). Outputs are the caller's arrays."""
 
-from soardb.kernels.layout import F32, F64, I8, I32, I64, U8, U32, IvfArrays
+from soardb.kernels.layout import F32, F64, I8, I32, I64, U8, U32, BoundSearch, IvfArrays
 
 def level() -> str: ...
 def has_level(name: str) -> bool: ...
@@ -127,6 +127,16 @@ class Assigner:
 
 class Searcher:
     def __init__(self, arrays: IvfArrays) -> None: ...
+    def bind(
+        self,
+        k: int,
+        nprobe: int,
+        cellprobe: int,
+        collect: int,
+        rerank: int,
+        refine: int,
+        stop: float,
+    ) -> BoundSearch: ...
     def search(
         self,
         queries: F32,

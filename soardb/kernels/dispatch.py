@@ -21,7 +21,19 @@ import numpy as np
 import numpy.typing as npt
 
 from soardb.errors import InvalidArgument
-from soardb.kernels.layout import F32, F64, I8, I32, I64, U8, U32, IvfArrays, Metric, SearchPlan
+from soardb.kernels.layout import (
+    F32,
+    F64,
+    I8,
+    I32,
+    I64,
+    U8,
+    U32,
+    BoundSearch,
+    IvfArrays,
+    Metric,
+    SearchPlan,
+)
 
 __all__ = [
     "LEVELS",
@@ -44,6 +56,7 @@ class Searcher(Protocol):
     """A prepared index; see reference.IvfSearcher."""
 
     def __init__(self, arrays: IvfArrays) -> None: ...
+    def bind(self, k: int, plan: SearchPlan) -> BoundSearch: ...
 
     def search(
         self,

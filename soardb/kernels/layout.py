@@ -16,6 +16,7 @@ Nothing here computes: shapes, names and the constants that the kernels share.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,6 +31,9 @@ I8 = npt.NDArray[np.int8]
 I32 = npt.NDArray[np.int32]
 U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
+
+BoundSearch = Callable[[object], tuple[F32, I64] | None]
+"""One query with its plan bound; see reference.IvfSearcher.bind."""
 
 BLOCK = 16
 """Vectors in a block: lists are padded to this many, and so are the blocks of 8-bit centroids."""
@@ -68,7 +72,9 @@ class IvfArrays:
     codes              (nblock, m/8, 64) uint8, packed 4-bit codes of all lists
     code_rows          (nblock * 16,) uint32, row of each code
     codebook           (m, width, 16) float32, zero where a sub-space is narrower than width
-    block_dims         (m + 1,) int32, sub-space b covers extended dims [b], [b+1]
+    block_dims         (m + 1,) int32, sub-space b covers coded dims [b], [b+1]: those of the query
+                       or, where there is a rotation, its products with the rotation's rows; under
+                       l2 two more follow, which are 1 in every query
     store              (n, stride) uint8, 8-bit rows, stride a multiple of 4
     store_scale, store_offset
                        (d,) float32 of those rows
@@ -76,6 +82,8 @@ class IvfArrays:
     is_spilled         whether a row may stand in two lists
     spread             standard deviation of a component of what the codes stand for: a row less its
                        centroid
+    rotation_codes     (r/16, ceil(d/4), 16, 4) uint8, 8-bit rows of the rotation, or none
+    rotation_scale     (r,) float32 of these rows, 0 in padding
 
     A second segment, the delta, may follow the base: the same lists, coded with the same codebook.
     Its rows are numbered from n on, its codes are scanned after the base's of the same list. Its
@@ -114,6 +122,8 @@ class IvfArrays:
     store_bias: F32
     is_spilled: bool
     spread: float
+    rotation_codes: U8 = field(default_factory=lambda: np.empty((0, 0, BLOCK, 4), np.uint8))
+    rotation_scale: F32 = field(default_factory=lambda: np.empty(0, np.float32))
     delta_vectors: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     delta_ids: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     delta_store: U8 = field(default_factory=lambda: np.empty((0, 0), np.uint8))

@@ -21,6 +21,7 @@ from soardb.kernels.layout import (
     I64,
     U8,
     U32,
+    BoundSearch,
     IvfArrays,
     Metric,
     SearchPlan,
@@ -269,7 +270,15 @@ class IvfSearcher:
     """See reference.IvfSearcher. Holds references to the arrays that C++ reads in place."""
 
     def __init__(self, arrays: IvfArrays) -> None:
-        self._search = _native.Searcher(arrays).search
+        self._native = _native.Searcher(arrays)
+        self._search = self._native.search
+
+    def bind(self, k: int, plan: SearchPlan) -> BoundSearch:
+        """See reference.IvfSearcher.bind; a C function that makes its own results."""
+        bound: BoundSearch = self._native.bind(
+            k, plan.nprobe, plan.cellprobe, plan.collect, plan.rerank, plan.refine, plan.stop
+        )
+        return bound
 
     def search(
         self,

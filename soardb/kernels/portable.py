@@ -31,12 +31,14 @@ from soardb.kernels.layout import (
     STEPS,
     U8,
     U32,
+    BoundSearch,
     IvfArrays,
     Metric,
     SearchPlan,
 )
 from soardb.kernels.reference import (
     avq_update,
+    bind_search,
     list_sums,
     pack_codes,
     pack_u8_blocks,
@@ -829,6 +831,8 @@ class _Ivf(NamedTuple):
     store: U8
     store_scale: F32
     store_bias: F32
+    rotation_codes: U8
+    rotation_scale: F32
     delta_vectors: F32
     delta_ids: I64
     delta_store: U8
@@ -852,6 +856,22 @@ def _quantize(query: F32, scale: F32, out: I8) -> np.float32:
     for i in range(len(scale)):
         out[i] = np.int8(np.rint(query[i] * scale[i] * inverse))
     return peak / _127
+
+
+@_jit
+def _coded_query(ivf: _Ivf, centred: F32) -> F32:
+    """What the sub-spaces are of: reference.turn_query, and what l2 multiplies by one."""
+    if len(ivf.rotation_codes) == 0:
+        return centred
+    d = len(ivf.mean)
+    codes = np.empty(4 * ivf.rotation_codes.shape[1], np.int8)
+    step = _quantize(centred, np.ones(d, np.float32), codes)
+    products = np.empty(len(ivf.rotation_scale), np.int32)
+    _score_blocks(ivf.rotation_codes, codes, products)
+    coded = np.ones(ivf.block_dims[-1], np.float32)
+    for i in range(len(coded) - (2 if ivf.is_l2 else 0)):
+        coded[i] = np.float32(products[i]) * step * ivf.rotation_scale[i]
+    return coded
 
 
 @_jit
@@ -991,7 +1011,7 @@ def _scan_lists(
     is_filtered: bool,
 ) -> tuple[int, int]:
     """Fill the pool with the best codes of the lists; returns how many, and how many were seen."""
-    lut, span, floor = _build_lut(query, ivf.codebook, ivf.block_dims)
+    lut, span, floor = _build_lut(_coded_query(ivf, query), ivf.codebook, ivf.block_dims)
     peak = _ZERO
     for score in scores:
         peak = max(peak, abs(score))
@@ -1079,7 +1099,8 @@ def _search_one(
     if not squared < _INFINITY:
         return 1, 0
     lift = _LIFT if squared < _SMALL else _ONE
-    centred = np.ones(ivf.block_dims[-1], np.float32)  # beyond d: what l2 multiplies by one
+    # Beyond d: what l2 multiplies by one.
+    centred = np.ones(max(d, ivf.block_dims[-1]), np.float32)
     for i in range(d):
         centred[i] = query[i] - ivf.mean[i] if ivf.is_l2 else query[i] * lift
     if ivf.is_cosine:
@@ -1162,6 +1183,10 @@ class IvfSearcher:
         is_l2, is_cosine = arrays.metric == "l2", arrays.metric == "cosine"
         spread = np.float32(arrays.spread)
         self._ivf = _Ivf(is_l2, is_cosine, arrays.is_spilled, spread, *views)
+
+    def bind(self, k: int, plan: SearchPlan) -> BoundSearch:
+        """See reference.IvfSearcher.bind."""
+        return bind_search(self, len(self._ivf.mean), k, plan)
 
     def search(
         self,

@@ -33,6 +33,7 @@ from soardb.kernels.layout import (
     STEPS,
     U8,
     U32,
+    BoundSearch,
     IvfArrays,
     Metric,
     SearchPlan,
@@ -186,6 +187,13 @@ def quantize_query(query: F32, scale: F32) -> tuple[I8, np.float32]:
         return np.zeros(query.shape, np.int8), np.float32(0)
     codes = np.rint(folded * (np.float32(127) / peak)).astype(np.int8)
     return codes, peak / np.float32(127)
+
+
+def turn_query(query: F32, blocks: U8, scale: F32) -> F32:
+    """Products of a (d,) query with rows of 8 bits in blocks, scale (r,) of each: (r,) float32."""
+    codes, step = quantize_query(query, np.ones_like(query))
+    turned: F32 = score_blocks_u8(blocks, codes).astype(np.float32) * step * scale
+    return turned
 
 
 def dot_u8(rows: U8, query: I8) -> I32:
@@ -649,11 +657,40 @@ def build_lut(query: F32, codebook: F32, block_dims: I32) -> tuple[U8, np.float3
     return np.rint((tables - low[:, None]) * step).astype(np.uint8), span, floor
 
 
+def bind_search(searcher: Any, d: int, k: int, plan: SearchPlan) -> BoundSearch:
+    """What IvfSearcher.bind returns, over a searcher's search()."""
+
+    def search_one(query: object) -> tuple[F32, I64] | None:
+        is_read_in_place = (
+            type(query) is np.ndarray
+            and query.dtype == np.float32
+            and query.shape == (1, d)
+            and query.flags.c_contiguous
+            and query.flags.aligned
+        )
+        if not is_read_in_place:
+            return None
+        scores, ids = np.empty((1, k), np.float32), np.empty((1, k), np.int64)
+        status = searcher.search(query, k, plan, 1, scores, ids)
+        return None if status else (scores, ids)
+
+    return search_one
+
+
 class IvfSearcher:
     """The fused query over borrowed arrays. Same face in every backend."""
 
     def __init__(self, arrays: IvfArrays) -> None:
         self.arrays = arrays
+
+    def bind(self, k: int, plan: SearchPlan) -> BoundSearch:
+        """A search of one query that is told nothing else: the shortest way in and out.
+
+        It takes a (1, d) float32 array in C order and returns scores (1, k) and ids (1, k). It
+        returns None for anything else, and where search() would not return 0: search() then does
+        what there is to do.
+        """
+        return bind_search(self, len(self.arrays.mean), k, plan)
 
     def search(
         self,
@@ -706,8 +743,12 @@ class IvfSearcher:
             centred = raw - a.mean
 
         slots, centroid_scores = self._best_lists(centred, plan)
+        coded = centred
+        if len(a.rotation_codes):
+            coded = turn_query(centred, a.rotation_codes, a.rotation_scale)
         extended = np.ones(a.block_dims[-1], np.float32)
-        extended[: len(centred)] = centred
+        dims = len(extended) - (2 if a.metric == "l2" else 0)
+        extended[:dims] = coded[:dims]
         lut, span, floor = build_lut(extended, a.codebook, a.block_dims)
         margin = np.float32(np.inf)
         if plan.stop < np.inf:

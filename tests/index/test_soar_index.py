@@ -131,6 +131,8 @@ class TestRecall:
         [
             {"avq_eta": 1.6},
             {"spherical": True},
+            {"rotate": True},
+            {"rotate": False},
             {"init": "kmeans++"},
             {"anisotropic_threshold": 0.0},
             {"include_primary": False},
@@ -153,6 +155,40 @@ class TestRecall:
         assert coarse.memory()["codes"] <= 0.51 * fine.memory()["codes"]
         knobs = {"nprobe": 16, "rerank": 15}
         assert recall(coarse, "cosine", **knobs) < recall(fine, "cosine", **knobs)
+
+
+class TestRotation:
+    @pytest.mark.parametrize("metric", METRICS)
+    def test_finds_more_among_correlated_dimensions(self, metric: Metric, tmp_path: Path) -> None:
+        """And so does the file of it, with vectors added and removed since."""
+        rng = np.random.default_rng(8)
+        mix = (rng.normal(size=(64, 64)) * np.geomspace(1, 0.03, 64)[:, None]).astype(np.float32)
+        vectors = rng.normal(size=(20_000, 64)).astype(np.float32) @ mix
+        queries = rng.normal(size=(200, 64)).astype(np.float32) @ mix
+        found = {}
+        for rotate in (False, None):
+            index = SoarIndex(
+                64, metric, nlist=40, dims_per_block=4, avq_eta=None, rotate=rotate, seed=3
+            )
+            index.train(vectors[:15_000])
+            index.add(vectors[:15_000])
+            index.save(tmp_path / "index")
+            index = SoarIndex.load(tmp_path / "index")
+            index.add(vectors[15_000:])
+            index.remove(np.arange(1_000))
+            index.validate()
+            _, exact = index.search(queries, 10, exact=True)
+            _, ids = index.search(queries, 10, nprobe=40, rerank=20)
+            found[rotate] = np.mean(
+                [len(set(a) & set(b)) for a, b in zip(ids.tolist(), exact.tolist(), strict=True)]
+            )
+        assert index.describe()["rotate"] is True
+        assert found[None] > found[False] + 0.5
+
+    @pytest.mark.parametrize("rotate", [1, "yes", 0.5])
+    def test_is_true_false_or_left_out(self, rotate: Any) -> None:
+        with pytest.raises(InvalidArgument, match="expected rotate True or False or None, got"):
+            SoarIndex(8, rotate=rotate)
 
 
 class TestDefaults:
@@ -833,6 +869,32 @@ class TestForgedFiles:
         path = tmp_path / "forged"
         write_arrays(path, "soar-index", parameters, arrays)
         with pytest.raises(CorruptStorage, match=f"{path}: the contents are not a SOAR index's"):
+            SoarIndex.load(path)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            _swap("rotation", lambda x: x[:-1]),
+            _swap("rotation", lambda x: x[:, :-1]),
+            _swap("rotation", lambda x: x[:0]),
+            _swap("rotation", np.ravel),
+            _swap("rotation", lambda x: x.astype(np.float32)),
+            _swap("rotation", lambda x: np.concatenate([x, x])),
+            _swap("rotation_scale", lambda x: x[:-1]),
+            _set("rotation_scale", 0, np.nan),
+            _drop("rotation_scale"),
+        ],
+    )
+    @pytest.mark.parametrize("metric", METRICS)
+    def test_forged_rotations_are_refused(
+        self, metric: Metric, change: Any, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "index"
+        small(metric, rotate=True).save(path)
+        parameters, arrays = read_arrays(path, "soar-index")
+        change(parameters, arrays)
+        write_arrays(path, "soar-index", parameters, arrays)
+        with pytest.raises(CorruptStorage, match="the contents are not a SOAR index's"):
             SoarIndex.load(path)
 
     @pytest.mark.parametrize("metric", METRICS)

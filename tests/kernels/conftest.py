@@ -108,11 +108,13 @@ def make_random_ivf(
     is_spilled: bool = False,
     ncell: int = 0,
     integers: bool = False,
+    turned: int = 0,
 ) -> IvfArrays:
     """A random index: n rows of d dimensions in nlist lists, codes of m sub-spaces.
 
     integers   small whole numbers everywhere, so that scores tie often
     ncell      0: one level; else the lists are cut into this many cells, the last one empty
+    turned     0: codes are of the d dimensions; else of so many directions
 
     Padding holds rubbish wherever a kernel must not look.
     """
@@ -158,9 +160,13 @@ def make_random_ivf(
     packed = pack_codes(rng.integers(0, 16, (len(code_rows), m)).astype(np.uint8))
 
     extended = m - 2 if is_l2 else m
-    block_dims = split_dims(d, extended)
+    coded = turned or d
+    block_dims = split_dims(coded, extended)
     if is_l2:
-        block_dims = np.concatenate([block_dims, [d + 1, d + 2]]).astype(np.int32)
+        block_dims = np.concatenate([block_dims, [coded + 1, coded + 2]]).astype(np.int32)
+    rotation_codes = rng.integers(1, 256, (-(-turned // BLOCK) * BLOCK, d)).astype(np.uint8)
+    rotation_scale = np.zeros(len(rotation_codes), np.float32)
+    rotation_scale[:turned] = np.abs(floats(turned)) / 100
     widths = np.diff(block_dims)
     codebook = floats(m, int(widths.max()), 16)
     codebook[np.arange(codebook.shape[1]) >= widths[:, None]] = 0
@@ -194,6 +200,8 @@ def make_random_ivf(
         store_bias=np.square(centred).sum(axis=1) / 2 if is_l2 else np.empty(0, np.float32),
         is_spilled=is_spilled,
         spread=float(np.sqrt(np.square(codebook[:extended]).mean(axis=2).sum() / d)),
+        rotation_codes=pack_u8_blocks(rotation_codes),
+        rotation_scale=rotation_scale,
     )
 
 

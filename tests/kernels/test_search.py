@@ -115,6 +115,27 @@ class TestAgreement:
         assert agree(ask(kernels.IvfSearcher, arrays, queries, 10, PLAN), answer)
 
     @pytest.mark.parametrize("metric", METRICS)
+    @pytest.mark.parametrize(("d", "turned"), [(1, 1), (20, 7), (40, 16), (100, 33), (96, 96)])
+    def test_equals_the_reference_with_codes_of_turned_dimensions(
+        self,
+        kernels: Kernels,
+        ivf: MakeIvf,
+        expected: Callable[..., Answer],
+        d: int,
+        turned: int,
+        metric: Metric,
+    ) -> None:
+        arrays = ivf(seed=d, d=d, m=16, metric=metric, is_spilled=True, turned=turned)
+        queries = np.concatenate([queries_for(arrays, 3), np.eye(1, d, dtype=np.float32) * 1e-30])
+        answer = expected(arrays, queries, 10, PLAN)
+        assert answer.status == 0
+        assert agree(ask(kernels.IvfSearcher, arrays, queries, 10, PLAN), answer)
+        plain = replace(arrays, rotation_codes=ivf(seed=d, d=d).rotation_codes)
+        if turned == d:  # the rotation is not passed over
+            other = replace(plain, rotation_scale=np.empty(0, np.float32))
+            assert not agree(ask(kernels.IvfSearcher, other, queries, 10, PLAN), answer)
+
+    @pytest.mark.parametrize("metric", METRICS)
     @pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 33, 1000, 5000])
     def test_equals_the_reference_at_any_size(
         self,

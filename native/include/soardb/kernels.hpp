@@ -56,6 +56,9 @@ struct Ivf {
   const uint8_t* store = nullptr;
   const float* store_scale = nullptr;
   const float* store_bias = nullptr;
+  int64_t nturned = 0;                 // rows of the rotation, padded to whole blocks; or 0
+  const uint8_t* rotation_codes = nullptr;
+  const float* rotation_scale = nullptr;
   // The delta; delta_start is null where there is none.
   const float* delta_vectors = nullptr;
   const int64_t* delta_ids = nullptr;
@@ -82,8 +85,8 @@ struct Filter {
 
 // One thread's memory for one search; sizes are set by dispatch.cpp (Scratch::fit).
 struct Scratch {
-  float *query, *centred;              // room for the extended query, padded
-  int8_t *centroid_query, *store_query;
+  float *query, *centred, *coded;      // room for the extended query, padded
+  int8_t *centroid_query, *store_query, *coded_query;
   float* slot_scores;                  // scores of the slots that were looked at
   int32_t *slot_keys, *slot_ids;       // the best of them; capacity `nslots`
   int32_t* order;                      // the lists to visit
