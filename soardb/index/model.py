@@ -36,7 +36,7 @@ from soardb.soar import nearest, spill
 __all__ = ["Copies", "Model", "as_compared", "store_stride"]
 
 _BATCH = 16_384
-_CODEBOOK_SAMPLE = 65_536
+_CODEBOOK_SAMPLE = 32_768
 
 
 @dataclass(frozen=True, slots=True)
