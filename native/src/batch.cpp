@@ -229,7 +229,7 @@ void join(const Kernels& k, const std::vector<Pools>& shares, int64_t nq, int64_
 
 }  // namespace
 
-const Tiles& tiles(const Kernels& k) {
+const Tiles& tiles([[maybe_unused]] const Kernels& k) {
 #ifdef SOARDB_AMX
   if (std::strcmp(k.name, "amx") == 0) return kTilesAmx;
 #endif

@@ -334,15 +334,16 @@ struct Arena {
 // A random index; the arrays are those of soardb/kernels/layout.py.
 struct Index {
   std::vector<float> vectors, mean, centroid_bias, centroid_scale, centroid_offset, cell_bias,
-      codebook, store_scale, store_bias;
+      codebook, store_scale, store_bias, rotation_scale;
   std::vector<int64_t> ids;
-  std::vector<uint8_t> centroid_codes, cell_codes, store;
+  std::vector<uint8_t> centroid_codes, cell_codes, store, rotation_codes;
   std::vector<int32_t> slot_list, cell_start, block_dims;
   Arena base, delta;
   Ivf view;
 };
 
-// Rows from n_base on stand in the delta, where there are any.
+// Rows from n_base on stand in the delta, where there are any. With cells comes a rotation, into half
+// as many dimensions.
 Index make_index(int metric, int64_t n, int64_t n_base, int64_t d, int64_t m, int64_t nlist,
                  int64_t ncell, bool is_spilled, bool is_whole) {
   const auto numbers = [&](int64_t count) { return is_whole ? whole(count) : floats(count); };
@@ -387,8 +388,14 @@ Index make_index(int metric, int64_t n, int64_t n_base, int64_t d, int64_t m, in
   for (const std::vector<uint32_t>& rows : lists) x.base.add_list(rows, m);
   for (const std::vector<uint32_t>& rows : delta_lists) x.delta.add_list(rows, m);
 
-  const int64_t extra = metric == kL2 ? 2 : 0, width = ceil_div(d, m - extra);
-  x.block_dims = split_dims(d, m - extra);
+  const int64_t coded = ncell ? ceil_div(d, 2) : d;
+  const int64_t extra = metric == kL2 ? 2 : 0, width = ceil_div(coded, m - extra);
+  x.block_dims = split_dims(coded, m - extra);
+  if (ncell) {
+    x.rotation_codes = bytes(ceil_div(coded, kBlock) * quads * kLine);
+    x.rotation_scale = floats(coded);
+    x.rotation_scale.resize(round_up(coded, kBlock));
+  }
   for (int64_t b = 0; b < extra; ++b) x.block_dims.push_back(x.block_dims.back() + 1);
   x.codebook = numbers(m * width * 16);
   x.store = bytes(n * stride);
@@ -407,6 +414,9 @@ Index make_index(int metric, int64_t n, int64_t n_base, int64_t d, int64_t m, in
   v.codes = x.base.codes.data(), v.code_rows = x.base.rows.data(), v.codebook = x.codebook.data();
   v.block_dims = x.block_dims.data(), v.store = x.store.data();
   v.store_scale = x.store_scale.data(), v.store_bias = x.store_bias.data();
+  v.nturned = static_cast<int64_t>(x.rotation_scale.size());
+  v.rotation_codes = x.rotation_codes.data(), v.rotation_scale = x.rotation_scale.data();
+  v.spread = 1;
   v.n = n_base, v.ncode = static_cast<int64_t>(x.base.rows.size());
   if (n_base == n) return x;
   v.delta_vectors = v.vectors + n_base * d, v.delta_ids = v.ids + n_base;
@@ -437,7 +447,8 @@ void fused_search(const Kernels& k) {
               std::vector<float> queries = is_whole ? whole(nq * d) : floats(nq * d);
               for (int64_t q = 0; q < nq; ++q) queries[q * d] += 3.5f;  // none is zero
               for (const Plan& plan : {Plan{want, 6, 2, 40, 30, 20}, Plan{want, 99, 9, 900, 900, 900},
-                                       Plan{want, 1, 1, 10, 10, 10}}) {
+                                       Plan{want, 1, 1, 10, 10, 10},
+                                       Plan{want, 50, 9, 30, 20, 15, 0.2f}}) {
                 for (const Filter* filter : {static_cast<const Filter*>(nullptr), &some}) {
                   std::vector<float> scores(nq * want), expected(nq * want);
                   std::vector<int64_t> ids(nq * want), expected_ids(nq * want);
