@@ -20,7 +20,7 @@ def bundle(model: Model, lists: CodeLists, rows: Rows, ids: I64, metric: Metric)
     upper = model.upper
     return IvfArrays(
         metric=metric,
-        vectors=rows.vectors,
+        vectors=rows.values,
         ids=ids,
         mean=model.mean,
         centroids=model.centroids,
@@ -44,4 +44,5 @@ def bundle(model: Model, lists: CodeLists, rows: Rows, ids: I64, metric: Metric)
         store_bias=rows.store_bias,
         is_spilled=model.choice.soar_lambda > 0,
         spread=model.product.spread,
+        vector_offset=rows.form.scalar.offset,
     )

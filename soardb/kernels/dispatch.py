@@ -21,7 +21,19 @@ import numpy as np
 import numpy.typing as npt
 
 from soardb.errors import InvalidArgument
-from soardb.kernels.layout import F32, F64, I8, I32, I64, U8, U32, IvfArrays, Metric, SearchPlan
+from soardb.kernels.layout import (
+    F32,
+    F64,
+    I8,
+    I32,
+    I64,
+    U8,
+    U32,
+    IvfArrays,
+    Metric,
+    SearchPlan,
+    Values,
+)
 
 __all__ = [
     "LEVELS",
@@ -108,8 +120,8 @@ class Kernels(Protocol):
     ) -> tuple[I32, U32, I64]: ...
     def rescore(
         self,
-        vectors: F32,
-        delta: F32,
+        vectors: Values,
+        delta: Values,
         queries: F32,
         metric: Metric,
         rows: U32,
@@ -118,6 +130,9 @@ class Kernels(Protocol):
         rest: F64,
         k: int,
         threads: int = 1,
+        *,
+        scale: F32 | None = None,
+        offset: F32 | None = None,
     ) -> tuple[F32, I64, npt.NDArray[np.bool_]]: ...
     def store_error(
         self, vectors: F32, mean: F32, store: U8, scale: F32, offset: F32, threads: int = 1
