@@ -31,7 +31,7 @@ __all__ = ["FlatIndex", "as_compared_queries", "by_id", "check_k", "check_rows",
 
 
 # How far |x|^2 may be from 1: bytes clip what is beyond the ranges that were learnt.
-_OFF_UNIT = {"float32": 1e-4, "bfloat16": 2.0**-7, "int8": np.inf}
+_OFF_UNIT = {"float32": 1e-4, "bfloat16": 2.0**-6, "int8": np.inf}
 _WORTH_CODING = 512  # queries after which an 8-bit copy of the vectors has paid
 
 

@@ -276,9 +276,7 @@ class LiveIndex:
             allowed = None if rows is None else as_bitmap(rows, len(self))
             return self._exact_by_bytes(queries, k, allowed, m, threads)
         compared = as_compared_queries(queries, self.metric)
-        scores, found = closest(
-            self._pieces(rows), compared, k, self.metric, threads, self._scored
-        )
+        scores, found = closest(self._pieces(rows), compared, k, self.metric, threads, self._scored)
         return Searched(scores, found, m * len(queries), None)
 
     def _exact_by_bytes(

@@ -240,7 +240,9 @@ class Rows:
             if self._recent:
                 for gone in self.ids[rows].tolist():
                     self._recent.pop(gone, None)
-                for moved, row in zip(self.ids[moved_from].tolist(), moved_to.tolist(), strict=True):
+                for moved, row in zip(
+                    self.ids[moved_from].tolist(), moved_to.tolist(), strict=True
+                ):
                     if moved in self._recent:
                         self._recent[moved] = row
         for name, array in self._arrays.items():

@@ -392,7 +392,10 @@ def rescore(
         some = rows[q, : counts[q]].astype(np.int64)
         exact = np.empty(len(some), np.float32)
         is_base = some < n
-        for mine, kept in ((is_base, vectors[some[is_base]]), (~is_base, delta[some[~is_base] - n])):
+        for mine, kept in (
+            (is_base, vectors[some[is_base]]),
+            (~is_base, delta[some[~is_base] - n]),
+        ):
             exact[mine] = exact_scores(opened(kept, scale, offset), query, metric)
         best = np.lexsort((some, -exact))[:k]
         scores[q, : len(best)], found[q, : len(best)] = exact[best], some[best]

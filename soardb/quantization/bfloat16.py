@@ -2,8 +2,8 @@
 
     index/form.py -> [bfloat16.py]
 
-A bfloat16 has the exponent of a float32 and eight bits of its fraction, so a number is off by at
-most 2^-9 of itself, and opening one is a shift. They are held as uint16, which every array
+A bfloat16 has the exponent of a float32 and seven bits of its fraction, so a number is off by at
+most 2^-8 of itself, and opening one is a shift. They are held as uint16, which every array
 library, file format and machine knows.
 """
 
