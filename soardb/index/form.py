@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from soardb.index.model import Model
-from soardb.kernels.layout import F32, U8, Precision
+from soardb.kernels.layout import F32, Precision
 from soardb.kernels.reference import opened
 from soardb.quantization.bfloat16 import to_bfloat16
 from soardb.quantization.scalar import ScalarQuantizer
@@ -31,7 +31,7 @@ _DTYPES: dict[Precision, Any] = {
     "bfloat16": np.uint16,
     "int8": np.float32,  # of an array without rows
 }
-_NONE = np.empty(0, np.float32)
+_NO_BYTES = ScalarQuantizer(np.empty(0, np.float32), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Form:
     """How vectors are kept; `scalar` says what the bytes of int8 stand for, the mean included."""
 
     precision: Precision = "float32"
-    scalar: ScalarQuantizer = ScalarQuantizer(_NONE, _NONE)
+    scalar: ScalarQuantizer = _NO_BYTES
 
     @classmethod
     def of(cls, precision: Precision, model: Model | None) -> Form:

@@ -5,8 +5,8 @@
 A model is learnt once and codes every vector that is added (model.py has the order of a build and
 what the metrics come down to); the codes stand in lists, the vectors in rows.
 A search ranks the centroids, scans the codes of the best lists by table look-ups, joins the two
-copies of a vector, re-ranks in 8 bits and then from the vectors as they are kept (form.py): one native call
-(kernels.IvfSearcher).
+copies of a vector, re-ranks in 8 bits and then from the vectors as they are kept (form.py): one
+native call (kernels.IvfSearcher).
 
 Nothing here learns, codes or knows the file's arrays by name.
 """

@@ -23,6 +23,7 @@ from soardb.kernels.memory import empty_aligned
 __all__ = ["Rows", "expect_array"]
 
 _PIECE_BYTES = 32 * 2**20
+_FEW = 8  # places of the order that are closed one by one
 _STRIDE = 16  # ids in order of which one is kept beside; found by it, then by halving
 
 
@@ -299,8 +300,18 @@ class _Order:
         return np.where(is_there, place, -1), np.where(is_there, rows, -1)
 
     def changed(self, ids: I64, gone: I64, moved_from: I64, moved_to: I64) -> _Order:
-        """The order without some rows and with others renamed; `ids` are those of before."""
+        """The order without some rows and with others renamed; `ids` are those of before.
+
+        Takes this one's memory. Needs mark() once the rows have moved.
+        """
         moved, places = self.find(ids, ids[moved_from])[0], self.find(ids, ids[gone])[0]
-        rows = self._rows.copy()
+        rows, places = self._rows, places[places >= 0]
         rows[moved[moved >= 0]] = moved_to[moved >= 0]
-        return _Order(np.delete(rows, places[places >= 0]))
+        if len(places) > _FEW:
+            is_left = np.ones(len(rows), bool)
+            is_left[places] = False
+            return _Order(rows[is_left])
+        for place in np.sort(places)[::-1].tolist():
+            rows[place:-1] = rows[place + 1 :]
+            rows = rows[:-1]
+        return _Order(rows)

@@ -64,7 +64,8 @@ def unpack(
     """What pack() and Rows.arrays() gave, over the same memory.
 
     CorruptStorage, KeyError, TypeError, ValueError or OverflowError where the contents are not
-    those of a trained index of d, metric and precision. Costs O(nlist * d) and what lists and rows check.
+    those of a trained index of d, metric and precision. Costs O(nlist * d) and what lists and rows
+    check.
     """
     model = unpack_model(parameters, arrays, d, metric)
     rows = Rows.of(arrays, d, store_stride(d), metric == "l2", Form.of(precision, model))

@@ -103,7 +103,7 @@ def as_bitmap(rows: I64, n: int) -> U8:
 
 
 class ByteRows(Protocol):
-    """n vectors as they are kept, their bytes (n, stride) uint8, and |x|^2 / 2 (n,) float32 under l2.
+    """n vectors as they are kept, their bytes (n, stride) uint8, |x|^2 / 2 (n,) float32 under l2.
 
     Vectors are as the metric compares them, bytes are of them less the mean; `pieces` opens them.
     """

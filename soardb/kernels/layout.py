@@ -91,8 +91,8 @@ class IvfArrays:
     owner changes contents and counts in place between two searches, never during one; where an
     array has to grow, a new searcher is made. Without a delta, all of its arrays are empty.
 
-    delta_vectors (cap, ...), delta_ids (cap,), delta_store (cap, stride), delta_store_bias (cap,) or
-    empty              as those above, of rows n, n + 1, ...; cap may exceed the rows in use
+    delta_vectors (cap, ...), delta_ids (cap,), delta_store (cap, stride), delta_store_bias (cap,)
+    or empty           as those above, of rows n, n + 1, ...; cap may exceed the rows in use
     delta_start (nlist,), delta_count (nlist,), delta_codes (nblock, m/8, 64)
                        as list_start, list_count and codes
     delta_code_rows    (nblock * 16,) uint32, row of each code, n or above

@@ -9,6 +9,7 @@ index before, so that a vector is rounded once however often it is compacted.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from soardb.collection import Collection
 from soardb.errors import InvalidArgument
 from soardb.index.form import Form
 from soardb.index.model import as_compared
+from soardb.index.plan import BuildOptions
 from soardb.kernels.layout import F32, Metric, Precision
 from tests.collections.conftest import D, ids_of, open_by_hand, points
 from tests.index.conftest import true_scores
@@ -42,9 +44,9 @@ class TestPrecision:
     ) -> None:
         """Points come back as they were given, through compactions, changes and a new opening."""
         vectors = points(N)
-        options = {"nlist": 16, "precision": precision}
+        options: BuildOptions = {"nlist": 16, "precision": precision}
         with open_by_hand(folder) as database:
-            made = database.create_collection("c", D, metric, index=options)  # type: ignore[arg-type]
+            made = database.create_collection("c", D, metric, index=options)
             made.upsert(range(N), vectors, ack="logged")
             made.compact()
             expect_rounded_once(made, vectors)
@@ -61,9 +63,10 @@ class TestPrecision:
             expect_rounded_once(again, vectors)
             held = again.get(list(range(400, 500)), with_vectors=True)
             assert all(
-                np.array_equal(point.vector, vectors[400 + i])
+                point is not None
+                and point.vector is not None
+                and np.array_equal(point.vector, vectors[400 + i])
                 for i, point in enumerate(held)
-                if point is not None
             )
             assert again._core.contents.index.memory()["base_vectors"] == (
                 0 if precision == "int8" else 2 * D * (N - 100)
@@ -84,8 +87,11 @@ class TestPrecision:
             made.upsert(range(1500, N), vectors[1500:], payloads[1500:])
             queries = points(40, seed=9)
             truth = true_scores(vectors, queries, metric)
-            for options in ({"exact": True}, {"nprobe": 16, "rerank": 400}, {"target_recall": 0.9}):
-                hits = made.search(queries, 10, **options)  # type: ignore[arg-type]
+            several: list[dict[str, Any]] = [
+                {"exact": True}, {"nprobe": 16, "rerank": 400}, {"target_recall": 0.9}
+            ]  # fmt: skip
+            for options in several:
+                hits = made.search(queries, 10, **options)
                 recall = np.mean(
                     [
                         len(set(ids_of(row)) & set(np.argsort(-true)[:10].tolist())) / 10
@@ -102,5 +108,5 @@ def test_a_bad_precision_is_refused(folder: Path) -> None:
     """Before anything is written."""
     with open_by_hand(folder) as database:
         with pytest.raises(InvalidArgument, match="expected precision one of"):
-            database.create_collection("c", D, index={"precision": "half"})  # type: ignore[typeddict-item]
+            database.create_collection("c", D, index={"precision": "half"})
         assert database.list_collections() == []
