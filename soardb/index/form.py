@@ -73,6 +73,12 @@ class Form:
         """What the array "vectors" holds of (n, d) rounded vectors."""
         return to_bfloat16(vectors) if self.precision == "bfloat16" else vectors
 
+    def steps(self, vectors: F32) -> F32:
+        """From one number that can be kept to the next, about each of (n, d) rounded ones."""
+        if self.precision == "bfloat16":
+            return np.ldexp(np.float32(1), np.frexp(vectors)[1] - 8)
+        return np.broadcast_to(self.scalar.scale, vectors.shape)
+
     def values(self, arrays: dict[str, np.ndarray]) -> Any:
         """Of a row's arrays the one that scores are made from: kernels.layout.Values."""
         return arrays["vectors" if self.has_vectors else "store"]

@@ -26,7 +26,7 @@ from soardb.curve import DEFAULT_TARGET, Curves, Effort, Expected, as_only_targe
 from soardb.errors import CorruptStorage, InvalidArgument, NotTrained
 from soardb.index.base import SEARCH_KEYWORDS, Index, refuse_bad_query
 from soardb.index.bundle import bundle
-from soardb.index.exam import LEAST, measure
+from soardb.index.exam import LEAST, Report, measure
 from soardb.index.flat import as_compared_queries, by_id, check_k, check_rows, exact_search
 from soardb.index.form import Form
 from soardb.index.lists import CodeLists
@@ -41,6 +41,7 @@ from soardb.index.plan import (
     default_rerank,
     reject_unknown,
 )
+from soardb.index.rounding import counted
 from soardb.index.rows import Rows
 from soardb.index.stored import pack, unpack
 from soardb.index.tiles import ByteSearch, is_cheaper_by_bytes, pays_exactly
@@ -420,13 +421,10 @@ class SoarIndex(Index):
         check_k(1, len(self))
         if self._model is None or len(self) < LEAST:
             return None
-        self._curves = measure(
-            _AsExamined(self, self._model),
-            self._rows.ids,
-            self.metric,
-            seed=self.params.seed,
-            report=progress or (lambda stage, share: None),
-        )
+        examined, ids, seed = _AsExamined(self, self._model), self._rows.ids, self.params.seed
+        report: Report = progress or (lambda stage, share: None)
+        curves = measure(examined, ids, self.metric, seed=seed, report=report)
+        self._curves = counted(curves, examined, self._rows.form, self.metric, ids, seed)
         self._changes, self._plans = 0, {}
         return self._curves
 

@@ -92,10 +92,10 @@ class LiveIndex:
         self.d, self.metric, self.params, self.model = d, metric, params, model
         stride = store_stride(d) if model else 0
         has_bias = model is not None and metric == "l2"
-        self._form = Form.of(params.precision, model)
-        self._base = base if base is not None else Rows(d, stride, has_bias, self._form)
+        self.form = Form.of(params.precision, model)
+        self._base = base if base is not None else Rows(d, stride, has_bias, self.form)
         self._lists = lists
-        self._delta = Rows(d, stride, has_bias, self._form)
+        self._delta = Rows(d, stride, has_bias, self.form)
         self._delta_lists: CodeLists | None = None
         if model is not None:
             self._delta_lists = CodeLists(len(model.centroids), model.product.m)
@@ -130,7 +130,7 @@ class LiveIndex:
 
     def code(self, vectors: F32) -> Coded:
         """Make checked (n, d) float32 vectors ready for append(); needs no lock."""
-        compared, model = self._form.rounded(as_compared(vectors, self.metric)), self.model
+        compared, model = self.form.rounded(as_compared(vectors, self.metric)), self.model
         empty = np.empty(0, np.float32)
         if model is None:
             none = np.empty((len(vectors), 0), np.uint8)
@@ -350,7 +350,7 @@ class LiveIndex:
         assert model is not None
         assert lists is not None
         grown = delta.whole()
-        vectors = self._form.values(grown)
+        vectors = self.form.values(grown)
         seen = (vectors, lists.codes, lists.start, lists.count)
         if self._searcher is not None and all(
             a is b for a, b in zip(seen, self._seen_by_searcher, strict=True)
