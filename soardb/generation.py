@@ -177,7 +177,7 @@ def _read_rows(source: Source, model: Model | None, scratch: int, progress: Prog
         vectors=vectors,
         ids=[],
         columns=Columns(source.schema),
-        form=Form.of(source.params.precision, model),
+        form=Form.of(source.params.precision, source.metric, model),
     )
     for batch in source.store.batches(0, source.upto, _BATCH):
         first, last = taken.n, taken.n + len(batch.rows)
@@ -295,7 +295,7 @@ def open_generation(path: Path, schema: Schema, d: int, metric: Metric) -> Gener
             model, lists, rows = unpack(parameters, arrays, d, metric, params.precision)
             index = LiveIndex(d, metric, params, model=model, lists=lists, base=rows)
         else:
-            rows = Rows.of(arrays, d, form=Form.of(params.precision, None))
+            rows = Rows.of(arrays, d, form=Form.of(params.precision, metric, None))
             index = LiveIndex(d, metric, params, base=rows)
         n = len(arrays["ids"])
         table = Table.of(arrays | {"rows": arrays["ids"]}, parameters["id_kind"])

@@ -139,7 +139,15 @@ SOARDB_INLINE float row_square_distance(const Row& row, const float* b, int64_t 
 }
 template <typename Row>
 SOARDB_INLINE float row_score(const Row& row, const float* query, int64_t d, int metric) {
-  return metric == kL2 ? -row_square_distance(row, query, d) : row_dot(row, query, d);
+  if (metric == kL2) return -row_square_distance(row, query, d);
+  const float dot = row_dot(row, query, d);
+  if (metric != kCosine || std::is_same_v<Row, FloatRow>) return dot;
+  // A rounded vector is not quite of unit length.
+  const float squared = fold_lanes(d, [=](int64_t i, int64_t c) {
+    const F16 x = open16(row, i, c);
+    return x * x;
+  });
+  return squared > 0 ? dot / __builtin_sqrtf(squared) : dot;
 }
 SOARDB_INLINE float lane_dot(const float* a, const float* b, int64_t d) {
   return row_dot(FloatRow{a}, b, d);

@@ -30,8 +30,6 @@ from soardb.storage.format import read_arrays, write_arrays
 __all__ = ["FlatIndex", "as_compared_queries", "by_id", "check_k", "check_rows", "exact_search"]
 
 
-# How far |x|^2 may be from 1: bytes clip what is beyond the ranges that were learnt.
-_OFF_UNIT = {"float32": 1e-4, "bfloat16": 2.0**-6, "int8": np.inf}
 _WORTH_CODING = 512  # queries after which an 8-bit copy of the vectors has paid
 
 
@@ -52,7 +50,7 @@ def check_rows(rows: Rows, metric: Metric) -> None:
         if not np.isfinite(squares).all():
             row = numbers[(~np.isfinite(squares)).argmax()]
             raise CorruptStorage(f"row {row} is not finite")
-        if metric == "cosine" and (np.abs(squares - 1) > _OFF_UNIT[rows.form.precision]).any():
+        if metric == "cosine" and (np.abs(squares - 1) > 1e-4).any():
             row = numbers[np.abs(squares - 1).argmax()]
             raise CorruptStorage(f"row {row} is not of unit length")
 

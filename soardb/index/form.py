@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from soardb.index.model import Model
-from soardb.kernels.layout import F32, Precision
+from soardb.kernels.layout import F32, Metric, Precision
 from soardb.kernels.reference import opened
+from soardb.metrics import unit_rows
 from soardb.quantization.bfloat16 import to_bfloat16
 from soardb.quantization.scalar import ScalarQuantizer
 
@@ -36,20 +37,24 @@ _NO_BYTES = ScalarQuantizer(np.empty(0, np.float32), np.empty(0, np.float32))
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How vectors are kept; `scalar` says what the bytes of int8 stand for, the mean included."""
+    """How vectors are kept; `scalar` says what the bytes of int8 stand for, the mean included.
+
+    is_unit: under cosine what is kept of a vector stands for the unit vector of its direction.
+    """
 
     precision: Precision = "float32"
     scalar: ScalarQuantizer = _NO_BYTES
+    is_unit: bool = False
 
     @classmethod
-    def of(cls, precision: Precision, model: Model | None) -> Form:
+    def of(cls, precision: Precision, metric: Metric, model: Model | None) -> Form:
         """The form of vectors that are coded by a model; None: there is none."""
-        if precision == "int8":
-            if model is None:
-                return FLOAT32
-            offset = model.mean + model.scalar.offset
-            return cls("int8", ScalarQuantizer(offset, model.scalar.scale))
-        return cls(precision)
+        if precision == "float32" or (precision == "int8" and model is None):
+            return FLOAT32
+        scalar = _NO_BYTES
+        if precision == "int8" and model is not None:
+            scalar = ScalarQuantizer(model.mean + model.scalar.offset, model.scalar.scale)
+        return cls(precision, scalar, metric == "cosine")
 
     @property
     def dtype(self) -> Any:
@@ -62,11 +67,11 @@ class Form:
         return self.precision != "int8"
 
     def rounded(self, vectors: F32) -> F32:
-        """(n, d) vectors, as the metric compares them, as they will be kept; O(n d)."""
+        """(n, d) vectors, as the metric compares them, number by number as they will be kept."""
         if self.precision == "float32":
             return vectors
         if self.precision == "bfloat16":
-            return self.opened(to_bfloat16(vectors))
+            return opened(to_bfloat16(vectors), None, None)
         return self.scalar.decode(self.scalar.encode(vectors))
 
     def packed(self, vectors: F32) -> np.ndarray:
@@ -84,8 +89,9 @@ class Form:
         return arrays["vectors" if self.has_vectors else "store"]
 
     def opened(self, values: Any) -> F32:
-        """(n, d) float32 of kept values: a view where they are float32."""
-        return opened(values, self.scalar.scale, self.scalar.offset)
+        """(n, d) float32 that kept values stand for: a view where they are float32."""
+        vectors = opened(values, self.scalar.scale, self.scalar.offset)
+        return unit_rows(vectors) if self.is_unit else vectors
 
 
 FLOAT32 = Form()

@@ -159,7 +159,7 @@ class SoarIndex(Index):
         self._curves = None
 
     def _no_rows(self, model: Model | None) -> Rows:
-        form = Form.of(self.params.precision, model)
+        form = Form.of(self.params.precision, self.metric, model)
         if model is None:
             return Rows(self.d, form=form)
         return Rows(self.d, store_stride(self.d), self.metric == "l2", form)
@@ -489,7 +489,7 @@ class SoarIndex(Index):
                     parameters, arrays, index.d, index.metric, index.params.precision
                 )
             else:
-                form = Form.of(index.params.precision, None)
+                form = Form.of(index.params.precision, index.metric, None)
                 index._rows = Rows.of(arrays, index.d, form=form)
             if parameters.get("curves") is not None:
                 index._curves = Curves.of_json(parameters["curves"])

@@ -92,7 +92,7 @@ class LiveIndex:
         self.d, self.metric, self.params, self.model = d, metric, params, model
         stride = store_stride(d) if model else 0
         has_bias = model is not None and metric == "l2"
-        self.form = Form.of(params.precision, model)
+        self.form = Form.of(params.precision, metric, model)
         self._base = base if base is not None else Rows(d, stride, has_bias, self.form)
         self._lists = lists
         self._delta = Rows(d, stride, has_bias, self.form)

@@ -21,6 +21,7 @@ import numpy as np
 from soardb.curve import Curve, Curves
 from soardb.index.exam import Examined, jittered
 from soardb.index.form import Form
+from soardb.index.model import as_compared
 from soardb.kernels.dispatch import active
 from soardb.kernels.layout import I64, Metric
 
@@ -87,6 +88,7 @@ def kept_recall(
         ):
             vectors = index.drawn(near[(near != mine) & (near >= 0)][:room])
             moved = vectors + form.steps(vectors) * rng.uniform(-0.5, 0.5, vectors.shape)
-            scores = active.exact_scores(moved.astype(np.float32), query, metric)
+            given = as_compared(moved.astype(np.float32), metric)
+            scores = active.exact_scores(given, query, metric)
             kept += int((np.argsort(-scores, kind="stable")[:k] < k).sum())
     return kept / (k * len(own))

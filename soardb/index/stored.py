@@ -68,7 +68,7 @@ def unpack(
     check.
     """
     model = unpack_model(parameters, arrays, d, metric)
-    rows = Rows.of(arrays, d, store_stride(d), metric == "l2", Form.of(precision, model))
+    rows = Rows.of(arrays, d, store_stride(d), metric == "l2", Form.of(precision, metric, model))
     lists = CodeLists.of(
         arrays["list_start"], arrays["list_count"], arrays["codes"], arrays["code_rows"], len(rows)
     )

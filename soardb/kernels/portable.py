@@ -235,9 +235,10 @@ def _score_kept(
     rows: U32,
     query: F32,
     is_l2: bool,
+    is_cosine: bool,
     out: F32,
 ) -> None:
-    """_score_rows of rows that are opened first."""
+    """reference.kept_scores of chosen rows."""
     lanes = np.empty(64, np.float32)
     opened = np.empty(len(query), np.float32)
     for i in range(len(rows)):
@@ -247,6 +248,10 @@ def _score_kept(
         else:
             _open(row, kind, scale, offset, opened)
             out[i] = _score(opened, query, is_l2, lanes)
+            if is_cosine:
+                squared = _dot(opened, opened, lanes)
+                if squared > _ZERO:
+                    out[i] = out[i] / np.sqrt(squared)
 
 
 def _kind(values: Values) -> int:
@@ -1165,7 +1170,7 @@ def _search_one(
     exact, found = np.empty(n, np.float32), np.empty(n, np.int64)
     _score_kept(
         ivf.vectors, ivf.delta_vectors, ivf.kind, ivf.store_scale, ivf.vector_offset, rows[:n],
-        query, ivf.is_l2, exact,
+        query, ivf.is_l2, ivf.is_cosine, exact,
     )  # fmt: skip
     for i in range(n):
         found[i] = _element(ivf.ids, ivf.delta_ids, np.int64(rows[i]))

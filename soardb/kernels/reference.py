@@ -116,6 +116,22 @@ def opened(values: Values, scale: F32 | None, offset: F32 | None) -> F32:
     return values.astype(np.float32, copy=False)
 
 
+def kept_scores(
+    values: Values, scale: F32 | None, offset: F32 | None, query: F32, metric: Metric
+) -> F32:
+    """`exact_scores` of (n, ...) kept values.
+
+    Vectors that were rounded are no longer quite of unit length: under cosine their inner product
+    is divided by it.
+    """
+    vectors = opened(values, scale, offset)
+    scores = exact_scores(vectors, query, metric)
+    if metric == "cosine" and values.dtype != np.float32:
+        squared = lane_dot(vectors, vectors)
+        scores = scores / np.where(squared > 0, np.sqrt(squared), np.float32(1))
+    return scores
+
+
 # ---------------------------------------------------------------------------- packed 4-bit codes
 
 
@@ -396,7 +412,7 @@ def rescore(
             (is_base, vectors[some[is_base]]),
             (~is_base, delta[some[~is_base] - n]),
         ):
-            exact[mine] = exact_scores(opened(kept, scale, offset), query, metric)
+            exact[mine] = kept_scores(kept, scale, offset, query, metric)
         best = np.lexsort((some, -exact))[:k]
         scores[q, : len(best)], found[q, : len(best)] = exact[best], some[best]
         is_full = len(best) == k
@@ -751,8 +767,8 @@ class IvfSearcher:
         if a.metric == "l2":
             rough = rough - self._take("store_bias", rows)
         rows = rows[first_largest(rough, plan.refine)]
-        kept = opened(self._take("vectors", rows), a.store_scale, a.vector_offset)
-        exact = exact_scores(kept, query, a.metric)
+        kept = self._take("vectors", rows)
+        exact = kept_scores(kept, a.store_scale, a.vector_offset, query, a.metric)
         found = self._take("ids", rows)
         best = np.lexsort((found, -exact))[:k]
         scores[:], ids[:] = -np.inf, -1

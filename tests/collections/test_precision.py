@@ -30,11 +30,11 @@ ROUNDED: tuple[Precision, ...] = ("bfloat16", "int8")
 def expect_rounded_once(collection: Collection, vectors: F32) -> None:
     """The index holds the rounded vectors, each under the number of its id."""
     index, table = collection._core.contents.index, collection._core.contents.table
-    form = Form.of(index.params.precision, index.model)
+    form = Form.of(index.params.precision, collection.metric, index.model)
     positions = table.live_positions()
     ids = np.asarray(table.ids_at(positions))
-    expected = form.rounded(as_compared(vectors[ids], collection.metric))
-    assert np.array_equal(index.vectors(positions), expected)
+    rounded = form.rounded(as_compared(vectors[ids], collection.metric))
+    assert np.array_equal(index.vectors(positions), as_compared(rounded, collection.metric))
 
 
 @pytest.mark.parametrize("precision", ROUNDED)

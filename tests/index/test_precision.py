@@ -19,6 +19,7 @@ from soardb import CorruptStorage, InvalidArgument, SoarIndex
 from soardb.index import tiles
 from soardb.index.form import Form
 from soardb.index.live import LiveIndex
+from soardb.index.model import as_compared
 from soardb.index.plan import BuildParams
 from soardb.kernels.layout import F32, Precision
 from soardb.storage.format import read_arrays, write_arrays
@@ -103,7 +104,8 @@ class TestRounded:
         """Rows that move, and those that come, are kept like the first."""
         index = built(data, precision)
         form = index._rows.form
-        expected = form.rounded(in_order_of_id(built(data, "float32")))
+        given = as_compared(data.vectors, data.metric)
+        expected = as_compared(form.rounded(given), data.metric)
         assert np.array_equal(in_order_of_id(index), expected)
         index.remove(np.arange(0, 1500, 3))
         extra = clustered(200, 20, seed=11)

@@ -174,7 +174,8 @@ void float_rows(const Kernels& k) {
   }
 }
 
-// Rows of each form, the last of them in the delta, against the same rows as float32.
+// Rows of each form, the last of them in the delta, against the same rows as float32; under cosine,
+// where they are divided by their length, against the plain level.
 void kept_rows(const Kernels& k) {
   for (int64_t d : kDims) {
     const int64_t n = 37, n_base = 20, stride = d + 3;
@@ -199,7 +200,13 @@ void kept_rows(const Kernels& k) {
     const Kept int8{kInt8, levels.data(), tail(levels, stride), n_base, d,
                     stride, scale.data(), offset.data()};
     bool agree = true;
-    for (int metric : {kDot, kCosine, kL2}) {
+    for (const Kept& rows : {bfloat16, int8}) {
+      std::vector<float> found(50), wanted(50);
+      k.score_kept(rows, 50, chosen.data(), query.data(), kCosine, found.data());
+      kScalar.score_kept(rows, 50, chosen.data(), query.data(), kCosine, wanted.data());
+      agree = agree && same(found, wanted);
+    }
+    for (int metric : {kDot, kL2}) {
       std::vector<float> found(50), wanted(50);
       k.score_kept(bfloat16, 50, chosen.data(), query.data(), metric, found.data());
       kScalar.score_f32(from_halves.data(), 50, d, chosen.data(), query.data(), metric,
