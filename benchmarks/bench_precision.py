@@ -36,26 +36,24 @@ TARGETS = (0.8, 0.9, 0.95, 0.97, 0.99)
 K = 10
 
 
-def run(name: str, queries: int, repeat: int, seed: int, limit: int | None) -> dict[str, Any]:
-    """Build and measure; limit: only so many of the set's vectors, for a trial."""
+def run(name: str, queries: int, repeat: int, seed: int, nlist: int | None) -> dict[str, Any]:
+    """Build and measure; nlist None: as many lists as train() chooses."""
     dataset = datasets.load(name)
-    vectors = np.ascontiguousarray(dataset.train[:limit])
+    vectors = np.ascontiguousarray(dataset.train)
     chosen = np.random.default_rng(seed).permutation(len(dataset.test))[:queries]
     asked = np.ascontiguousarray(dataset.test[chosen])
-    given, truth = None, dataset.neighbors[chosen, :K]
-    indexes, report = {}, {}
+    truth: Any = dataset.neighbors[chosen, :K]
+    indexes: dict[Precision, SoarIndex] = {}
+    report: dict[Precision, dict[str, Any]] = {}
     for precision in PRECISIONS:
         started = time.process_time()
-        index = SoarIndex(vectors.shape[1], dataset.metric, precision=precision)
+        index = SoarIndex(vectors.shape[1], dataset.metric, nlist=nlist, precision=precision)
         index.train(vectors)
         index.add(vectors)
         built = time.process_time() - started
         index.tune()
         indexes[precision] = index
         exact = index.search(asked, K, exact=True)[1]
-        if given is None:  # float32: the vectors as they were given
-            given = exact
-        truth = given if limit else truth
         report[precision] = {
             "build_cpu_s": built,
             "bytes_per_vector": bytes_per_vector(index),
@@ -66,7 +64,7 @@ def run(name: str, queries: int, repeat: int, seed: int, limit: int | None) -> d
         }
     for nprobe, rerank in SETTINGS:
         setting = {"nprobe": nprobe, "rerank": rerank}
-        times: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
+        times: dict[Precision, list[float]] = {precision: [] for precision in PRECISIONS}
         for _ in range(repeat):
             for precision in PRECISIONS:
                 times[precision].append(_single(indexes[precision], asked, setting))
@@ -161,10 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--queries", type=int, default=1500)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--limit", type=int, default=None, help="vectors of the set, for a trial")
+    parser.add_argument("--nlist", type=int, default=None, help="lists of each index")
     parser.add_argument("--out", type=Path, default=None, help="folder of the report")
     given = parser.parse_args(arguments)
-    report = run(given.dataset, given.queries, given.repeat, given.seed, given.limit)
+    report = run(given.dataset, given.queries, given.repeat, given.seed, given.nlist)
     folder = given.out or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"precision-{given.dataset.rpartition('-')[0]}"

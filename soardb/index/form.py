@@ -81,7 +81,8 @@ class Form:
     def steps(self, vectors: F32) -> F32:
         """From one number that can be kept to the next, about each of (n, d) rounded ones."""
         if self.precision == "bfloat16":
-            return np.ldexp(np.float32(1), np.frexp(vectors)[1] - 8)
+            steps: F32 = np.ldexp(np.float32(1), np.frexp(vectors)[1] - 8)
+            return steps
         return np.broadcast_to(self.scalar.scale, vectors.shape)
 
     def values(self, arrays: dict[str, np.ndarray]) -> Any:

@@ -128,7 +128,8 @@ def kept_scores(
     scores = exact_scores(vectors, query, metric)
     if metric == "cosine" and values.dtype != np.float32:
         squared = lane_dot(vectors, vectors)
-        scores = scores / np.where(squared > 0, np.sqrt(squared), np.float32(1))
+        lengths = np.where(squared > 0, np.sqrt(squared), np.float32(1))
+        scores = (scores / lengths).astype(np.float32)
     return scores
 
 
