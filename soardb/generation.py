@@ -25,6 +25,7 @@ import numpy as np
 
 from soardb.errors import CorruptStorage, NotFound
 from soardb.filters.columns import Columns
+from soardb.index.form import Form
 from soardb.index.lists import CodeLists
 from soardb.index.live import LiveIndex
 from soardb.index.model import Model, as_compared, store_stride
@@ -104,6 +105,7 @@ class _Pass:
     vectors: F32
     ids: list[Any]
     columns: Columns
+    form: Form
     n: int = 0
 
 
@@ -175,6 +177,7 @@ def _read_rows(source: Source, model: Model | None, scratch: int, progress: Prog
         vectors=vectors,
         ids=[],
         columns=Columns(source.schema),
+        form=Form.of(source.params.precision, source.metric, model),
     )
     for batch in source.store.batches(0, source.upto, _BATCH):
         first, last = taken.n, taken.n + len(batch.rows)
@@ -183,7 +186,7 @@ def _read_rows(source: Source, model: Model | None, scratch: int, progress: Prog
                 f"{source.store.path}: holds more than the {n} rows that were counted; "
                 "run `soardb check`"
             )
-        compared = as_compared(batch.vectors, source.metric)
+        compared = taken.form.rounded(as_compared(batch.vectors, source.metric))
         taken.rows[first:last] = batch.rows
         taken.vectors[first:last] = compared
         taken.ids += batch.ids
@@ -243,7 +246,7 @@ def _write(
         small |= {name: array for name, array in packed.items() if name not in _IN_PLACE}
     layout: dict[str, Any] = {name: (array.dtype, array.shape) for name, array in small.items()}
     is_l2 = metric == "l2"
-    layout["vectors"] = (np.float32, (n, d))
+    layout["vectors"] = (taken.form.dtype, (n if taken.form.has_vectors else 0, d))
     layout["store"] = (np.uint8, (n if model else 0, store_stride(d) if model else 0))
     layout["store_bias"] = (np.float32, (n if model and is_l2 else 0,))
     if model is not None:
@@ -258,7 +261,8 @@ def _write(
         for first in range(0, n, _BATCH):
             part = slice(first, min(first + _BATCH, n))
             vectors = taken.vectors[order[part]]
-            file.arrays["vectors"][part] = vectors
+            if taken.form.has_vectors:
+                file.arrays["vectors"][part] = taken.form.packed(vectors)
             if model is not None and lists is not None:
                 copies = model.code(vectors, parts[order[part]], source.params)
                 owners = (first + copies.owners).astype(np.uint32)
@@ -288,10 +292,11 @@ def open_generation(path: Path, schema: Schema, d: int, metric: Metric) -> Gener
             raise CorruptStorage(f"made for {parameters['d']} dimensions, {parameters['metric']}")
         params = BuildParams(**parameters["params"])
         if "choice" in parameters:
-            model, lists, rows = unpack(parameters, arrays, d, metric)
+            model, lists, rows = unpack(parameters, arrays, d, metric, params.precision)
             index = LiveIndex(d, metric, params, model=model, lists=lists, base=rows)
         else:
-            index = LiveIndex(d, metric, params, base=Rows.of(arrays, d))
+            rows = Rows.of(arrays, d, form=Form.of(params.precision, metric, None))
+            index = LiveIndex(d, metric, params, base=rows)
         n = len(arrays["ids"])
         table = Table.of(arrays | {"rows": arrays["ids"]}, parameters["id_kind"])
         held = {

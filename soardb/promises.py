@@ -26,6 +26,7 @@ from soardb.core import CURVES, Core
 from soardb.curve import QUERIES, Curves, Effort
 from soardb.index.exam import LEAST, Report, measure, measure_filter
 from soardb.index.plan import default_rerank
+from soardb.index.rounding import counted, kept_recall, lowered
 from soardb.kernels.layout import F32, I64, U8
 from soardb.search import EXACT_NUMBERS
 from soardb.storage.rows import RowStore
@@ -146,7 +147,7 @@ def measured(
     if index.model is None or len(subject.live) < LEAST:
         return None
     least = EXACT_NUMBERS / (len(subject.live) * index.d)
-    return measure(
+    curves = measure(
         subject,
         subject.live,
         index.metric,
@@ -158,6 +159,7 @@ def measured(
         seed=seed,
         report=report,
     )
+    return counted(curves, subject, index.form, index.metric, subject.live, seed)
 
 
 def are_stale(contents: Contents, share: float) -> bool:
@@ -237,15 +239,20 @@ def measure_filters(core: Core, report: Report) -> None:
         subject = Subject.of(contents, core.lock.read)
         matching = known.allowed.positions()
         if len(matching) > LEAST:
-            known.curve = measure_filter(
+            index, seed = contents.index, core.settings.params.seed
+            curve = measure_filter(
                 subject,
                 subject.live,
                 matching,
-                contents.index.metric,
+                index.metric,
                 n=subject.n,
-                seed=core.settings.params.seed,
+                seed=seed,
                 report=report,
             )
+            share = kept_recall(
+                subject, index.form, index.metric, subject.live, matching, curve.k, seed
+            )
+            known.curve = lowered(curve, share)
 
 
 def ensure_curves(core: Core, writer: Writer) -> None:

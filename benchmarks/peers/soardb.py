@@ -31,6 +31,7 @@ DEFAULT = "soardb-default"
 WIDE_RERANKS = (*RERANKS, 450)  # each with every nprobe: what a stop leaves out, these make up
 TARGETS = (0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
 STOPS = (None, 2.8, 3.2, 3.6)
+PRECISIONS = {"bfloat16": "bf16", "int8": "int8"}  # beside the default; and their labels
 WIDE_DIMS = 256  # from here on four dimensions a code are worth trying
 
 
@@ -48,6 +49,8 @@ class Soardb:
         knows_avq = metric != "l2"
         widths: list[Arguments] = [{}, {"dims_per_block": 4}] if d >= WIDE_DIMS else [{}]
         specs = [Spec("soardb", DEFAULT)]
+        for precision, short in PRECISIONS.items():
+            specs.append(Spec("soardb", f"soardb-{short}", {"precision": precision}))
         for nlist in (few, many):
             for soar_lambda in (1.5, 0.0):
                 for eta in (2.5, 0.0) if knows_avq else (None,):

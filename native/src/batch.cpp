@@ -260,7 +260,7 @@ void topk_u8(const Kernels& k, const ByteRows& rows, const int8_t* codes, int64_
   }
 }
 
-void rescore(const Kernels& k, const FloatRows& vectors, const float* queries, int64_t nq,
+void rescore(const Kernels& k, const Kept& vectors, const float* queries, int64_t nq,
              int metric, const uint32_t* rows, const double* bounds, int64_t room,
              const int64_t* counts, const double* rest, int64_t want, int threads, float* scores,
              int64_t* out, uint8_t* proven) {
@@ -290,21 +290,16 @@ void rescore(const Kernels& k, const FloatRows& vectors, const float* queries, i
         const double left = heap.empty() ? rest[q] : std::max(most[heap.front()], rest[q]);
         is_proven = (is_full && left < best.back().score) || (heap.empty() && std::isinf(left));
         if (is_proven || heap.empty()) break;
-        uint32_t base[kAtOnce], delta[kAtOnce];
-        int64_t nbase = 0, ndelta = 0;
-        for (int64_t i = 0; i < kAtOnce && !heap.empty(); ++i) {
-          const uint32_t row = rows[q * room + heap.front()];
-          if (row < vectors.n) base[nbase++] = row;
-          else delta[ndelta++] = static_cast<uint32_t>(row - vectors.n);
+        uint32_t some[kAtOnce];
+        int64_t n = 0;
+        for (; n < kAtOnce && !heap.empty(); ++n) {
+          some[n] = rows[q * room + heap.front()];
           std::pop_heap(heap.begin(), heap.end(), lower);
           heap.pop_back();
         }
         float found[kAtOnce];
-        k.score_f32(vectors.base, nbase, d, base, queries + q * d, metric, found);
-        k.score_f32(vectors.delta, ndelta, d, delta, queries + q * d, metric, found + nbase);
-        for (int64_t i = 0; i < nbase; ++i) best.push_back({found[i], base[i]});
-        for (int64_t i = 0; i < ndelta; ++i)
-          best.push_back({found[nbase + i], static_cast<uint32_t>(delta[i] + vectors.n)});
+        k.score_kept(vectors, n, some, queries + q * d, metric, found);
+        for (int64_t i = 0; i < n; ++i) best.push_back({found[i], some[i]});
         const int64_t kept = std::min<int64_t>(want, static_cast<int64_t>(best.size()));
         std::partial_sort(best.begin(), best.begin() + kept, best.end(), better);
         best.resize(kept);

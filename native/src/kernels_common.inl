@@ -81,18 +81,82 @@ SOARDB_INLINE F16 load_some(const float* x, int64_t count) {
   return count == 16 ? load16(x) : load_part(x, count);
 }
 
-SOARDB_INLINE float lane_dot(const float* a, const float* b, int64_t d) {
-  return fold_lanes(
-      d, [=](int64_t i, int64_t c) { return load_some(a + i, c) * load_some(b + i, c); });
+// A row in each form that vectors are kept in (kernels.hpp: Kept), sixteen floats of it at a time.
+// What is beyond the row's end counts as zero.
+typedef uint16_t HalfParts __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));
+typedef uint8_t ByteParts __attribute__((vector_size(kLanes), aligned(1), may_alias));
+
+struct FloatRow {
+  const float* x;
+};
+struct Bfloat16Row {
+  const uint16_t* x;
+};
+struct ByteRow {
+  const uint8_t* x;
+  const float *scale, *offset;
+};
+SOARDB_INLINE F16 open16(const FloatRow& row, int64_t i, int64_t count) {
+  return load_some(row.x + i, count);
 }
-SOARDB_INLINE float lane_square_distance(const float* a, const float* b, int64_t d) {
+SOARDB_INLINE F16 open16(const Bfloat16Row& row, int64_t i, int64_t count) {
+  const uint16_t* x = row.x + i;
+  uint16_t part[16] = {};
+  if (count < 16) {
+    for (int64_t j = 0; j < count; ++j) part[j] = x[j];
+    x = part;
+  }
+  F16 r;
+  SOARDB_PARTS r.v[p] = (FV)(__builtin_convertvector(
+                                 *reinterpret_cast<const HalfParts*>(x + p * kLanes), IV)
+                             << 16);
+  return r;
+}
+SOARDB_INLINE F16 open16(const ByteRow& row, int64_t i, int64_t count) {
+  const uint8_t* x = row.x + i;
+  uint8_t part[16] = {};
+  if (count < 16) {
+    for (int64_t j = 0; j < count; ++j) part[j] = x[j];
+    x = part;
+  }
+  F16 r;
+  SOARDB_PARTS r.v[p] = __builtin_convertvector(
+      __builtin_convertvector(*reinterpret_cast<const ByteParts*>(x + p * kLanes), IV) - 128, FV);
+  return load_some(row.offset + i, count) + load_some(row.scale + i, count) * r;
+}
+
+template <typename Row>
+SOARDB_INLINE float row_dot(const Row& row, const float* b, int64_t d) {
+  return fold_lanes(
+      d, [=](int64_t i, int64_t c) { return open16(row, i, c) * load_some(b + i, c); });
+}
+template <typename Row>
+SOARDB_INLINE float row_square_distance(const Row& row, const float* b, int64_t d) {
   return fold_lanes(d, [=](int64_t i, int64_t c) {
-    const F16 difference = load_some(a + i, c) - load_some(b + i, c);
+    const F16 difference = open16(row, i, c) - load_some(b + i, c);
     return difference * difference;
   });
 }
+template <typename Row>
+SOARDB_INLINE float row_score(const Row& row, const float* query, int64_t d, int metric) {
+  if (metric == kL2) return -row_square_distance(row, query, d);
+  const float dot = row_dot(row, query, d);
+  if (metric != kCosine || std::is_same_v<Row, FloatRow>) return dot;
+  // A rounded vector is not quite of unit length.
+  const float squared = fold_lanes(d, [=](int64_t i, int64_t c) {
+    const F16 x = open16(row, i, c);
+    return x * x;
+  });
+  return squared > 0 ? dot / __builtin_sqrtf(squared) : dot;
+}
+SOARDB_INLINE float lane_dot(const float* a, const float* b, int64_t d) {
+  return row_dot(FloatRow{a}, b, d);
+}
+SOARDB_INLINE float lane_square_distance(const float* a, const float* b, int64_t d) {
+  return row_square_distance(FloatRow{a}, b, d);
+}
 SOARDB_INLINE float exact_score(const float* row, const float* query, int64_t d, int metric) {
-  return metric == kL2 ? -lane_square_distance(row, query, d) : lane_dot(row, query, d);
+  return row_score(FloatRow{row}, query, d, metric);
 }
 
 // A float's bits as an integer that sorts the same way. -0 and +0 are made one.
@@ -260,20 +324,46 @@ static void dot_u8(const uint8_t* rows, int64_t n, int64_t stride, const uint32_
   for (int64_t i = 0; i < n; ++i) out[i] = dot_bytes(rows + i * stride, query, d) - correction;
 }
 
+// Rows of elements T, each made a row that open16 knows by `form`.
+template <bool kHasDelta, typename T, typename Form>
+SOARDB_INLINE void score_chosen(const Segments<T, kHasDelta>& vectors, int64_t d, int64_t n,
+                                const uint32_t* chosen, const float* query, int metric,
+                                const Form& form, float* out) {
+  constexpr int64_t line = kLine / sizeof(T);
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < d; j += line) __builtin_prefetch(at(vectors, chosen[i]) + j);
+  for (int64_t i = 0; i < n; ++i)
+    out[i] = row_score(form(at(vectors, chosen[i])), query, d, metric);
+}
+
 template <bool kHasDelta>
-static void score_chosen(const Segments<float, kHasDelta>& vectors, int64_t n,
-                         const uint32_t* chosen, const float* query, int metric, float* out) {
-  const int64_t d = vectors.step;
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < d; j += 16) __builtin_prefetch(at(vectors, chosen[i]) + j);
-  for (int64_t i = 0; i < n; ++i)
-    out[i] = exact_score(at(vectors, chosen[i]), query, d, metric);
+static void score_kept(const Kept& x, int64_t n, const uint32_t* chosen, const float* query,
+                       int metric, float* out) {
+  const auto rows = [&](auto* base) {
+    return segments<kHasDelta>(base, static_cast<decltype(base)>(x.delta), x.n, x.step);
+  };
+  if (x.precision == kBfloat16)
+    score_chosen(rows(static_cast<const uint16_t*>(x.base)), x.d, n, chosen, query, metric,
+                 [](const uint16_t* row) { return Bfloat16Row{row}; }, out);
+  else if (x.precision == kInt8)
+    score_chosen(rows(static_cast<const uint8_t*>(x.base)), x.d, n, chosen, query, metric,
+                 [&](const uint8_t* row) { return ByteRow{row, x.scale, x.offset}; }, out);
+  else
+    score_chosen(rows(static_cast<const float*>(x.base)), x.d, n, chosen, query, metric,
+                 [](const float* row) { return FloatRow{row}; }, out);
+}
+static void score_kept_rows(const Kept& x, int64_t n, const uint32_t* chosen, const float* query,
+                            int metric, float* out) {
+  if (x.delta)
+    score_kept<true>(x, n, chosen, query, metric, out);
+  else
+    score_kept<false>(x, n, chosen, query, metric, out);
 }
 
 static void score_f32(const float* vectors, int64_t n, int64_t d, const uint32_t* chosen,
                       const float* query, int metric, float* out) {
   if (chosen) {
-    score_chosen(Segments<float, false>{vectors, nullptr, 0, d}, n, chosen, query, metric, out);
+    score_kept<false>(Kept{kFloat32, vectors, nullptr, n, d, d}, n, chosen, query, metric, out);
     return;
   }
   for (int64_t i = 0; i < n; ++i) out[i] = exact_score(vectors + i * d, query, d, metric);
@@ -790,8 +880,7 @@ static void rank_rows(const Ivf& x, const Plan& plan, const float* query, Scratc
   }
   n = keep_largest(s.keys, s.rows, n, plan.refine, &unused);
   SOARDB_STAGE(refine);
-  score_chosen(segments<kHasDelta>(x.vectors, x.delta_vectors, x.n, x.d), n, s.rows, query,
-               x.metric, s.rough);
+  score_kept<kHasDelta>(x.vectors, n, s.rows, query, x.metric, s.rough);
   const auto row_ids = segments<kHasDelta>(x.ids, x.delta_ids, x.n, 1);
   SOARDB_STAGE(order);
   for (int64_t i = 0; i < n; ++i) s.sort_keys[i] = static_cast<int32_t>(i);
@@ -855,8 +944,8 @@ static void score_blocks_u8(const uint8_t* blocks, int64_t nblock, int64_t quads
 
 static constexpr Kernels make_table(const char* name) {
   return Kernels{name,           lut16_sums,       lut16_topk,   dot_u8,
-                 score_blocks_u8, score_f32,        exact_topk_row, exact_topk_block,
-                 keep_largest,   assign,           spill_assign, encode,
+                 score_blocks_u8, score_f32,      score_kept_rows, exact_topk_row,
+                 exact_topk_block, keep_largest, assign,           spill_assign, encode,
                  bucket_scores,  select_scores,    quantized_scores, ivf_search,
                  prepare_lists,  scan_piece,       finish_lists};
 }

@@ -60,6 +60,39 @@ void def(nb::module_& m, const char* name, Function function) {
   def(m, name, function, &Function::operator());
 }
 
+// Vectors in any form that they are kept in: float32, uint16 (bfloat16) or bytes.
+using AnyRows = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+Kept kept(const AnyRows& base, const AnyRows& delta, int64_t d, const In<float, 1>& scale,
+          const In<float, 1>& offset) {
+  Kept out;
+  const auto step = static_cast<int64_t>(base.shape(1));
+  if (base.dtype() == nb::dtype<float>())
+    out.precision = kFloat32;
+  else if (base.dtype() == nb::dtype<uint16_t>())
+    out.precision = kBfloat16;
+  else if (base.dtype() == nb::dtype<uint8_t>())
+    out.precision = kInt8;
+  else
+    throw nb::type_error("expected vectors of float32, of uint16 that are bfloat16, or of bytes");
+  const bool has_delta = delta.shape(0) > 0;
+  if (out.precision == kInt8 ? step < d : step != d)
+    throw nb::value_error("expected vectors of the index's dimension");
+  if (has_delta && (delta.dtype() != base.dtype() || static_cast<int64_t>(delta.shape(1)) != step))
+    throw nb::value_error("expected a delta of the base's form and dimension");
+  if (out.precision == kInt8 && (static_cast<int64_t>(scale.shape(0)) != d ||
+                                 static_cast<int64_t>(offset.shape(0)) != d))
+    throw nb::value_error("expected a scale and an offset for each dimension of bytes");
+  out.base = base.data();
+  out.delta = has_delta ? delta.data() : nullptr;
+  out.n = static_cast<int64_t>(base.shape(0));
+  out.d = d;
+  out.step = step;
+  out.scale = scale.data();
+  out.offset = offset.data();
+  return out;
+}
+
 // Search reads them in place, so the arrays are kept alive here.
 struct Searcher {
   Ivf index;
@@ -67,8 +100,12 @@ struct Searcher {
 
   template <typename T, size_t N>
   In<T, N> own(nb::object fields, const char* name) {
+    return own_as<In<T, N>>(fields, name);
+  }
+  template <typename View>
+  View own_as(nb::object fields, const char* name) {
     nb::object array = fields.attr(name);
-    In<T, N> view;
+    View view;
     if (!nb::try_cast(array, view, false))
       throw nb::type_error((std::string("expected IvfArrays.") + name +
                             " to be contiguous and of the dtype and rank that layout.py says")
@@ -82,7 +119,9 @@ struct Searcher {
     index.metric = metric == "l2" ? kL2 : metric == "cosine" ? kCosine : kDot;
     index.is_spilled = nb::cast<bool>(f.attr("is_spilled"));
     index.spread = nb::cast<float>(f.attr("spread"));
-    const auto vectors = own<float, 2>(f, "vectors");
+    const auto vectors = own_as<AnyRows>(f, "vectors");
+    const auto mean = own<float, 1>(f, "mean");
+    const auto scale = own<float, 1>(f, "store_scale");
     const auto centroid_bias = own<float, 1>(f, "centroid_bias");
     const auto cell_start = own<int32_t, 1>(f, "cell_start");
     const auto list_start = own<int64_t, 1>(f, "list_start");
@@ -90,7 +129,7 @@ struct Searcher {
     const auto store = own<uint8_t, 2>(f, "store");
     const auto code_rows = own<uint32_t, 1>(f, "code_rows");
     index.n = static_cast<int64_t>(vectors.shape(0));
-    index.d = static_cast<int64_t>(vectors.shape(1));
+    index.d = static_cast<int64_t>(mean.shape(0));
     index.ncode = static_cast<int64_t>(code_rows.shape(0));
     index.nslot = static_cast<int64_t>(centroid_bias.shape(0));
     index.ncell = cell_start.shape(0) ? static_cast<int64_t>(cell_start.shape(0)) - 1 : 0;
@@ -98,9 +137,10 @@ struct Searcher {
     index.m = static_cast<int64_t>(codebook.shape(0));
     index.width = static_cast<int64_t>(codebook.shape(1));
     index.stride = static_cast<int64_t>(store.shape(1));
-    index.vectors = vectors.data();
+    index.vectors = kept(vectors, own_as<AnyRows>(f, "delta_vectors"), index.d, scale,
+                         own<float, 1>(f, "vector_offset"));
     index.ids = own<int64_t, 1>(f, "ids").data();
-    index.mean = own<float, 1>(f, "mean").data();
+    index.mean = mean.data();
     index.centroid_bias = centroid_bias.data();
     index.centroid_codes = own<uint8_t, 4>(f, "centroid_codes").data();
     index.centroid_scale = own<float, 1>(f, "centroid_scale").data();
@@ -116,7 +156,7 @@ struct Searcher {
     index.codebook = codebook.data();
     index.block_dims = own<int32_t, 1>(f, "block_dims").data();
     index.store = store.data();
-    index.store_scale = own<float, 1>(f, "store_scale").data();
+    index.store_scale = scale.data();
     index.store_bias = own<float, 1>(f, "store_bias").data();
     const auto rotation_scale = own<float, 1>(f, "rotation_scale");
     index.nturned = static_cast<int64_t>(rotation_scale.shape(0));
@@ -129,13 +169,10 @@ struct Searcher {
   void own_delta(nb::object f) {
     const auto start = own<int64_t, 1>(f, "delta_start");
     if (!start.shape(0)) return;
-    const auto vectors = own<float, 2>(f, "delta_vectors");
     const auto store = own<uint8_t, 2>(f, "delta_store");
-    if (static_cast<int64_t>(vectors.shape(1)) != index.d ||
-        static_cast<int64_t>(store.shape(1)) != index.stride ||
+    if (static_cast<int64_t>(store.shape(1)) != index.stride ||
         static_cast<int64_t>(start.shape(0)) != index.nlist)
-      throw nb::value_error("expected a delta of the base's dimension, stride and lists");
-    index.delta_vectors = vectors.data();
+      throw nb::value_error("expected a delta of the base's stride and lists");
     index.delta_ids = own<int64_t, 1>(f, "delta_ids").data();
     index.delta_store = store.data();
     index.delta_store_bias = own<float, 1>(f, "delta_store_bias").data();
@@ -265,12 +302,12 @@ NB_MODULE(_native, m) {
                 allowed ? &filter : nullptr, threads, keys.data(), rows.data(), counts.data());
       });
   def(m, "rescore",
-      [](In<float, 2> vectors, In<float, 2> delta, In<float, 2> queries, int metric,
-         In<uint32_t, 2> rows, In<double, 2> bounds, In<int64_t, 1> counts, In<double, 1> rest,
-         int64_t k, int threads, Out<float, 2> scores, Out<int64_t, 2> found,
-         Out<uint8_t, 1> proven) {
-        const FloatRows held{vectors.data(), static_cast<int64_t>(vectors.shape(0)), delta.data(),
-                             static_cast<int64_t>(vectors.shape(1))};
+      [](AnyRows vectors, AnyRows delta, In<float, 1> scale, In<float, 1> offset,
+         In<float, 2> queries, int metric, In<uint32_t, 2> rows, In<double, 2> bounds,
+         In<int64_t, 1> counts, In<double, 1> rest, int64_t k, int threads, Out<float, 2> scores,
+         Out<int64_t, 2> found, Out<uint8_t, 1> proven) {
+        const Kept held =
+            kept(vectors, delta, static_cast<int64_t>(queries.shape(1)), scale, offset);
         nb::gil_scoped_release release;
         rescore(kernels(), held, queries.data(), static_cast<int64_t>(queries.shape(0)), metric,
                 rows.data(), bounds.data(), static_cast<int64_t>(rows.shape(1)), counts.data(),

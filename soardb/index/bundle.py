@@ -20,7 +20,7 @@ def bundle(model: Model, lists: CodeLists, rows: Rows, ids: I64, metric: Metric)
     upper = model.upper
     return IvfArrays(
         metric=metric,
-        vectors=rows.vectors,
+        vectors=rows.values,
         ids=ids,
         mean=model.mean,
         centroids=model.centroids,
@@ -46,4 +46,5 @@ def bundle(model: Model, lists: CodeLists, rows: Rows, ids: I64, metric: Metric)
         spread=model.product.spread,
         rotation_codes=model.rotation[0],
         rotation_scale=model.rotation[1],
+        vector_offset=rows.form.scalar.offset,
     )

@@ -21,7 +21,7 @@ from soardb.errors import CorruptStorage, InvalidArgument
 from soardb.index.base import SEARCH_KEYWORDS, Index, refuse_bad_query
 from soardb.index.plan import reject_unknown
 from soardb.index.rows import Rows
-from soardb.index.tiles import ByteSearch, CodedRows, pays_exactly
+from soardb.index.tiles import ByteSearch, CodedRows, closest, pays_exactly
 from soardb.kernels.dispatch import active
 from soardb.kernels.layout import F32, I64, STATUS, Metric
 from soardb.metrics import as_metric, unit_rows
@@ -45,11 +45,14 @@ def check_rows(rows: Rows, metric: Metric) -> None:
     ids = np.sort(rows.ids)
     if (ids < 0).any() or (ids[1:] == ids[:-1]).any():
         raise CorruptStorage("an id is negative or stands twice")
-    squares = np.einsum("ij,ij->i", rows.vectors, rows.vectors)
-    if not np.isfinite(squares).all():
-        raise CorruptStorage(f"row {int((~np.isfinite(squares)).argmax())} is not finite")
-    if metric == "cosine" and (np.abs(squares - 1) > 1e-4).any():
-        raise CorruptStorage(f"row {int(np.abs(squares - 1).argmax())} is not of unit length")
+    for numbers, vectors in rows.pieces():
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+        if not np.isfinite(squares).all():
+            row = numbers[(~np.isfinite(squares)).argmax()]
+            raise CorruptStorage(f"row {row} is not finite")
+        if metric == "cosine" and (np.abs(squares - 1) > 1e-4).any():
+            row = numbers[np.abs(squares - 1).argmax()]
+            raise CorruptStorage(f"row {row} is not of unit length")
 
 
 def as_compared_queries(queries: F32, metric: Metric) -> F32:
@@ -69,7 +72,10 @@ def as_compared_queries(queries: F32, metric: Metric) -> F32:
 def exact_search(rows: Rows, metric: Metric, queries: F32, k: int, threads: int) -> tuple[F32, I64]:
     """Every row scored: (scores (nq, k), ids (nq, k)), ties to the lower id."""
     compared = as_compared_queries(queries, metric)
-    scores, found = active.exact_topk(rows.vectors, compared, k, metric, threads)
+    if rows.form.precision == "float32":
+        scores, found = active.exact_topk(rows.vectors, compared, k, metric, threads)
+    else:
+        scores, found = closest(rows.pieces(), compared, k, metric, threads)
     return by_id(scores, rows.ids[found])
 
 

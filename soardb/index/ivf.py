@@ -1,11 +1,12 @@
 """SoarIndex: spilled IVF with 4-bit anisotropic codes, 8-bit re-ranking and exact scores.
 
-    base.py <- [ivf.py] -> model.py, stored.py, lists.py, rows.py, plan.py, kernels
+    base.py <- [ivf.py] -> model.py, stored.py, lists.py, rows.py, form.py, plan.py, kernels
 
 A model is learnt once and codes every vector that is added (model.py has the order of a build and
 what the metrics come down to); the codes stand in lists, the vectors in rows.
 A search ranks the centroids, scans the codes of the best lists by table look-ups, joins the two
-copies of a vector, re-ranks in 8 bits and then in float32: one native call (kernels.IvfSearcher).
+copies of a vector, re-ranks in 8 bits and then from the vectors as they are kept (form.py): one
+native call (kernels.IvfSearcher).
 
 Nothing here learns, codes or knows the file's arrays by name.
 """
@@ -25,8 +26,9 @@ from soardb.curve import DEFAULT_TARGET, Curves, Effort, Expected, as_only_targe
 from soardb.errors import CorruptStorage, InvalidArgument, NotTrained
 from soardb.index.base import SEARCH_KEYWORDS, Index, refuse_bad_query
 from soardb.index.bundle import bundle
-from soardb.index.exam import LEAST, measure
+from soardb.index.exam import LEAST, Report, measure
 from soardb.index.flat import as_compared_queries, by_id, check_k, check_rows, exact_search
+from soardb.index.form import Form
 from soardb.index.lists import CodeLists
 from soardb.index.model import Model, as_compared, store_stride
 from soardb.index.plan import (
@@ -39,6 +41,7 @@ from soardb.index.plan import (
     default_rerank,
     reject_unknown,
 )
+from soardb.index.rounding import counted
 from soardb.index.rows import Rows
 from soardb.index.stored import pack, unpack
 from soardb.index.tiles import ByteSearch, is_cheaper_by_bytes, pays_exactly
@@ -76,7 +79,7 @@ class SoarIndex(Index):
         self._model: Model | None = None
         self._is_exact = False
         self._lists: CodeLists | None = None
-        self._rows = Rows(self.d)
+        self._rows = self._no_rows(None)
         self._homes: I32 | None = None
         self._searcher: Searcher | None = None
         self._bytes: ByteSearch | None = None
@@ -150,14 +153,20 @@ class SoarIndex(Index):
         choice = choose_build(self.params, len(checked), self.d, self.metric)
         if choice.nlist == 0:
             self._model, self._lists, self._is_exact = None, None, True
-            self._rows = Rows(self.d)
+            self._rows = self._no_rows(None)
             return
         self._model = Model.train(checked, choice, self.params, self.metric, progress)
         self._is_exact = False
         self._lists = CodeLists(self.nlist, self._model.product.m)
-        self._rows = Rows(self.d, store_stride(self.d), self.metric == "l2")
+        self._rows = self._no_rows(self._model)
         self._homes, self._curves = None, None
         self._forget_searches()
+
+    def _no_rows(self, model: Model | None) -> Rows:
+        form = Form.of(self.params.precision, self.metric, model)
+        if model is None:
+            return Rows(self.d, form=form)
+        return Rows(self.d, store_stride(self.d), self.metric == "l2", form)
 
     def add(
         self,
@@ -168,7 +177,8 @@ class SoarIndex(Index):
         """See Index.add. Costs one to three (n, d) x (d, nlist) products and the encoding.
 
         Reads the vectors a batch at a time, so they may be a memory-mapped array (np.load with
-        mmap_mode); float32 in C order is read in place, anything else is converted first.
+        mmap_mode); float32 in C order is read in place, anything else is converted first. What is
+        kept of them is the build parameter `precision`'s to say.
         """
         if not self.is_trained:
             raise NotTrained("expected a trained index, got a new one; call train() first")
@@ -177,7 +187,7 @@ class SoarIndex(Index):
         if not len(checked):
             return
         if self._model is None or self._lists is None:
-            self._rows.append(as_compared(checked, self.metric), new)
+            self._rows.append(self._as_kept(checked), new)
             return
         first, counts = len(self), self._lists.count.copy()
         try:
@@ -209,7 +219,7 @@ class SoarIndex(Index):
             if progress:
                 progress("assign", first / n)
             batch = slice(first, min(first + _BATCH, n))
-            parts[batch] = model.assign(as_compared(vectors[batch], self.metric), self.params)
+            parts[batch] = model.assign(self._as_kept(vectors[batch]), self.params)
         order = None
         if not old:
             # Rows in list order: candidates of one list then lie together in memory.
@@ -221,7 +231,7 @@ class SoarIndex(Index):
                 progress("encode", first / n)
             batch = slice(first, min(first + _BATCH, n))
             chosen = batch if order is None else order[batch]
-            compared = as_compared(vectors[chosen], self.metric)
+            compared = self._as_kept(vectors[chosen])
             centred = compared - model.mean
             bias = 0.5 * np.square(centred).sum(axis=1) if self.metric == "l2" else None
             store = model.scalar.encode(centred, store_stride(self.d))
@@ -233,6 +243,9 @@ class SoarIndex(Index):
             self._homes = np.concatenate([self._homes, homes])
         if progress:
             progress("encode", 1.0)
+
+    def _as_kept(self, vectors: F32) -> F32:
+        return self._rows.form.rounded(as_compared(vectors, self.metric))
 
     def remove(self, ids: npt.ArrayLike) -> int:
         """See Index.remove. Both copies go; costs O(n) once, then the touched lists."""
@@ -431,13 +444,10 @@ class SoarIndex(Index):
         check_k(1, len(self))
         if self._model is None or len(self) < LEAST:
             return None
-        self._curves = measure(
-            _AsExamined(self, self._model),
-            self._rows.ids,
-            self.metric,
-            seed=self.params.seed,
-            report=progress or (lambda stage, share: None),
-        )
+        examined, ids, seed = _AsExamined(self, self._model), self._rows.ids, self.params.seed
+        report: Report = progress or (lambda stage, share: None)
+        curves = measure(examined, ids, self.metric, seed=seed, report=report)
+        self._curves = counted(curves, examined, self._rows.form, self.metric, ids, seed)
         self._changes, self._plans, self._bound = 0, {}, {}
         return self._curves
 
@@ -499,10 +509,11 @@ class SoarIndex(Index):
             index._is_exact = bool(parameters["is_exact"])
             if "choice" in parameters:
                 index._model, index._lists, index._rows = unpack(
-                    parameters, arrays, index.d, index.metric
+                    parameters, arrays, index.d, index.metric, index.params.precision
                 )
             else:
-                index._rows = Rows.of(arrays, index.d)
+                form = Form.of(index.params.precision, index.metric, None)
+                index._rows = Rows.of(arrays, index.d, form=form)
             if parameters.get("curves") is not None:
                 index._curves = Curves.of_json(parameters["curves"])
                 index._changes = int(parameters["changes"])
@@ -518,7 +529,8 @@ class SoarIndex(Index):
         self._lists.validate(len(self), 2 if self.soar_lambda > 0 else 1)
 
     def memory(self) -> dict[str, int]:
-        """Bytes by part. `vectors` are read only by the last step and by exact search.
+        """Bytes by part. `vectors` are read only by the last step and by exact search; with the
+        precision "int8" there are none.
 
         `lookup` finds ids and their lists; it is made at the first change after a build.
         """
@@ -553,8 +565,7 @@ class _AsExamined:
         return Effort(self.index.default_nprobe, rerank)
 
     def drawn(self, rows: I64) -> F32:
-        found: F32 = self.index._rows.vectors[self.index._rows.find(rows)]
-        return found
+        return self.index._rows.some(self.index._rows.find(rows))
 
     def exact(self, queries: F32, k: int, rows: I64 | None) -> tuple[F32, I64]:
         assert rows is None

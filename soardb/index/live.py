@@ -1,6 +1,6 @@
 """LiveIndex: a mapped base and a growing delta, searched as one under a bitmap of rows.
 
-    contents.py -> [live.py] -> model.py, lists.py, rows.py, upper.py, plan.py, kernels
+    contents.py -> [live.py] -> model.py, lists.py, rows.py, form.py, upper.py, plan.py, kernels
 
 The base is a generation's, immutable and mapped. What came since is coded by the same model into
 the delta's lists of the same partitions, so a visit of a partition reads its base slice, then its
@@ -27,11 +27,18 @@ from soardb import deadline
 from soardb.index.base import refuse_bad_query
 from soardb.index.bundle import bundle
 from soardb.index.flat import as_compared_queries
+from soardb.index.form import Form
 from soardb.index.lists import CodeLists
 from soardb.index.model import Model, as_compared, store_stride
 from soardb.index.plan import BuildParams, choose_search, default_nprobe
 from soardb.index.rows import Rows
-from soardb.index.tiles import ByteSearch, as_bitmap, is_cheaper_by_bytes, pays_exactly
+from soardb.index.tiles import (
+    ByteSearch,
+    as_bitmap,
+    closest,
+    is_cheaper_by_bytes,
+    pays_exactly,
+)
 from soardb.kernels.dispatch import Searcher, active
 from soardb.kernels.layout import F32, I32, I64, U8, Metric, SearchPlan
 
@@ -85,9 +92,10 @@ class LiveIndex:
         self.d, self.metric, self.params, self.model = d, metric, params, model
         stride = store_stride(d) if model else 0
         has_bias = model is not None and metric == "l2"
-        self._base = base if base is not None else Rows(d, stride, has_bias)
+        self.form = Form.of(params.precision, metric, model)
+        self._base = base if base is not None else Rows(d, stride, has_bias, self.form)
         self._lists = lists
-        self._delta = Rows(d, stride, has_bias)
+        self._delta = Rows(d, stride, has_bias, self.form)
         self._delta_lists: CodeLists | None = None
         if model is not None:
             self._delta_lists = CodeLists(len(model.centroids), model.product.m)
@@ -122,7 +130,7 @@ class LiveIndex:
 
     def code(self, vectors: F32) -> Coded:
         """Make checked (n, d) float32 vectors ready for append(); needs no lock."""
-        compared, model = as_compared(vectors, self.metric), self.model
+        compared, model = self.form.rounded(as_compared(vectors, self.metric)), self.model
         empty = np.empty(0, np.float32)
         if model is None:
             none = np.empty((len(vectors), 0), np.uint8)
@@ -268,19 +276,8 @@ class LiveIndex:
             allowed = None if rows is None else as_bitmap(rows, len(self))
             return self._exact_by_bytes(queries, k, allowed, m, threads)
         compared = as_compared_queries(queries, self.metric)
-        best_scores = np.empty((len(queries), 0), np.float32)
-        best_rows = np.empty((len(queries), 0), np.int64)
-        total = 0
-        for numbers, vectors in self._pieces(rows):
-            most = min(k, len(vectors))
-            scores, found = self._scored(vectors, compared, most, threads)
-            total += len(vectors) * len(queries)
-            best_scores = np.concatenate([best_scores, scores], axis=1)
-            best_rows = np.concatenate([best_rows, numbers[found]], axis=1)
-            order = np.lexsort((best_rows, -best_scores), axis=1)[:, :k]
-            best_scores = np.take_along_axis(best_scores, order, axis=1)
-            best_rows = np.take_along_axis(best_rows, order, axis=1)
-        return Searched(best_scores, best_rows, total, None)
+        scores, found = closest(self._pieces(rows), compared, k, self.metric, threads, self._scored)
+        return Searched(scores, found, m * len(queries), None)
 
     def _exact_by_bytes(
         self, queries: F32, k: int, allowed: U8 | None, m: int, threads: int
@@ -307,10 +304,12 @@ class LiveIndex:
             sub_spaces=self.model.product.m,
         )
 
-    def _scored(self, vectors: F32, compared: F32, k: int, threads: int) -> tuple[F32, I64]:
+    def _scored(
+        self, vectors: F32, compared: F32, k: int, metric: Metric, threads: int
+    ) -> tuple[F32, I64]:
         """The k closest of some vectors to each query; under a limit a few queries at a time."""
         if not deadline.is_set():
-            return active.exact_topk(vectors, compared, k, self.metric, threads)
+            return active.exact_topk(vectors, compared, k, metric, threads)
         step = max(1, threads * _NUMBERS_AT_ONCE // max(1, vectors.size))
         scores = np.empty((len(compared), k), np.float32)
         rows = np.empty((len(compared), k), np.int64)
@@ -318,34 +317,31 @@ class LiveIndex:
             deadline.check()
             part = slice(i, i + step)
             scores[part], rows[part] = active.exact_topk(
-                vectors, compared[part], k, self.metric, threads
+                vectors, compared[part], k, metric, threads
             )
         return scores, rows
 
     def _pieces(self, rows: I64 | None) -> Iterator[tuple[I64, F32]]:
-        """(row numbers, their vectors) of some rows, or of all without a copy."""
-        step = max(1, _GATHER_BYTES // (4 * self.d))
+        """(row numbers, their vectors) of some rows, or of all, a piece at a time."""
         if rows is None:
             for part, first in ((self._base, 0), (self._delta, len(self._base))):
-                size = step if deadline.is_set() else max(len(part), 1)
-                for i in range(0, len(part), size):
-                    vectors = part.vectors[i : i + size]
-                    yield np.arange(first + i, first + i + len(vectors)), vectors
+                for numbers, vectors in part.pieces():
+                    yield first + numbers, vectors
             return
+        step = max(1, _GATHER_BYTES // (4 * self.d))
         for i in range(0, len(rows), step):
             yield rows[i : i + step], self.vectors(rows[i : i + step])
 
     def vectors(self, rows: I64) -> F32:
-        """(m, d) float32 vectors as the metric compares them: a copy."""
+        """(m, d) float32 vectors as the metric compares them and as they are kept: a copy."""
         if not len(self._delta):
-            found: F32 = self._base.vectors[rows]
-            return found
+            return self._base.some(rows)
         if not len(self._base):
-            return self._delta.vectors[rows]
+            return self._delta.some(rows)
         out = np.empty((len(rows), self.d), np.float32)
         is_base = rows < len(self._base)
-        out[is_base] = self._base.vectors[rows[is_base]]
-        out[~is_base] = self._delta.vectors[rows[~is_base] - len(self._base)]
+        out[is_base] = self._base.some(rows[is_base])
+        out[~is_base] = self._delta.some(rows[~is_base] - len(self._base))
         return out
 
     def _open_searcher(self) -> Searcher:
@@ -354,7 +350,8 @@ class LiveIndex:
         assert model is not None
         assert lists is not None
         grown = delta.whole()
-        seen = (grown["vectors"], lists.codes, lists.start, lists.count)
+        vectors = self.form.values(grown)
+        seen = (vectors, lists.codes, lists.start, lists.count)
         if self._searcher is not None and all(
             a is b for a, b in zip(seen, self._seen_by_searcher, strict=True)
         ):
@@ -365,7 +362,7 @@ class LiveIndex:
         self._searcher = active.IvfSearcher(
             replace(
                 base,
-                delta_vectors=grown["vectors"],
+                delta_vectors=vectors,
                 delta_ids=grown["ids"],
                 delta_store=grown["store"],
                 delta_store_bias=grown["store_bias"] if is_l2 else np.empty(0, np.float32),

@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from numbers import Real
-from typing import Any, Literal, Never, TypedDict
+from typing import Any, Literal, Never, TypedDict, get_args
 
 from soardb.arrays import as_int
 from soardb.clustering import POINTS_PER_CENTROID
 from soardb.errors import InvalidArgument
-from soardb.kernels.layout import Metric, SearchPlan
+from soardb.kernels.layout import Metric, Precision, SearchPlan
 
 __all__ = [
     "BuildOptions",
@@ -61,6 +61,7 @@ class BuildOptions(TypedDict, total=False):
     points_per_centroid: int
     seed: int
     threads: int
+    precision: Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,10 @@ class BuildParams:
     points_per_centroid    sampled points a centroid
     seed                   of every random choice
     threads                used by train() and add()
+    precision              what is kept of a vector for the scores that a search returns: "float32",
+                           the vector; "bfloat16", half of its bytes; "int8", only the 8-bit row
+                           that there is anyway. Scores are exact of what is kept. Without
+                           partitions, "int8" keeps float32
     """
 
     nlist: int | None = None
@@ -102,6 +107,7 @@ class BuildParams:
     points_per_centroid: int = POINTS_PER_CENTROID
     seed: int = 0
     threads: int = 1
+    precision: Precision = "float32"
 
     @classmethod
     def of(cls, options: dict[str, Any], metric: Metric) -> BuildParams:
@@ -138,6 +144,16 @@ class BuildParams:
                 raise InvalidArgument(f"expected {name} {choices}, got {value!r}")
         if params.init not in ("random", "kmeans++"):
             raise InvalidArgument(f"expected init 'random' or 'kmeans++', got {params.init!r}")
+        if params.precision not in get_args(Precision):
+            raise InvalidArgument(
+                f"expected precision one of {', '.join(get_args(Precision))}, "
+                f"got {params.precision!r}"
+            )
+        if params.precision == "int8" and params.nlist == 0:
+            raise InvalidArgument(
+                "expected precision 'float32' or 'bfloat16' with nlist 0, got 'int8': there are no "
+                "8-bit rows without partitions"
+            )
         if params.avq_eta and metric == "l2":
             raise InvalidArgument(
                 "expected no avq_eta under l2: the anisotropic loss is about inner products; "

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from soardb.errors import CorruptStorage
+from soardb.index.form import Form
 from soardb.index.lists import CodeLists
 from soardb.index.model import Model, store_stride
 from soardb.index.plan import BuildParams, Choice
 from soardb.index.rows import Rows, expect_array
-from soardb.kernels.layout import BLOCK, LINE, Metric
+from soardb.kernels.layout import BLOCK, LINE, Metric, Precision
 from soardb.quantization.product import ProductQuantizer
 from soardb.quantization.rotation import Rotation
 from soardb.quantization.scalar import ScalarQuantizer
@@ -58,15 +59,20 @@ def pack(model: Model, lists: CodeLists) -> tuple[dict[str, Any], dict[str, np.n
 
 
 def unpack(
-    parameters: dict[str, Any], arrays: dict[str, np.ndarray], d: int, metric: Metric
+    parameters: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    d: int,
+    metric: Metric,
+    precision: Precision,
 ) -> tuple[Model, CodeLists, Rows]:
     """What pack() and Rows.arrays() gave, over the same memory.
 
     CorruptStorage, KeyError, TypeError, ValueError or OverflowError where the contents are not
-    those of a trained index of d and metric. Costs O(nlist * d) and what lists and rows check.
+    those of a trained index of d, metric and precision. Costs O(nlist * d) and what lists and rows
+    check.
     """
     model = unpack_model(parameters, arrays, d, metric)
-    rows = Rows.of(arrays, d, store_stride(d), metric == "l2")
+    rows = Rows.of(arrays, d, store_stride(d), metric == "l2", Form.of(precision, metric, model))
     lists = CodeLists.of(
         arrays["list_start"], arrays["list_count"], arrays["codes"], arrays["code_rows"], len(rows)
     )

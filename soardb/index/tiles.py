@@ -20,7 +20,7 @@ Nothing here reads a file or knows ids: rows are numbered through the segments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,11 +28,18 @@ import numpy as np
 
 from soardb import deadline
 from soardb.kernels.dispatch import active, describe
-from soardb.kernels.layout import F32, F64, I64, U8, Metric, SearchPlan
+from soardb.kernels.layout import F32, F64, I64, U8, Metric, SearchPlan, Values
 from soardb.kernels.reference import quantize_queries, rough_scores
 from soardb.quantization.scalar import ScalarQuantizer
 
-__all__ = ["ByteSearch", "CodedRows", "as_bitmap", "is_cheaper_by_bytes", "pays_exactly"]
+__all__ = [
+    "ByteSearch",
+    "CodedRows",
+    "as_bitmap",
+    "closest",
+    "is_cheaper_by_bytes",
+    "pays_exactly",
+]
 
 _RATES = {"amx": 700.0, "avx512": 250.0}
 """Products of bytes per nanosecond and core, top-k included; benchmarks/bench_batch.py."""
@@ -47,6 +54,7 @@ _CENTROID_RATE = 100.0  # products of bytes per nanosecond, centroids against on
 _GATHER_NS = 40.0  # a gathered 8-bit row; a float32 row costs twice that
 
 _CANDIDATES_AT_ONCE = 2**22
+_OPENED_AT_ONCE = 2**16  # rows
 _PRODUCTS_AT_ONCE = 2_000_000_000  # between two looks at a limit: a few milliseconds
 _MORE = 8  # times as many candidates for the queries whose answer is not proven
 
@@ -95,14 +103,16 @@ def as_bitmap(rows: I64, n: int) -> U8:
 
 
 class ByteRows(Protocol):
-    """Vectors (n, d) float32, their bytes (n, stride) uint8, and |x|^2 / 2 (n,) float32 under l2.
+    """n vectors as they are kept, their bytes (n, stride) uint8, |x|^2 / 2 (n,) float32 under l2.
 
-    Vectors are as the metric compares them, bytes are of them less the mean.
+    Vectors are as the metric compares them, bytes are of them less the mean; `pieces` opens them.
     """
 
     def __len__(self) -> int: ...
     @property
-    def vectors(self) -> F32: ...
+    def values(self) -> Values: ...
+    def some(self, which: slice | I64) -> F32: ...
+    def pieces(self, rows: I64 | None = None) -> Iterator[tuple[I64, F32]]: ...
     @property
     def store(self) -> U8: ...
     @property
@@ -119,6 +129,19 @@ class CodedRows:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @property
+    def values(self) -> Values:
+        """The vectors."""
+        return self.vectors
+
+    def some(self, which: slice | I64) -> F32:
+        """Some of the vectors."""
+        return self.vectors[which]
+
+    def pieces(self, rows: I64 | None = None) -> Iterator[tuple[I64, F32]]:
+        """(row numbers, vectors) of some rows or of all, at once."""
+        yield (np.arange(len(self)), self.vectors) if rows is None else (rows, self.vectors[rows])
 
     @classmethod
     def search_over(cls, vectors: F32, metric: Metric) -> tuple[ByteSearch, int]:
@@ -146,19 +169,18 @@ class _Spread:
 
     def cover(self, mean: F32, scalar: ScalarQuantizer, threads: int) -> None:
         """Look at the rows that came since; O(d) each, once."""
-        new = slice(self.seen, len(self.rows))
-        if new.start == new.stop:
-            return
-        error, level, size = active.store_error(
-            self.rows.vectors[new],
-            mean,
-            self.rows.store[new],
-            scalar.scale,
-            scalar.offset,
-            threads,
-        )
-        self.error, self.level = max(self.error, error), max(self.level, level)
-        self.size, self.seen = max(self.size, size), new.stop
+        for first in range(self.seen, len(self.rows), _OPENED_AT_ONCE):
+            new = slice(first, min(first + _OPENED_AT_ONCE, len(self.rows)))
+            error, level, size = active.store_error(
+                self.rows.some(new),
+                mean,
+                self.rows.store[new],
+                scalar.scale,
+                scalar.offset,
+                threads,
+            )
+            self.error, self.level = max(self.error, error), max(self.level, level)
+            self.size, self.seen = max(self.size, size), new.stop
 
 
 class ByteSearch:
@@ -227,7 +249,8 @@ class ByteSearch:
         """search() with `keep` candidates a query, and whether each answer is proven."""
         is_l2 = self._metric == "l2"
         centred = compared - self._mean if is_l2 else compared
-        codes, steps = quantize_queries(centred, self._scalar.scale)
+        scalar = self._scalar
+        codes, steps = quantize_queries(centred, scalar.scale)
         keep = min(keep, len(self))
         found, first = [], 0
         for part in self._segments:
@@ -261,8 +284,8 @@ class ByteSearch:
             order = np.argsort(~is_filled, axis=1, kind="stable")
             rows_found = np.take_along_axis(rows_found, order, axis=1)
             bounds = np.take_along_axis(bounds, order, axis=1)
-        base = self._segments[0].rows.vectors
-        delta = self._segments[1].rows.vectors if len(self._segments) > 1 else base[:0]
+        base = self._segments[0].rows.values
+        delta = self._segments[1].rows.values if len(self._segments) > 1 else base[:0]
         return active.rescore(
             base,
             delta,
@@ -274,6 +297,8 @@ class ByteSearch:
             rest,
             k,
             threads,
+            scale=scalar.scale,
+            offset=self._mean + scalar.offset,
         )
 
     def _bounds(self, centred: F32, codes: np.ndarray, steps: F32, keys: np.ndarray) -> F64:
@@ -297,25 +322,46 @@ class ByteSearch:
     def _by_vectors(
         self, compared: F32, k: int, allowed: U8 | None, threads: int
     ) -> tuple[F32, I64]:
-        """Every allowed row scored in float32."""
-        parts, first = [], 0
+        """Every allowed row scored from its vector."""
+        return closest(self._allowed_pieces(allowed), compared, k, self._metric, threads)
+
+    def _allowed_pieces(self, allowed: U8 | None) -> Iterator[tuple[I64, F32]]:
+        first = 0
         for part in self._segments:
-            n = len(part.rows)
-            numbers = np.arange(first, first + n)
-            vectors = part.rows.vectors
+            n, places = len(part.rows), None
             if allowed is not None:
                 bits = np.unpackbits(allowed, bitorder="little")[first : first + n].astype(bool)
                 places = np.flatnonzero(bits)
-                numbers, vectors = numbers[places], vectors[places]
-            if len(numbers):
-                most = min(k, len(numbers))
-                scores, found = active.exact_topk(vectors, compared, most, self._metric, threads)
-                parts.append((scores, numbers[found]))
+            for rows, vectors in part.rows.pieces(places):
+                yield first + rows, vectors
             first += n
-        all_scores = np.concatenate([scores for scores, _ in parts], axis=1)
-        all_rows = np.concatenate([rows for _, rows in parts], axis=1)
-        order = np.lexsort((all_rows, -all_scores), axis=1)[:, :k]
-        return (
-            np.take_along_axis(all_scores, order, axis=1),
-            np.take_along_axis(all_rows, order, axis=1),
-        )
+
+
+def closest(
+    pieces: Iterable[tuple[I64, F32]],
+    compared: F32,
+    k: int,
+    metric: Metric,
+    threads: int,
+    scored: Callable[[F32, F32, int, Metric, int], tuple[F32, I64]] = active.exact_topk,
+) -> tuple[F32, I64]:
+    """The k closest rows of each query among pieces of rows: scores and rows (nq, <= k).
+
+    pieces    (row numbers (m,), vectors (m, d) float32)
+    compared  (nq, d) float32 queries as the metric compares them
+    scored    (vectors, queries, k, metric, threads) to scores and places of one piece
+
+    Best first, ties to the lower row. Holds 2 k results a query besides a piece.
+    """
+    best_scores = np.empty((len(compared), 0), np.float32)
+    best_rows = np.empty((len(compared), 0), np.int64)
+    for numbers, vectors in pieces:
+        if not len(numbers):
+            continue
+        scores, found = scored(vectors, compared, min(k, len(numbers)), metric, threads)
+        best_scores = np.concatenate([best_scores, scores], axis=1)
+        best_rows = np.concatenate([best_rows, numbers[found]], axis=1)
+        order = np.lexsort((best_rows, -best_scores), axis=1)[:, :k]
+        best_scores = np.take_along_axis(best_scores, order, axis=1)
+        best_rows = np.take_along_axis(best_rows, order, axis=1)
+    return best_scores, best_rows

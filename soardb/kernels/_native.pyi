@@ -1,6 +1,17 @@
 """Types of the C++ extension (native/src/module.cpp). Outputs are the caller's arrays."""
 
-from soardb.kernels.layout import F32, F64, I8, I32, I64, U8, U32, BoundSearch, IvfArrays
+from soardb.kernels.layout import (
+    F32,
+    F64,
+    I8,
+    I32,
+    I64,
+    U8,
+    U32,
+    BoundSearch,
+    IvfArrays,
+    Values,
+)
 
 def level() -> str: ...
 def has_level(name: str) -> bool: ...
@@ -35,8 +46,10 @@ def topk_u8(
     counts: I64,
 ) -> None: ...
 def rescore(
-    vectors: F32,
-    delta: F32,
+    vectors: Values,
+    delta: Values,
+    scale: F32,
+    offset: F32,
     queries: F32,
     metric: int,
     rows: U32,

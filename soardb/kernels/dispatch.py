@@ -33,6 +33,7 @@ from soardb.kernels.layout import (
     IvfArrays,
     Metric,
     SearchPlan,
+    Values,
 )
 
 __all__ = [
@@ -121,8 +122,8 @@ class Kernels(Protocol):
     ) -> tuple[I32, U32, I64]: ...
     def rescore(
         self,
-        vectors: F32,
-        delta: F32,
+        vectors: Values,
+        delta: Values,
         queries: F32,
         metric: Metric,
         rows: U32,
@@ -131,6 +132,9 @@ class Kernels(Protocol):
         rest: F64,
         k: int,
         threads: int = 1,
+        *,
+        scale: F32 | None = None,
+        offset: F32 | None = None,
     ) -> tuple[F32, I64, npt.NDArray[np.bool_]]: ...
     def store_error(
         self, vectors: F32, mean: F32, store: U8, scale: F32, offset: F32, threads: int = 1

@@ -27,10 +27,15 @@ Metric = Literal["dot", "cosine", "l2"]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
 I8 = npt.NDArray[np.int8]
 I32 = npt.NDArray[np.int32]
 U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
+Precision = Literal["float32", "bfloat16", "int8"]
+Values = F32 | U16 | U8
+"""Vectors as they are kept for exact scores: (n, d) float32; (n, d) uint16, the upper halves of
+float32 (bfloat16); or (n, >= d) uint8, 8-bit rows. kernels/reference.py opens them."""
 
 BoundSearch = Callable[[object], tuple[F32, I64] | None]
 """One query with its plan bound; see reference.IvfSearcher.bind."""
@@ -56,7 +61,9 @@ class IvfArrays:
     """Everything that one query touches. Borrowed, never copied: keep the owner alive.
 
     metric             "dot", "cosine" (rows and centroids of unit rows) or "l2"
-    vectors            (n, d) float32, as compared: normalised under cosine, raw otherwise
+    vectors            n rows of d dimensions as they are kept (Values), and as compared: normalised
+                       under cosine, raw otherwise; where no vectors are kept beside the 8-bit rows,
+                       `store` itself
     ids                (n,) int64, external id of each row
     mean               (d,) float32, subtracted from everything but `vectors` under l2, else zeros
     centroids          (nlist, d) float32, centred by mean
@@ -78,6 +85,8 @@ class IvfArrays:
     store              (n, stride) uint8, 8-bit rows, stride a multiple of 4
     store_scale, store_offset
                        (d,) float32 of those rows
+    vector_offset      (d,) float32, mean + store_offset: a row of bytes stands for vector_offset +
+                       store_scale * s8; not read where `vectors` are no bytes
     store_bias         (n,) float32, subtracted after the product under l2 (|x|^2/2), else empty
     is_spilled         whether a row may stand in two lists
     spread             standard deviation of a component of what the codes stand for: a row less its
@@ -90,15 +99,15 @@ class IvfArrays:
     owner changes contents and counts in place between two searches, never during one; where an
     array has to grow, a new searcher is made. Without a delta, all of its arrays are empty.
 
-    delta_vectors (cap, d), delta_ids (cap,), delta_store (cap, stride), delta_store_bias (cap,) or
-    empty              as those above, of rows n, n + 1, ...; cap may exceed the rows in use
+    delta_vectors (cap, ...), delta_ids (cap,), delta_store (cap, stride), delta_store_bias (cap,)
+    or empty           as those above, of rows n, n + 1, ...; cap may exceed the rows in use
     delta_start (nlist,), delta_count (nlist,), delta_codes (nblock, m/8, 64)
                        as list_start, list_count and codes
     delta_code_rows    (nblock * 16,) uint32, row of each code, n or above
     """
 
     metric: Metric
-    vectors: F32
+    vectors: Values
     ids: I64
     mean: F32
     centroids: F32
@@ -124,7 +133,8 @@ class IvfArrays:
     spread: float
     rotation_codes: U8 = field(default_factory=lambda: np.empty((0, 0, BLOCK, 4), np.uint8))
     rotation_scale: F32 = field(default_factory=lambda: np.empty(0, np.float32))
-    delta_vectors: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    vector_offset: F32 = field(default_factory=lambda: np.empty(0, np.float32))
+    delta_vectors: Values = field(default_factory=lambda: np.empty((0, 0), np.float32))
     delta_ids: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     delta_store: U8 = field(default_factory=lambda: np.empty((0, 0), np.uint8))
     delta_store_bias: F32 = field(default_factory=lambda: np.empty(0, np.float32))
@@ -142,7 +152,7 @@ class SearchPlan:
     cellprobe   cells visited in a two-level index, else 0
     collect     codes kept by the scan (`rerank` times the over-retrieval factor when spilled)
     rerank      rows scored again from the 8-bit store
-    refine      rows scored again from float32; k <= refine <= rerank
+    refine      rows scored again from `vectors`; k <= refine <= rerank
     stop        a list is passed over when its centroid's score lies further below the worst of the
                 codes kept so far than this many standard deviations of <query, residual>, taken as
                 |query| * spread; infinite: all nprobe lists are visited

@@ -25,6 +25,7 @@ from soardb.kernels.layout import (
     IvfArrays,
     Metric,
     SearchPlan,
+    Values,
 )
 from soardb.kernels.memory import aligned
 from soardb.kernels.reference import EMPTY_KEY, pack_codes, pack_u8_blocks, unpack_codes
@@ -69,6 +70,7 @@ __all__ = [
 ]
 
 _METRICS: dict[Metric, int] = {"dot": 0, "cosine": 1, "l2": 2}
+_NONE = np.empty(0, np.float32)
 
 
 def lut16_sums(packed: U8, n: int, lut: U8) -> I32:
@@ -154,8 +156,8 @@ def topk_u8(
 
 
 def rescore(
-    vectors: F32,
-    delta: F32,
+    vectors: Values,
+    delta: Values,
     queries: F32,
     metric: Metric,
     rows: U32,
@@ -164,6 +166,9 @@ def rescore(
     rest: F64,
     k: int,
     threads: int = 1,
+    *,
+    scale: F32 | None = None,
+    offset: F32 | None = None,
 ) -> tuple[F32, I64, npt.NDArray[np.bool_]]:
     """See reference.rescore."""
     nq = len(queries)
@@ -172,6 +177,8 @@ def rescore(
     _native.rescore(
         vectors,
         delta,
+        _NONE if scale is None else scale,
+        _NONE if offset is None else offset,
         queries,
         _METRICS[metric],
         rows,

@@ -35,6 +35,7 @@ from soardb.kernels.layout import (
     IvfArrays,
     Metric,
     SearchPlan,
+    Values,
 )
 from soardb.kernels.reference import (
     avq_update,
@@ -105,7 +106,8 @@ _NOTHING_YET = -(2**31) - 1
 """A threshold below every key."""
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
-_127, _255 = np.float32(127), np.float32(255)
+_127, _128, _255 = np.float32(127), np.float32(128), np.float32(255)
+_FLOAT32, _BFLOAT16, _INT8 = 0, 1, 2
 _TINY, _SMALL = np.float32(2.0**-110), np.float32(2.0**-100)  # as in reference.py
 _LIFT, _BIAS_RANGE = np.float32(2.0**100), np.float32(2.0**-20)
 _INFINITY = np.float32(np.inf)
@@ -209,6 +211,54 @@ def _score_blocks(blocks: U8, query: I8, out: I32) -> None:
                     code = np.int32(blocks[b, j, i, part]) - 128
                     total += code * np.int32(query[4 * j + part])
             out[16 * b + i] = total
+
+
+@_jit
+def _open(values: Any, kind: int, scale: F32, offset: F32, out: F32) -> None:
+    """reference.opened of one row."""
+    if kind == _BFLOAT16:
+        bits = np.empty(len(out), np.uint32)
+        for j in range(len(out)):
+            bits[j] = np.uint32(values[j]) << np.uint32(16)
+        out[:] = bits.view(np.float32)
+    else:
+        for j in range(len(out)):
+            level = np.float32(values[j]) - _128
+            out[j] = offset[j] + scale[j] * level
+
+
+@_jit
+def _score_kept(
+    base: Any,
+    delta: Any,
+    kind: int,
+    scale: F32,
+    offset: F32,
+    rows: U32,
+    query: F32,
+    is_l2: bool,
+    is_cosine: bool,
+    out: F32,
+) -> None:
+    """reference.kept_scores of chosen rows."""
+    lanes = np.empty(64, np.float32)
+    opened = np.empty(len(query), np.float32)
+    for i in range(len(rows)):
+        row = _element(base, delta, np.int64(rows[i]))
+        if kind == _FLOAT32:
+            out[i] = _score(row, query, is_l2, lanes)
+        else:
+            _open(row, kind, scale, offset, opened)
+            out[i] = _score(opened, query, is_l2, lanes)
+            if is_cosine:
+                squared = _dot(opened, opened, lanes)
+                if squared > _ZERO:
+                    out[i] = out[i] / np.sqrt(squared)
+
+
+def _kind(values: Values) -> int:
+    """Which form values are kept in, as a number that compiled code can tell apart."""
+    return {"float32": _FLOAT32, "uint16": _BFLOAT16, "uint8": _INT8}[values.dtype.name]
 
 
 def exact_scores(vectors: F32, query: F32, metric: Metric) -> F32:
@@ -811,7 +861,8 @@ class _Ivf(NamedTuple):
     is_cosine: bool
     is_spilled: bool
     spread: np.float32
-    vectors: F32
+    kind: int
+    vectors: Any
     ids: I64
     mean: F32
     centroid_bias: F32
@@ -833,7 +884,8 @@ class _Ivf(NamedTuple):
     store_bias: F32
     rotation_codes: U8
     rotation_scale: F32
-    delta_vectors: F32
+    vector_offset: F32
+    delta_vectors: Any
     delta_ids: I64
     delta_store: U8
     delta_store_bias: F32
@@ -1137,7 +1189,10 @@ def _search_one(
     n = _keep_largest(_sortable(rough, n), rows, n, refine)[0]
 
     exact, found = np.empty(n, np.float32), np.empty(n, np.int64)
-    _score_rows(ivf.vectors, ivf.delta_vectors, rows[:n], query, ivf.is_l2, exact)
+    _score_kept(
+        ivf.vectors, ivf.delta_vectors, ivf.kind, ivf.store_scale, ivf.vector_offset, rows[:n],
+        query, ivf.is_l2, ivf.is_cosine, exact,
+    )  # fmt: skip
     for i in range(n):
         found[i] = _element(ivf.ids, ivf.delta_ids, np.int64(rows[i]))
     order = _best_first(exact, found)
@@ -1179,10 +1234,13 @@ class IvfSearcher:
     """See reference.IvfSearcher. Holds views of the arrays."""
 
     def __init__(self, arrays: IvfArrays) -> None:
-        views = [_frozen(getattr(arrays, name)) for name in _Ivf._fields[4:]]
+        views = [_frozen(getattr(arrays, name)) for name in _Ivf._fields[5:]]
         is_l2, is_cosine = arrays.metric == "l2", arrays.metric == "cosine"
         spread = np.float32(arrays.spread)
-        self._ivf = _Ivf(is_l2, is_cosine, arrays.is_spilled, spread, *views)
+        kind = _kind(arrays.vectors)
+        if not len(arrays.delta_vectors):  # of the dtype that the compiled code expects
+            views[_Ivf._fields.index("delta_vectors") - 5] = _frozen(arrays.vectors[:0])
+        self._ivf = _Ivf(is_l2, is_cosine, arrays.is_spilled, spread, kind, *views)
 
     def bind(self, k: int, plan: SearchPlan) -> BoundSearch:
         """See reference.IvfSearcher.bind."""

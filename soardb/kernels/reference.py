@@ -37,6 +37,7 @@ from soardb.kernels.layout import (
     IvfArrays,
     Metric,
     SearchPlan,
+    Values,
 )
 from soardb.kernels.topk_reference import (  # noqa: F401 - kernels too, in a file of their own
     bucket_survivors,
@@ -98,6 +99,39 @@ def exact_scores(vectors: F32, query: F32, metric: Metric) -> F32:
         difference = np.subtract(vectors, query, dtype=np.float32)
         return -lane_dot(difference, difference)
     return lane_dot(vectors, query)
+
+
+def opened(values: Values, scale: F32 | None, offset: F32 | None) -> F32:
+    """The float32 vectors that (n, ...) kept values stand for: (n, d).
+
+    float32: themselves. uint16: the upper half of each float32, whose lower half is zero. uint8:
+    offset + scale * (value - 128), of (d,) scale and offset, each operation rounded.
+    """
+    if values.dtype == np.uint16:
+        bits: U32 = values.astype(np.uint32) << np.uint32(16)
+        return bits.view(np.float32)
+    if values.dtype == np.uint8:
+        assert scale is not None
+        assert offset is not None
+        return offset + scale * (values[:, : len(scale)].astype(np.float32) - np.float32(128))
+    return values.astype(np.float32, copy=False)
+
+
+def kept_scores(
+    values: Values, scale: F32 | None, offset: F32 | None, query: F32, metric: Metric
+) -> F32:
+    """`exact_scores` of (n, ...) kept values.
+
+    Vectors that were rounded are no longer quite of unit length: under cosine their inner product
+    is divided by it.
+    """
+    vectors = opened(values, scale, offset)
+    scores = exact_scores(vectors, query, metric)
+    if metric == "cosine" and values.dtype != np.float32:
+        squared = lane_dot(vectors, vectors)
+        lengths = np.where(squared > 0, np.sqrt(squared), np.float32(1))
+        scores = (scores / lengths).astype(np.float32)
+    return scores
 
 
 # ---------------------------------------------------------------------------- packed 4-bit codes
@@ -346,8 +380,8 @@ def rough_scores(keys: I32, steps: F32, has_bias: bool) -> F32:
 
 
 def rescore(
-    vectors: F32,
-    delta: F32,
+    vectors: Values,
+    delta: Values,
     queries: F32,
     metric: Metric,
     rows: U32,
@@ -356,15 +390,19 @@ def rescore(
     rest: F64,
     k: int,
     threads: int = 1,
+    *,
+    scale: F32 | None = None,
+    offset: F32 | None = None,
 ) -> tuple[F32, I64, npt.NDArray[np.bool_]]:
     """The k best of each query's candidates by float32 scores, and whether no other row is better.
 
-    vectors  (n, d) float32; rows from n on are in delta (m, d)
+    vectors  n kept rows of d dimensions; rows from n on are in delta, which is kept alike
     queries  (nq, d) float32 as the metric compares them
     rows     (nq, room) uint32, of which counts (nq,) are candidates, with bounds (nq, room) float64
              on their scores
     rest     (nq,) float64, the bound on the score of any row that is no candidate; -inf: there is
              none
+    scale, offset  (d,) float32, of vectors that are kept as bytes
 
     Returns scores (nq, k) float32 and rows (nq, k) int64, best first, ties to the lower row, -inf
     and -1 where there are no more; proven (nq,) bool. Candidates are scored in order of falling
@@ -379,8 +417,11 @@ def rescore(
         some = rows[q, : counts[q]].astype(np.int64)
         exact = np.empty(len(some), np.float32)
         is_base = some < n
-        exact[is_base] = exact_scores(vectors[some[is_base]], query, metric)
-        exact[~is_base] = exact_scores(delta[some[~is_base] - n], query, metric)
+        for mine, kept in (
+            (is_base, vectors[some[is_base]]),
+            (~is_base, delta[some[~is_base] - n]),
+        ):
+            exact[mine] = kept_scores(kept, scale, offset, query, metric)
         best = np.lexsort((some, -exact))[:k]
         scores[q, : len(best)], found[q, : len(best)] = exact[best], some[best]
         is_full = len(best) == k
@@ -768,7 +809,8 @@ class IvfSearcher:
         if a.metric == "l2":
             rough = rough - self._take("store_bias", rows)
         rows = rows[first_largest(rough, plan.refine)]
-        exact = exact_scores(self._take("vectors", rows), query, a.metric)
+        kept = self._take("vectors", rows)
+        exact = kept_scores(kept, a.store_scale, a.vector_offset, query, a.metric)
         found = self._take("ids", rows)
         best = np.lexsort((found, -exact))[:k]
         scores[:], ids[:] = -np.inf, -1

@@ -51,7 +51,7 @@ _PREFIX = struct.Struct("<8sIIQ")
 _ALIGN = 4096
 _PIECE = 16 * 2**20
 _MAX_HEADER = 64 * 2**20
-_DTYPES = {"<f4", "<f8", "<i4", "<i8", "<u4", "|u1"}
+_DTYPES = {"<f4", "<f8", "<i4", "<i8", "<u2", "<u4", "|u1"}
 
 
 class ArrayFile:

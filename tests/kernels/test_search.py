@@ -305,7 +305,8 @@ class TestAnswers:
         assert answer.status == 0
         if metric == "cosine":
             queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-        scores, rows = reference.exact_topk(arrays.vectors, queries, 10, metric)
+        vectors = reference.opened(arrays.vectors, None, None)
+        scores, rows = reference.exact_topk(vectors, queries, 10, metric)
         assert np.array_equal(answer.ids, arrays.ids[rows])
         np.testing.assert_allclose(answer.scores, scores, rtol=1e-5)
 

@@ -174,6 +174,53 @@ void float_rows(const Kernels& k) {
   }
 }
 
+// Rows of each form, the last of them in the delta, against the same rows as float32; under cosine,
+// where they are divided by their length, against the plain level.
+void kept_rows(const Kernels& k) {
+  for (int64_t d : kDims) {
+    const int64_t n = 37, n_base = 20, stride = d + 3;
+    const std::vector<float> query = floats(d), scale = floats(d), offset = floats(d);
+    const std::vector<uint32_t> chosen = some_rows(50, n);
+    const std::vector<uint8_t> levels = bytes(n * stride);
+    std::vector<uint16_t> halves(n * d);
+    std::vector<float> from_halves(n * d), from_bytes(n * d);
+    for (int64_t i = 0; i < n * d; ++i) {
+      const float x = floats(1)[0];
+      uint32_t bits;
+      std::memcpy(&bits, &x, 4);
+      halves[i] = static_cast<uint16_t>(bits >> 16);
+      bits &= 0xFFFF0000u;
+      std::memcpy(&from_halves[i], &bits, 4);
+      const float level = static_cast<float>(levels[i / d * stride + i % d]) - 128.0f;
+      const float scaled = scale[i % d] * level;
+      from_bytes[i] = offset[i % d] + scaled;
+    }
+    const auto tail = [&](const auto& rows, int64_t step) { return rows.data() + n_base * step; };
+    const Kept bfloat16{kBfloat16, halves.data(), tail(halves, d), n_base, d, d};
+    const Kept int8{kInt8, levels.data(), tail(levels, stride), n_base, d,
+                    stride, scale.data(), offset.data()};
+    bool agree = true;
+    for (const Kept& rows : {bfloat16, int8}) {
+      std::vector<float> found(50), wanted(50);
+      k.score_kept(rows, 50, chosen.data(), query.data(), kCosine, found.data());
+      kScalar.score_kept(rows, 50, chosen.data(), query.data(), kCosine, wanted.data());
+      agree = agree && same(found, wanted);
+    }
+    for (int metric : {kDot, kL2}) {
+      std::vector<float> found(50), wanted(50);
+      k.score_kept(bfloat16, 50, chosen.data(), query.data(), metric, found.data());
+      kScalar.score_f32(from_halves.data(), 50, d, chosen.data(), query.data(), metric,
+                        wanted.data());
+      agree = agree && same(found, wanted);
+      k.score_kept(int8, 50, chosen.data(), query.data(), metric, found.data());
+      kScalar.score_f32(from_bytes.data(), 50, d, chosen.data(), query.data(), metric,
+                        wanted.data());
+      agree = agree && same(found, wanted);
+    }
+    check(k, "score_kept d=" + std::to_string(d), agree);
+  }
+}
+
 void selection(const Kernels& k) {
   bool agree = true;
   for (int64_t range : {3ll, 1000ll, 1ll << 31})
@@ -405,7 +452,8 @@ Index make_index(int metric, int64_t n, int64_t n_base, int64_t d, int64_t m, in
   Ivf& v = x.view;
   v.metric = metric, v.d = d, v.nlist = nlist, v.nslot = nslot, v.ncell = ncell, v.m = m;
   v.width = width, v.stride = stride, v.is_spilled = is_spilled;
-  v.vectors = x.vectors.data(), v.ids = x.ids.data(), v.mean = x.mean.data();
+  v.vectors = Kept{kFloat32, x.vectors.data(), nullptr, n_base, d, d};
+  v.ids = x.ids.data(), v.mean = x.mean.data();
   v.centroid_bias = x.centroid_bias.data(), v.centroid_codes = x.centroid_codes.data();
   v.centroid_scale = x.centroid_scale.data(), v.centroid_offset = x.centroid_offset.data();
   v.slot_list = x.slot_list.data(), v.cell_codes = x.cell_codes.data();
@@ -419,7 +467,7 @@ Index make_index(int metric, int64_t n, int64_t n_base, int64_t d, int64_t m, in
   v.spread = 1;
   v.n = n_base, v.ncode = static_cast<int64_t>(x.base.rows.size());
   if (n_base == n) return x;
-  v.delta_vectors = v.vectors + n_base * d, v.delta_ids = v.ids + n_base;
+  v.vectors.delta = x.vectors.data() + n_base * d, v.delta_ids = v.ids + n_base;
   v.delta_store = v.store + n_base * stride;
   v.delta_store_bias = metric == kL2 ? v.store_bias + n_base : nullptr;
   v.delta_start = x.delta.start.data(), v.delta_count = x.delta.count.data();
@@ -544,6 +592,7 @@ void run(const Kernels& level) {
   lut16(level);
   byte_rows(level);
   float_rows(level);
+  kept_rows(level);
   selection(level);
   exact_search(level);
   partitions(level);

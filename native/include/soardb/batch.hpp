@@ -67,14 +67,7 @@ void topk_u8(const Kernels& k, const ByteRows& rows, const int8_t* codes, int64_
              const float* steps, int64_t keep, const Filter* filter, int threads, int32_t* keys,
              uint32_t* found, int64_t* counts);
 
-// float32 vectors of two segments; the delta's rows follow the base's n.
-struct FloatRows {
-  const float* base;
-  int64_t n;
-  const float* delta;
-  int64_t d;
-};
-void rescore(const Kernels& k, const FloatRows& vectors, const float* queries, int64_t nq,
+void rescore(const Kernels& k, const Kept& vectors, const float* queries, int64_t nq,
              int metric, const uint32_t* rows, const double* bounds, int64_t room,
              const int64_t* counts, const double* rest, int64_t want, int threads, float* scores,
              int64_t* out, uint8_t* proven);

@@ -29,6 +29,18 @@ constexpr int64_t kFirstLook = 8;     // lists that every search visits
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
+// Vectors as an index keeps them for exact scores; soardb/kernels/layout.py: IvfArrays.vectors.
+// Rows [0, n) are the base's and those that follow are the delta's, of which there may be none.
+enum Precision : int { kFloat32 = 0, kBfloat16 = 1, kInt8 = 2 };
+struct Kept {
+  int precision = kFloat32;
+  const void* base = nullptr;
+  const void* delta = nullptr;         // null where there is none
+  int64_t n = 0, d = 0, step = 0;      // step: elements of a row
+  const float* scale = nullptr;        // (d,) of bytes: offset + scale * (byte - 128)
+  const float* offset = nullptr;       // (d,)
+};
+
 // soardb/kernels/layout.py: IvfArrays.
 struct Ivf {
   int metric = 0;
@@ -36,7 +48,7 @@ struct Ivf {
   int64_t n = 0, ncode = 0;            // rows and places for codes of the base; the delta's follow
   bool is_spilled = false;
   float spread = 0;                    // standard deviation of a residual's component
-  const float* vectors = nullptr;
+  Kept vectors;
   const int64_t* ids = nullptr;
   const float* mean = nullptr;
   const float* centroid_bias = nullptr;
@@ -60,7 +72,6 @@ struct Ivf {
   const uint8_t* rotation_codes = nullptr;
   const float* rotation_scale = nullptr;
   // The delta; delta_start is null where there is none.
-  const float* delta_vectors = nullptr;
   const int64_t* delta_ids = nullptr;
   const uint8_t* delta_store = nullptr;
   const float* delta_store_bias = nullptr;
@@ -154,6 +165,9 @@ struct Kernels {
                           const int8_t* query, int32_t* out);
   void (*score_f32)(const float* vectors, int64_t n, int64_t d, const uint32_t* chosen,
                     const float* query, int metric, float* out);
+  // Chosen rows, each opened to float32 first; the same sums as score_f32.
+  void (*score_kept)(const Kept& vectors, int64_t n, const uint32_t* chosen, const float* query,
+                     int metric, float* out);
   // One query's `keep` best of rows [0, n), unsorted; returns how many.
   int64_t (*exact_topk_row)(const float* vectors, int64_t n, int64_t d, const float* query,
                             int metric, int64_t keep, int64_t capacity, int32_t* keys,
