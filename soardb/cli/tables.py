@@ -150,9 +150,7 @@ def layouts(found: Sequence[Tried], chosen: Choice, title: str) -> None:
             str(tried.choice.dims_per_block),
             f"{tried.choice.soar_lambda:g}",
             f"{tried.choice.avq_eta:g}",
-            str(tried.effort.nprobe),
-            str(tried.effort.rerank),
-            _stop(tried.effort),
+            " ".join((str(tried.effort.nprobe), str(tried.effort.rerank), _stop(tried.effort))),
             f"{tried.recall:.4f}",
             f"{tried.scanned:,.0f}",
             f"{tried.cost_us:.1f}",
@@ -161,8 +159,8 @@ def layouts(found: Sequence[Tried], chosen: Choice, title: str) -> None:
         ]
         for tried in found
     ]
-    columns = ["nlist", "dims", "soar", "avq", "nprobe", "rerank", "stop", "recall"]
-    _table(title, [*columns, "codes read", "counted us", "B/vector", ""], rows)
+    columns = ["nlist", "dims", "soar", "avq", "nprobe, rerank, stop", "recall"]
+    _table(title, [*columns, "codes", "us", "bytes", ""], rows)
 
 
 def _stop(effort: Effort | None) -> str:

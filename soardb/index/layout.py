@@ -9,8 +9,12 @@ beside it, as long as that makes searches cheaper (coordinate descent). The winn
 with the formulas' choice on questions that had no part in choosing it, and loses a tie.
 
 From the sample to n: a number of lists stands for its ratio to sqrt(n), so lists and their lengths
-grow by sqrt(n / sample); nprobe and candidates stay as they are. Cost is counted work (work.py)
-and no clock is read, so a seed gives the same layout on every machine whose kernels agree.
+grow by sqrt(n / sample); nprobe and candidates stay as they are. That holds where data look alike
+at every scale, and it is checked: a quarter of the sample must miss as much as the sample does with
+the same nprobe. Clusters smaller than the sample can show fail it; then nothing is chosen.
+
+Cost is counted work (work.py) and no clock is read, so a seed gives the same layout on every
+machine whose kernels agree.
 
 Held-out questions have not pulled any centroid towards themselves: small lists do not flatter.
 Nothing here knows of ids or files.
@@ -76,6 +80,8 @@ _DEPTHS = (1.0, 0.5, 2.0)  # of the usual rerank
 _ROUNDS = 3  # over all options, at most
 _GAIN = 0.02  # of the cost, below which a step is not taken, nor a winner confirmed
 _NEARER = 0.003  # of recall, likewise where no layout reaches the target
+_EASY = 0.9  # recall at which scales are compared
+_STEADY = 1.4  # times as many misses with a quarter of the points, at most, and as many fewer
 _BATCH = 8_192
 
 
@@ -212,13 +218,14 @@ def measure_layout(
         why = f"too few vectors to measure beside the questions, {len(drawn.points):,}"
         return replace(made, reason=f"{why}: the formulas' choice stays")
     trials = _Trials(drawn, metric, params, n, k, target_recall, progress)
+    made = replace(made, sample=len(drawn.points), questions=len(drawn.asked[0]))
+    if n > 2 * len(drawn.points):
+        why = _unlike(drawn, metric, params, n, k, start, progress)
+        if why:
+            return replace(made, tried=[trials.of(start)], reason=why)
+    trials.of(start)
     best = trials.descend(start)
-    made = replace(
-        made,
-        sample=len(drawn.points),
-        questions=len(drawn.asked[0]),
-        tried=list(trials.tried.values()),
-    )
+    made = replace(made, tried=list(trials.tried.values()))
     if best == start:
         why = "no other layout that was tried is cheaper than the formulas' choice"
         if not made.tried[0].is_reached:
@@ -259,6 +266,31 @@ def wanted_for(n: int, d: int) -> int:
     return min(n, 2 * QUESTIONS + min(SAMPLE, _MOST_NUMBERS // d))
 
 
+def _unlike(
+    drawn: _Drawn,
+    metric: Metric,
+    params: BuildParams,
+    n: int,
+    k: int,
+    start: Choice,
+    progress: Progress | None,
+) -> str:
+    """Why the sample does not tell of n vectors; empty where a quarter of it tells of the sample.
+
+    Asked of a recall that few lists reach, since nothing grows beyond all of them.
+    """
+    whole = _Trials(drawn, metric, params, n, k, _EASY, progress)
+    part = _Trials(drawn.thinned(), metric, params, n, k, _EASY, progress)
+    first = whole.of(start)
+    misses, others = 1 - first.recall, 1 - part.recall(start, first.effort)
+    if misses / _STEADY <= others <= misses * _STEADY:
+        return ""
+    return (
+        f"a quarter of the sample misses {others:.3f} where all of it misses {misses:.3f}, so the "
+        f"sample tells little of {n:,} vectors; the formulas' choice stays, take a larger sample"
+    )
+
+
 def _is_better(one: Tried, other: Tried) -> bool:
     """Whether a layout is better by more than chance is likely to make it."""
     if one.is_reached and other.is_reached:
@@ -289,6 +321,10 @@ class _Drawn:
         halves = [jittered(read(rows[i * nq : (i + 1) * nq]), metric, rng) for i in (0, 1)]
         return cls(read(rows[2 * nq :]), (halves[0], halves[1]))
 
+    def thinned(self) -> _Drawn:
+        """A quarter of the sample, and the same questions."""
+        return replace(self, points=np.ascontiguousarray(self.points[::4]))
+
 
 class _Trials:
     """Layouts of one sample, each built and examined once."""
@@ -310,9 +346,8 @@ class _Trials:
         self._last: list[F32 | None] = [None, None]
 
     def descend(self, start: Choice) -> Choice:
-        """The best that was found; what was tried is in `tried`, the start first."""
+        """The best that was found; what was tried is in `tried`, in order."""
         best = start
-        self._of(start)
         axes = self._axes(start)
         for i in range(_ROUNDS):
             before = best
@@ -356,7 +391,7 @@ class _Trials:
             found = best
             for value in beside:
                 choice = self._changed(best, name, value)
-                if choice is not None and _is_better(self._of(choice), self._of(found)):
+                if choice is not None and _is_better(self.of(choice), self.of(found)):
                     found = choice
             if found == best:
                 return best
@@ -370,37 +405,42 @@ class _Trials:
         params = replace(self._params, **fixed)
         return choose_build(params, self._n, self._drawn.points.shape[1], self._metric)
 
-    def _of(self, choice: Choice) -> Tried:
+    def of(self, choice: Choice) -> Tried:
+        """A choice built over the sample and asked, once."""
         if choice not in self.tried:
             self.tried[choice] = self._examined(choice, 0)
         return self.tried[choice]
 
+    def recall(self, choice: Choice, effort: Effort) -> float:
+        """That of one setting."""
+        return self._exam(self._build(choice), 0).point(effort).recall
+
     def _examined(self, choice: Choice, half: int) -> Tried:
-        """Build a choice over the sample and ask one half of the questions."""
-        points, k = self._drawn.points, self._k
-        n = len(points)
+        """The best that a choice does, asked one half of the questions."""
+        built = self._build(choice)
+        curve = self._exam(built, half).sweep(_DEPTHS)
+        found = [self._foreseen(choice, built, line) for line in _lines(curve)]
+
+        def rank(tried: Tried) -> tuple[bool, float]:
+            return not tried.is_reached, tried.cost_us if tried.is_reached else -tried.recall
+
+        return min(found, key=rank)
+
+    def _build(self, choice: Choice) -> _Built:
+        """An index of the sample, with as many times fewer lists as it has fewer points by sqrt."""
         self._report("layout")
+        n = len(self._drawn.points)
         nlist = max(min(round(choice.nlist * math.sqrt(n / self._n)), n // 2), 1)
-        built = _Built.of(points, replace(choice, nlist=nlist, ncell=0), self._params, self._metric)
-        asked = self._drawn.asked[half]
-        own = np.full(len(asked), -1, np.int64)
+        some = replace(choice, nlist=nlist, ncell=0)
+        return _Built.of(self._drawn.points, some, self._params, self._metric)
+
+    def _exam(self, built: _Built, half: int) -> Exam:
+        asked, k = self._drawn.asked[half], self._k
+        own = np.full(len(asked), -1, np.int64)  # of no point
         last = self._last[half]
         if last is None:
             last = self._last[half] = last_scores(*built.exact(asked, k + 1, None), own, k)
-
-        def report(stage: str, share: float) -> None:
-            self._report(stage)
-
-        curve = Exam(built, k, asked, own, last, report=report).sweep(_DEPTHS)
-        found = [self._foreseen(choice, built, line) for line in _lines(curve)]
-        best = found[0]
-        for tried in found[1:]:
-            if (not tried.is_reached, tried.cost_us if tried.is_reached else -tried.recall) < (
-                not best.is_reached,
-                best.cost_us if best.is_reached else -best.recall,
-            ):
-                best = tried
-        return best
+        return Exam(built, k, asked, own, last, report=lambda stage, share: self._report(stage))
 
     def _foreseen(self, choice: Choice, built: _Built, line: Curve) -> Tried:
         """What a line of settings costs at the target, foreseen for n vectors."""
@@ -436,7 +476,7 @@ class _Trials:
             bytes=built.copies * (m / 2 + 4) + store_stride(d),
         )
 
-    def _report(self, stage: str) -> None:
+    def _report(self, _: str) -> None:
         if self._progress:
             self._progress("layout", self._share)
 
