@@ -232,8 +232,8 @@ class TestMemory:
 class TestBuilds:
     def test_train_measures_by_itself(self) -> None:
         """layout="measured" in the place of choose_layout() and its options."""
-        vectors = lopsided(N, 64, 8)
-        fixed: Any = {"nlist": 300, "soar_lambda": 1.5}
+        vectors = lopsided(4_000, 64, 8)
+        fixed: Any = {"nlist": 150, "soar_lambda": 1.5}
         index = SoarIndex(64, "l2", layout="measured", threads=2, **fixed)
         seen: set[str] = set()
         index.train(vectors, lambda stage, share: seen.add(stage))
@@ -252,7 +252,7 @@ class TestBuilds:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its generations are built by what was measured on its points."""
-        vectors = lopsided(N, 64, 8)
+        vectors = lopsided(4_000, 64, 8)
         calls: list[int] = []
         measured = module.measure_layout
 
@@ -263,9 +263,9 @@ class TestBuilds:
         monkeypatch.setattr(module, "measure_layout", watched)
         with soardb.connect(tmp_path / "db") as database:
             things = database.create_collection(
-                "things", 64, "l2", index={"layout": "measured", "nlist": 300, "soar_lambda": 1.5}
+                "things", 64, "l2", index={"layout": "measured", "nlist": 150, "soar_lambda": 1.5}
             )
-            things.upsert(np.arange(N), vectors)
+            things.upsert(np.arange(4_000), vectors)
             things.compact()
             model = things._core.contents.index.model
             assert model is not None
