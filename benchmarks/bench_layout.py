@@ -54,7 +54,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     if not layout.tried or layout.choice == layout.tried[0].choice:
         del wanted["measured"]
     wanted |= {also: json.loads(also) for also in given.also}
-    built, indexes = [], []
+    built: list[dict[str, Any]] = []
+    indexes: list[SoarIndex] = []
     for name, options in wanted.items():
         index, seconds = opened(given, options, vectors, metric)
         built.append({"name": name, "build_cpu_s": seconds})
@@ -217,7 +218,8 @@ def table(report: Mapping[str, Any]) -> str:
             f"{d['nlist']:,}", str(d["dims_per_block"]), f"{d['avq_eta']:g}",
             f"{d['soar_lambda']:g}",
             *("-" if qps is None else f"{qps:,.0f}" for qps in found),
-            "kept" if one["build_cpu_s"] is None else f"{one['build_cpu_s']:.0f}", f"{one['bytes'] / report['dataset']['n']:,.0f}",
+            "kept" if one["build_cpu_s"] is None else f"{one['build_cpu_s']:.0f}",
+            f"{one['bytes'] / report['dataset']['n']:,.0f}",
         ])  # fmt: skip
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
