@@ -169,9 +169,9 @@ def choose_layout(
     sample    points that candidates are built of; fewer where there are fewer
     options   of SoarIndex: what is given stays fixed, `seed` decides every draw
 
-    Builds 10 to 25 indexes of the sample and asks each some 70 settings: about a minute of one core
-    for 100 dimensions. Where the formulas keep the index exact nothing is measured, and `reason`
-    says so. Errors: InvalidArgument.
+    Builds 10 to 25 indexes of the sample and asks each some 70 settings: half a minute of one core
+    for 100 dimensions, two for 384. Where the formulas keep the index exact nothing is measured,
+    and `reason` says so. Errors: InvalidArgument.
     """
     known = as_metric(metric)
     params = BuildParams.of(dict(options), known)
