@@ -43,7 +43,7 @@ BUILD   := --no-build-isolation --no-deps
 .PHONY: check help setup demo test proto model crash powercut damage test-neon test-llama-index \
         fuzz attacks fmt lint types docs bench bench-ingest bench-service bench-batch bench-churn \
         bench-filters bench-scale bench-target bench-kernels bench-topk bench-rpc bench-soar \
-        bench-precision bench-ann bench-vectordbbench profile clean
+        bench-layout bench-precision bench-ann bench-vectordbbench profile clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
 
@@ -143,6 +143,9 @@ bench-soar: $(STAMPS)/extra-bench $(PACKAGE)  ## SOAR on against off at equal re
 
 bench-precision: $(STAMPS)/extra-bench $(PACKAGE)  ## float32, bfloat16 and int8 vectors side by side: bytes, recall, time
 	$(RUN) benchmarks.bench_precision $(or $(ARGS),--dataset glove6b-100-angular)
+
+bench-layout: $(STAMPS)/extra-bench $(PACKAGE)  ## layouts chosen by measuring beside the formulas': JSON, plot and table
+	$(RUN) benchmarks.bench_layout $(or $(ARGS),--dataset glove6b-100-angular)
 
 # The extension once more, with clocks between the stages of a search.
 profile: $(STAMPS)/extra-bench $(PACKAGE)  ## where a query's time goes, stage by stage

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     )
     from soardb.filters.expr import F
     from soardb.hits import Group, Hit, HitColumns, Hits, Plan, Point
-    from soardb.index import FlatIndex, SoarIndex
+    from soardb.index import FlatIndex, Layout, SoarIndex, choose_layout
     from soardb.pages import Page
 
 __version__ = "0.1.0"
@@ -71,6 +71,7 @@ __all__ = [
     "Hits",
     "InUse",
     "InvalidArgument",
+    "Layout",
     "NotAllowed",
     "NotFound",
     "NotTrained",
@@ -86,6 +87,7 @@ __all__ = [
     "TimedOut",
     "Unavailable",
     "WriteFailed",
+    "choose_layout",
     "connect",
 ]
 
@@ -98,11 +100,13 @@ _HOMES = {
     "Hit": "soardb.hits",
     "HitColumns": "soardb.hits",
     "Hits": "soardb.hits",
+    "Layout": "soardb.index",
     "Page": "soardb.pages",
     "Plan": "soardb.hits",
     "Point": "soardb.hits",
     "Policy": "soardb.compaction",
     "SoarIndex": "soardb.index",
+    "choose_layout": "soardb.index",
 }
 """Where a public name is at home; those that stand neither here nor above are errors."""
 

@@ -29,6 +29,7 @@ from soardb.contents import Contents
 from soardb.core import Core, Settings
 from soardb.errors import Closed
 from soardb.generation import BUILD_BYTES, Source, build, keep_model, kept_model
+from soardb.index.layout import choice_for, wanted_for
 from soardb.index.model import Model, as_compared
 from soardb.index.plan import Choice, choose_build
 from soardb.kernels.dispatch import active
@@ -254,6 +255,7 @@ def _model(
     found = kept_model(kept, source)
     if found is not None:
         return found
+    choice = _laid_out(core, source, choice, budget, report)
     wanted = min(source.live, choice.nlist * source.params.points_per_centroid)
     row_bytes = source.d * 4 * 5 // 2  # the sample, and the copy that training makes of it
     most = int(0.8 * budget.available()) // row_bytes
@@ -269,6 +271,24 @@ def _model(
     keep_model(kept, model, source, residual, source.live)
     reach("build.trained")
     return model, residual, source.live
+
+
+def _laid_out(
+    core: Core,
+    source: Source,
+    choice: Choice,
+    budget: Budget,
+    report: Callable[[str, float], None],
+) -> Choice:
+    """The formulas' choice, or the measured one where the collection asks for it."""
+    if source.params.layout == "formula":
+        return choice
+    row_bytes = source.d * 4 * 5  # the sample, a copy as compared, and an index of it
+    most = int(0.8 * budget.available()) // row_bytes
+    wanted = min(wanted_for(source.live, source.d), max(most, 1))
+    with budget.reserve(wanted * row_bytes, "measuring layouts"):
+        sample = _sample(core, source, wanted)
+        return choice_for(sample, source.metric, source.params, source.live, report)
 
 
 def _sample(core: Core, source: Source, wanted: int) -> F32:

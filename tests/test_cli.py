@@ -115,6 +115,37 @@ class TestBuild:
         assert "k-means" in printed.err
 
 
+class TestLayout:
+    @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="no matplotlib")
+    def test_shows_what_was_tried_and_writes_it(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The table for the eye, JSON for a program, a figure for both."""
+        np.save(tmp_path / "vectors.npy", blobs(N, 1))
+        fixed = ("--nlist", 60, "--dims-per-block", 2, "--avq-eta", 0, "--threads", 1)
+        wrote = ("--plot", tmp_path / "plot.png", "--json", tmp_path / "layout.json")
+        assert run("layout", tmp_path / "vectors.npy", *map(str, fixed), *wrote) == 0
+        shown = capsys.readouterr().out
+        assert "questions of a sample of 3,200" in shown
+        assert "because" in shown
+        said = json.loads((tmp_path / "layout.json").read_text("utf-8"))
+        assert {tried["choice"]["soar_lambda"] for tried in said["tried"]} >= {0, 1, 1.5, 2}
+        assert {tried["choice"]["nlist"] for tried in said["tried"]} == {60}
+        assert (tmp_path / "plot.png").stat().st_size > 0
+
+    def test_says_why_nothing_was_measured(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        np.save(tmp_path / "vectors.npy", blobs(500, 1))
+        assert run("layout", tmp_path / "vectors.npy") == 0
+        assert "scores every one" in capsys.readouterr().out
+
+    def test_refuses_a_folder_that_is_not_there_before_it_measures(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "vectors.npy", blobs(500, 1))
+        missing = tmp_path / "none" / "layout.json"
+        assert run("layout", tmp_path / "vectors.npy", "--json", missing) == 2
+
+
 class TestSearch:
     def test_json_has_one_object_a_query(
         self, folder: Path, capsys: pytest.CaptureFixture[str]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from soardb.cli import database, service, tables
+from soardb.cli import database, layouts, service, tables
 from soardb.errors import InvalidArgument, NotFound, SoarError
 
 if TYPE_CHECKING:
@@ -49,8 +49,16 @@ class MetricName(StrEnum):
     l2 = "l2"
 
 
+class LayoutName(StrEnum):
+    """How the options of an index are chosen."""
+
+    formula = "formula"
+    measured = "measured"
+
+
 database.register(app)
 service.register(app)
+layouts.register(app)
 
 VECTOR_FILE = "Vectors: .npy, .fvecs, .fbin, or an .hdf5 of ann-benchmarks."
 
@@ -127,6 +135,9 @@ def build(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help=VECTOR_FILE)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The index file to write.")],
     metric: Annotated[MetricName, typer.Option(help="Closeness.")] = MetricName.cosine,
+    layout: Annotated[
+        LayoutName, typer.Option(help="How options that are not given are chosen.")
+    ] = LayoutName.formula,
     nlist: Nlist = None,
     soar_lambda: SoarLambda = None,
     dims_per_block: DimsPerBlock = None,
@@ -146,6 +157,7 @@ def build(
         vectors,
         metric.value,
         None if ids is None else read_ids(ids),
+        layout=layout.value,
         nlist=nlist,
         soar_lambda=soar_lambda,
         dims_per_block=dims_per_block,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from soardb.clustering import Progress as Report
     from soardb.curve import Effort, Expected
     from soardb.evaluate import CurvePoint
+    from soardb.index.layout import Tried
+    from soardb.index.plan import Choice
     from soardb.kernels.layout import F32, I64
     from soardb.tuning import Curve
 
@@ -139,6 +141,26 @@ def choices(found: Sequence[Expected]) -> None:
     ]
     columns = ["target recall", "nprobe", "rerank", "stop", "expected", ""]
     _table("what searches choose", columns, rows)
+
+
+def layouts(found: Sequence[Tried], chosen: Choice, title: str) -> None:
+    rows = [
+        [
+            f"{tried.choice.nlist:,}",
+            str(tried.choice.dims_per_block),
+            f"{tried.choice.soar_lambda:g}",
+            f"{tried.choice.avq_eta:g}",
+            " ".join((str(tried.effort.nprobe), str(tried.effort.rerank), _stop(tried.effort))),
+            f"{tried.recall:.4f}",
+            f"{tried.scanned:,.0f}",
+            f"{tried.cost_us:.1f}",
+            f"{tried.bytes:.0f}",
+            "chosen" if tried.choice == chosen else "" if tried.is_reached else "not reached",
+        ]
+        for tried in found
+    ]
+    columns = ["nlist", "dims", "soar", "avq", "nprobe, rerank, stop", "recall"]
+    _table(title, [*columns, "codes", "us", "bytes", ""], rows)
 
 
 def _stop(effort: Effort | None) -> str:

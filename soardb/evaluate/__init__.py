@@ -18,6 +18,7 @@ from soardb.evaluate.partitions import (
 )
 from soardb.evaluate.plots import (
     plot_kmeans_recall,
+    plot_layouts,
     plot_memory,
     plot_recall_qps,
     plot_residual_angles,
@@ -38,6 +39,7 @@ __all__ = [
     "ground_truth",
     "kmeans_recall",
     "plot_kmeans_recall",
+    "plot_layouts",
     "plot_memory",
     "plot_recall_qps",
     "plot_residual_angles",

@@ -117,6 +117,26 @@ def plot_memory(
     return _finished(figure, axes, path)
 
 
+def plot_layouts(
+    layouts: Mapping[str, tuple[float, float]],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str = "",
+    marked: str = "",
+) -> Figure:
+    """Counted time of a query against bytes a vector, a point a layout; `marked` stands out.
+
+    layouts  name -> (bytes a vector, microseconds)
+    """
+    figure, axes = _figure(title)
+    for name, (size, cost) in layouts.items():
+        colour = _COLOURS[1] if name == marked else _COLOURS[0]
+        axes.plot([size], [cost], marker="o", color=colour, zorder=3 if name == marked else 2)
+        axes.annotate(name, (size, cost), (4, 3), textcoords="offset points", fontsize=7)
+    axes.set(xlabel="bytes a vector, float32 rows aside", ylabel="counted microseconds a query")
+    return _finished(figure, axes, path)
+
+
 def _figure(title: str) -> tuple[Figure, Axes]:
     try:
         from matplotlib.figure import Figure

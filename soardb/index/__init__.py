@@ -10,6 +10,8 @@
     lists.py   the packed codes of the partitions
     rows.py    ids and vectors of the rows, always dense
     stored.py  what a file of SoarIndex holds, checked
+    layout.py  the options of a build, chosen by measuring on a sample
+    work.py    the work of a search, counted
     plan.py    defaults and the knobs of one search
 
 To add an index: a file here, a line in INDEXES, a line in tests/index/conftest.py.
@@ -18,7 +20,8 @@ To add an index: a file here, a line in INDEXES, a line in tests/index/conftest.
 from soardb.index.base import Index
 from soardb.index.flat import FlatIndex
 from soardb.index.ivf import SoarIndex
+from soardb.index.layout import Layout, choose_layout
 
-__all__ = ["INDEXES", "FlatIndex", "Index", "SoarIndex"]
+__all__ = ["INDEXES", "FlatIndex", "Index", "Layout", "SoarIndex", "choose_layout"]
 
 INDEXES: tuple[type[Index], ...] = (FlatIndex, SoarIndex)

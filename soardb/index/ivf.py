@@ -29,13 +29,13 @@ from soardb.index.bundle import bundle
 from soardb.index.exam import LEAST, Report, measure
 from soardb.index.flat import as_compared_queries, by_id, check_k, check_rows, exact_search
 from soardb.index.form import Form
+from soardb.index.layout import choice_for
 from soardb.index.lists import CodeLists
 from soardb.index.model import Model, as_compared, store_stride
 from soardb.index.plan import (
     BuildOptions,
     BuildParams,
     as_real,
-    choose_build,
     choose_search,
     default_nprobe,
     default_rerank,
@@ -67,7 +67,8 @@ class SoarIndex(Index):
         scores, ids = index.search(queries, k=10, target_recall=0.9)
 
     Keyword options are BuildParams'; whatever is left out is chosen by train() from n, d and
-    metric. A collection trained on few vectors stays exact (nlist 0).
+    metric, or with layout="measured" by what searches of a sample cost. A collection trained on
+    few vectors stays exact (nlist 0).
     """
 
     _KIND = "soar-index"
@@ -140,7 +141,7 @@ class SoarIndex(Index):
         """Learn partitions and codebooks from (n, d) vectors; see Index.train.
 
         Costs about iterations * n * nlist * d multiply-adds, n being at most
-        nlist * points_per_centroid.
+        nlist * points_per_centroid; layout="measured" a minute or more besides (choose_layout).
         """
         if len(self):
             raise InvalidArgument(
@@ -150,7 +151,7 @@ class SoarIndex(Index):
         checked = as_vectors(vectors, self.d, self.metric)
         if not len(checked):
             raise InvalidArgument("expected at least one training vector, got none")
-        choice = choose_build(self.params, len(checked), self.d, self.metric)
+        choice = choice_for(checked, self.metric, self.params, len(checked), progress)
         if choice.nlist == 0:
             self._model, self._lists, self._is_exact = None, None, True
             self._rows = self._no_rows(None)

@@ -128,14 +128,18 @@ class LiveIndex:
 
     # ------------------------------------------------------------------ adding
 
-    def code(self, vectors: F32) -> Coded:
-        """Make checked (n, d) float32 vectors ready for append(); needs no lock."""
+    def code(self, vectors: F32, threads: int | None = None) -> Coded:
+        """Make checked (n, d) float32 vectors ready for append(); needs no lock.
+
+        threads  None: every core for a large batch
+        """
         compared, model = self.form.rounded(as_compared(vectors, self.metric)), self.model
         empty = np.empty(0, np.float32)
         if model is None:
             none = np.empty((len(vectors), 0), np.uint8)
             return Coded(None, compared, np.empty((0, 2), np.int32), [], none, empty)
-        threads = _CORES if len(vectors) >= _LARGE_BATCH else 1
+        if threads is None:
+            threads = _CORES if len(vectors) >= _LARGE_BATCH else 1
         parts, codes = model.encode(compared, replace(self.params, threads=threads))
         centred = compared - model.mean
         bias = 0.5 * np.square(centred).sum(axis=1) if self.metric == "l2" else empty

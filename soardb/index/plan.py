@@ -46,6 +46,7 @@ _CHOSEN = ("nlist", "soar_lambda", "dims_per_block", "avq_eta", "ncell")  # None
 class BuildOptions(TypedDict, total=False):
     """The keyword arguments of SoarIndex; see BuildParams for their meaning."""
 
+    layout: Literal["formula", "measured"]
     nlist: int | None
     soar_lambda: float | None
     dims_per_block: int | None
@@ -66,8 +67,10 @@ class BuildOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class BuildParams:
-    """How an index is built. None is chosen by train() from n, d and metric.
+    """How an index is built. None is chosen by train(), as `layout` says.
 
+    layout                 "formula": from n, d and metric; "measured": by what searches of a sample
+                           cost (layout.py)
     nlist                  partitions; 0 keeps the index exact
     soar_lambda            weight of the parallel part in the spilled assignment; 0 is plain IVF
     dims_per_block         dimensions coded by one 4-bit code
@@ -92,6 +95,7 @@ class BuildParams:
                            partitions, "int8" keeps float32
     """
 
+    layout: Literal["formula", "measured"] = "formula"
     nlist: int | None = None
     soar_lambda: float | None = None
     dims_per_block: int | None = None
@@ -154,6 +158,8 @@ class BuildParams:
                 "expected precision 'float32' or 'bfloat16' with nlist 0, got 'int8': there are no "
                 "8-bit rows without partitions"
             )
+        if params.layout not in ("formula", "measured"):
+            raise InvalidArgument(f"expected layout 'formula' or 'measured', got {params.layout!r}")
         if params.avq_eta and metric == "l2":
             raise InvalidArgument(
                 "expected no avq_eta under l2: the anisotropic loss is about inner products; "
