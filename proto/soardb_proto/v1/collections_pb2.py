@@ -16,7 +16,7 @@ from soardb_proto.v1 import access_pb2 as soardb__proto_dot_v1_dot_access__pb2
 from soardb_proto.v1 import types_pb2 as soardb__proto_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!soardb_proto/v1/collections.proto\x12\tsoardb.v1\x1a\x1csoardb_proto/v1/access.proto\x1a\x1bsoardb_proto/v1/types.proto\"#\n\x05\x46ield\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"\xea\x04\n\x0cIndexOptions\x12\x12\n\x05nlist\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0bsoar_lambda\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0e\x64ims_per_block\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x14\n\x07\x61vq_eta\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\"\n\x15\x61nisotropic_threshold\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x12\n\x05ncell\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x1c\n\x0finclude_primary\x18\x07 \x01(\x08H\x06\x88\x01\x01\x12\x19\n\x0coverretrieve\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x16\n\tspherical\x18\t \x01(\x08H\x08\x88\x01\x01\x12\x11\n\x04init\x18\n \x01(\tH\t\x88\x01\x01\x12\x17\n\niterations\x18\x0b \x01(\rH\n\x88\x01\x01\x12 \n\x13points_per_centroid\x18\x0c \x01(\rH\x0b\x88\x01\x01\x12\x11\n\x04seed\x18\r \x01(\x04H\x0c\x88\x01\x01\x12\x14\n\x07threads\x18\x0e \x01(\rH\r\x88\x01\x01\x12\x16\n\tprecision\x18\x0f \x01(\tH\x0e\x88\x01\x01\x42\x08\n\x06_nlistB\x0e\n\x0c_soar_lambdaB\x11\n\x0f_dims_per_blockB\n\n\x08_avq_etaB\x18\n\x16_anisotropic_thresholdB\x08\n\x06_ncellB\x12\n\x10_include_primaryB\x0f\n\r_overretrieveB\x0c\n\n_sphericalB\x07\n\x05_initB\r\n\x0b_iterationsB\x16\n\x14_points_per_centroidB\x07\n\x05_seedB\n\n\x08_threadsB\x0c\n\n_precision\"\xd3\x01\n\x17\x43reateCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12!\n\x06metric\x18\x03 \x01(\x0e\x32\x11.soardb.v1.Metric\x12 \n\x06schema\x18\x04 \x03(\x0b\x32\x10.soardb.v1.Field\x12&\n\x05index\x18\x05 \x01(\x0b\x32\x17.soardb.v1.IndexOptions\x12\x10\n\x03ttl\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08\x65xist_ok\x18\x07 \x01(\x08\x42\x06\n\x04_ttl\"*\n\x14GetCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\xd1\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12!\n\x06metric\x18\x03 \x01(\x0e\x32\x11.soardb.v1.Metric\x12 \n\x06schema\x18\x04 \x03(\x0b\x32\x10.soardb.v1.Field\x12\x10\n\x03ttl\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07id_kind\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\x0e\n\x06points\x18\x07 \x01(\x04\x12\x0b\n\x03seq\x18\x08 \x01(\x04\x12\n\n\x02id\x18\t \x01(\tB\x06\n\x04_ttlB\n\n\x08_id_kind\"\x18\n\x16ListCollectionsRequest\"\x94\x01\n\x14ListCollectionsReply\x12\r\n\x05names\x18\x01 \x03(\t\x12=\n\x07\x61liases\x18\x02 \x03(\x0b\x32,.soardb.v1.ListCollectionsReply.AliasesEntry\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x17RenameCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08new_name\x18\x02 \x01(\t\"\x17\n\x15RenameCollectionReply\"+\n\x15\x44ropCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\x15\n\x13\x44ropCollectionReply\"\x7f\n\x11SetAliasesRequest\x12:\n\x07\x61liases\x18\x01 \x03(\x0b\x32).soardb.v1.SetAliasesRequest.AliasesEntry\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x11\n\x0fSetAliasesReply2\xfb\x03\n\x0b\x43ollections\x12M\n\x06\x43reate\x12\".soardb.v1.CreateCollectionRequest\x1a\x15.soardb.v1.Collection\"\x08\x82\x90\x1c\x04\x08\x03\x18\x01\x12\x45\n\x03Get\x12\x1f.soardb.v1.GetCollectionRequest\x1a\x15.soardb.v1.Collection\"\x06\x82\x90\x1c\x02\x08\x01\x12T\n\x04List\x12!.soardb.v1.ListCollectionsRequest\x1a\x1f.soardb.v1.ListCollectionsReply\"\x08\x82\x90\x1c\x04\x08\x01\x10\x01\x12X\n\x06Rename\x12\".soardb.v1.RenameCollectionRequest\x1a .soardb.v1.RenameCollectionReply\"\x08\x82\x90\x1c\x04\x08\x03\x18\x01\x12R\n\x04\x44rop\x12 .soardb.v1.DropCollectionRequest\x1a\x1e.soardb.v1.DropCollectionReply\"\x08\x82\x90\x1c\x04\x08\x03\x18\x01\x12R\n\nSetAliases\x12\x1c.soardb.v1.SetAliasesRequest\x1a\x1a.soardb.v1.SetAliasesReply\"\n\x82\x90\x1c\x06\x08\x03\x10\x01\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!soardb_proto/v1/collections.proto\x12\tsoardb.v1\x1a\x1csoardb_proto/v1/access.proto\x1a\x1bsoardb_proto/v1/types.proto\"#\n\x05\x46ield\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"\xaa\x05\n\x0cIndexOptions\x12\x12\n\x05nlist\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0bsoar_lambda\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0e\x64ims_per_block\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x14\n\x07\x61vq_eta\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\"\n\x15\x61nisotropic_threshold\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x12\n\x05ncell\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x1c\n\x0finclude_primary\x18\x07 \x01(\x08H\x06\x88\x01\x01\x12\x19\n\x0coverretrieve\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x16\n\tspherical\x18\t \x01(\x08H\x08\x88\x01\x01\x12\x11\n\x04init\x18\n \x01(\tH\t\x88\x01\x01\x12\x17\n\niterations\x18\x0b \x01(\rH\n\x88\x01\x01\x12 \n\x13points_per_centroid\x18\x0c \x01(\rH\x0b\x88\x01\x01\x12\x11\n\x04seed\x18\r \x01(\x04H\x0c\x88\x01\x01\x12\x14\n\x07threads\x18\x0e \x01(\rH\r\x88\x01\x01\x12\x16\n\tprecision\x18\x0f \x01(\tH\x0e\x88\x01\x01\x12\x13\n\x06rotate\x18\x10 \x01(\x08H\x0f\x88\x01\x01\x12\x13\n\x06layout\x18\x11 \x01(\tH\x10\x88\x01\x01\x42\x08\n\x06_nlistB\x0e\n\x0c_soar_lambdaB\x11\n\x0f_dims_per_blockB\n\n\x08_avq_etaB\x18\n\x16_anisotropic_thresholdB\x08\n\x06_ncellB\x12\n\x10_include_primaryB\x0f\n\r_overretrieveB\x0c\n\n_sphericalB\x07\n\x05_initB\r\n\x0b_iterationsB\x16\n\x14_points_per_centroidB\x07\n\x05_seedB\n\n\x08_threadsB\x0c\n\n_precisionB\t\n\x07_rotateB\t\n\x07_layout\"\xd3\x01\n\x17\x43reateCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12!\n\x06metric\x18\x03 \x01(\x0e\x32\x11.soardb.v1.Metric\x12 \n\x06schema\x18\x04 \x03(\x0b\x32\x10.soardb.v1.Field\x12&\n\x05index\x18\x05 \x01(\x0b\x32\x17.soardb.v1.IndexOptions\x12\x10\n\x03ttl\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08\x65xist_ok\x18\x07 \x01(\x08\x42\x06\n\x04_ttl\"*\n\x14GetCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\xd1\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64im\x18\x02 \x01(\r\x12!\n\x06metric\x18\x03 \x01(\x0e\x32\x11.soardb.v1.Metric\x12 \n\x06schema\x18\x04 \x03(\x0b\x32\x10.soardb.v1.Field\x12\x10\n\x03ttl\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07id_kind\x18\x06 \x01(\tH\x01\x88\x01\x01\x12\x0e\n\x06points\x18\x07 \x01(\x04\x12\x0b\n\x03seq\x18\x08 \x01(\x04\x12\n\n\x02id\x18\t \x01(\tB\x06\n\x04_ttlB\n\n\x08_id_kind\"\x18\n\x16ListCollectionsRequest\"\x94\x01\n\x14ListCollectionsReply\x12\r\n\x05names\x18\x01 \x03(\t\x12=\n\x07\x61liases\x18\x02 \x03(\x0b\x32,.soardb.v1.ListCollectionsReply.AliasesEntry\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x17RenameCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x10\n\x08new_name\x18\x02 \x01(\t\"\x17\n\x15RenameCollectionReply\"+\n\x15\x44ropCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"\x15\n\x13\x44ropCollectionReply\"\x7f\n\x11SetAliasesRequest\x12:\n\x07\x61liases\x18\x01 \x03(\x0b\x32).soardb.v1.SetAliasesRequest.AliasesEntry\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x11\n\x0fSetAliasesReply2\xfb\x03\n\x0b\x43ollections\x12M\n\x06\x43reate\x12\".soardb.v1.CreateCollectionRequest\x1a\x15.soardb.v1.Collection\"\x08\x82\x90\x1c\x04\x08\x03\x18\x01\x12\x45\n\x03Get\x12\x1f.soardb.v1.GetCollectionRequest\x1a\x15.soardb.v1.Collection\"\x06\x82\x90\x1c\x02\x08\x01\x12T\n\x04List\x12!.soardb.v1.ListCollectionsRequest\x1a\x1f.soardb.v1.ListCollectionsReply\"\x08\x82\x90\x1c\x04\x08\x01\x10\x01\x12X\n\x06Rename\x12\".soardb.v1.RenameCollectionRequest\x1a .soardb.v1.RenameCollectionReply\"\x08\x82\x90\x1c\x04\x08\x03\x18\x01\x12R\n\x04\x44rop\x12 .soardb.v1.DropCollectionRequest\x1a\x1e.soardb.v1.DropCollectionReply\"\x08\x82\x90\x1c\x04\x08\x03\x18\x01\x12R\n\nSetAliases\x12\x1c.soardb.v1.SetAliasesRequest\x1a\x1a.soardb.v1.SetAliasesReply\"\n\x82\x90\x1c\x06\x08\x03\x10\x01\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,33 +42,33 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_FIELD']._serialized_start=107
   _globals['_FIELD']._serialized_end=142
   _globals['_INDEXOPTIONS']._serialized_start=145
-  _globals['_INDEXOPTIONS']._serialized_end=763
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=766
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=977
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=979
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=1021
-  _globals['_COLLECTION']._serialized_start=1024
-  _globals['_COLLECTION']._serialized_end=1233
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1235
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1259
-  _globals['_LISTCOLLECTIONSREPLY']._serialized_start=1262
-  _globals['_LISTCOLLECTIONSREPLY']._serialized_end=1410
-  _globals['_LISTCOLLECTIONSREPLY_ALIASESENTRY']._serialized_start=1364
-  _globals['_LISTCOLLECTIONSREPLY_ALIASESENTRY']._serialized_end=1410
-  _globals['_RENAMECOLLECTIONREQUEST']._serialized_start=1412
-  _globals['_RENAMECOLLECTIONREQUEST']._serialized_end=1475
-  _globals['_RENAMECOLLECTIONREPLY']._serialized_start=1477
-  _globals['_RENAMECOLLECTIONREPLY']._serialized_end=1500
-  _globals['_DROPCOLLECTIONREQUEST']._serialized_start=1502
-  _globals['_DROPCOLLECTIONREQUEST']._serialized_end=1545
-  _globals['_DROPCOLLECTIONREPLY']._serialized_start=1547
-  _globals['_DROPCOLLECTIONREPLY']._serialized_end=1568
-  _globals['_SETALIASESREQUEST']._serialized_start=1570
-  _globals['_SETALIASESREQUEST']._serialized_end=1697
-  _globals['_SETALIASESREQUEST_ALIASESENTRY']._serialized_start=1364
-  _globals['_SETALIASESREQUEST_ALIASESENTRY']._serialized_end=1410
-  _globals['_SETALIASESREPLY']._serialized_start=1699
-  _globals['_SETALIASESREPLY']._serialized_end=1716
-  _globals['_COLLECTIONS']._serialized_start=1719
-  _globals['_COLLECTIONS']._serialized_end=2226
+  _globals['_INDEXOPTIONS']._serialized_end=827
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=830
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=1041
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=1043
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=1085
+  _globals['_COLLECTION']._serialized_start=1088
+  _globals['_COLLECTION']._serialized_end=1297
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1299
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1323
+  _globals['_LISTCOLLECTIONSREPLY']._serialized_start=1326
+  _globals['_LISTCOLLECTIONSREPLY']._serialized_end=1474
+  _globals['_LISTCOLLECTIONSREPLY_ALIASESENTRY']._serialized_start=1428
+  _globals['_LISTCOLLECTIONSREPLY_ALIASESENTRY']._serialized_end=1474
+  _globals['_RENAMECOLLECTIONREQUEST']._serialized_start=1476
+  _globals['_RENAMECOLLECTIONREQUEST']._serialized_end=1539
+  _globals['_RENAMECOLLECTIONREPLY']._serialized_start=1541
+  _globals['_RENAMECOLLECTIONREPLY']._serialized_end=1564
+  _globals['_DROPCOLLECTIONREQUEST']._serialized_start=1566
+  _globals['_DROPCOLLECTIONREQUEST']._serialized_end=1609
+  _globals['_DROPCOLLECTIONREPLY']._serialized_start=1611
+  _globals['_DROPCOLLECTIONREPLY']._serialized_end=1632
+  _globals['_SETALIASESREQUEST']._serialized_start=1634
+  _globals['_SETALIASESREQUEST']._serialized_end=1761
+  _globals['_SETALIASESREQUEST_ALIASESENTRY']._serialized_start=1428
+  _globals['_SETALIASESREQUEST_ALIASESENTRY']._serialized_end=1474
+  _globals['_SETALIASESREPLY']._serialized_start=1763
+  _globals['_SETALIASESREPLY']._serialized_end=1780
+  _globals['_COLLECTIONS']._serialized_start=1783
+  _globals['_COLLECTIONS']._serialized_end=2290
 # @@protoc_insertion_point(module_scope)

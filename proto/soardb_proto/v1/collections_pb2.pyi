@@ -16,7 +16,7 @@ class Field(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class IndexOptions(_message.Message):
-    __slots__ = ("nlist", "soar_lambda", "dims_per_block", "avq_eta", "anisotropic_threshold", "ncell", "include_primary", "overretrieve", "spherical", "init", "iterations", "points_per_centroid", "seed", "threads", "precision")
+    __slots__ = ("nlist", "soar_lambda", "dims_per_block", "avq_eta", "anisotropic_threshold", "ncell", "include_primary", "overretrieve", "spherical", "init", "iterations", "points_per_centroid", "seed", "threads", "precision", "rotate", "layout")
     NLIST_FIELD_NUMBER: _ClassVar[int]
     SOAR_LAMBDA_FIELD_NUMBER: _ClassVar[int]
     DIMS_PER_BLOCK_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,8 @@ class IndexOptions(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
+    ROTATE_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
     nlist: int
     soar_lambda: float
     dims_per_block: int
@@ -47,7 +49,9 @@ class IndexOptions(_message.Message):
     seed: int
     threads: int
     precision: str
-    def __init__(self, nlist: _Optional[int] = ..., soar_lambda: _Optional[float] = ..., dims_per_block: _Optional[int] = ..., avq_eta: _Optional[float] = ..., anisotropic_threshold: _Optional[float] = ..., ncell: _Optional[int] = ..., include_primary: bool = ..., overretrieve: _Optional[float] = ..., spherical: bool = ..., init: _Optional[str] = ..., iterations: _Optional[int] = ..., points_per_centroid: _Optional[int] = ..., seed: _Optional[int] = ..., threads: _Optional[int] = ..., precision: _Optional[str] = ...) -> None: ...
+    rotate: bool
+    layout: str
+    def __init__(self, nlist: _Optional[int] = ..., soar_lambda: _Optional[float] = ..., dims_per_block: _Optional[int] = ..., avq_eta: _Optional[float] = ..., anisotropic_threshold: _Optional[float] = ..., ncell: _Optional[int] = ..., include_primary: bool = ..., overretrieve: _Optional[float] = ..., spherical: bool = ..., init: _Optional[str] = ..., iterations: _Optional[int] = ..., points_per_centroid: _Optional[int] = ..., seed: _Optional[int] = ..., threads: _Optional[int] = ..., precision: _Optional[str] = ..., rotate: bool = ..., layout: _Optional[str] = ...) -> None: ...
 
 class CreateCollectionRequest(_message.Message):
     __slots__ = ("collection", "dim", "metric", "schema", "index", "ttl", "exist_ok")
