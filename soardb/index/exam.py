@@ -7,8 +7,12 @@ queries are likely to lie, and none finds itself. What they should find is what 
 finds. Recall is judged by scores, so that a point as close as the k-th one counts.
 
 Lists and candidates are swept together, no wider than promises are asked for: from a recall of
-about 0.75 on, until more lists find nothing more. Filters are stood for by nested random draws of
-the points. All settings answer the same questions, and nothing hangs on a clock: the same index
+about 0.75 on, until more lists find nothing more. All settings answer the same few questions, which
+is enough to tell them apart. How high recall is takes many questions, but they may be asked of few
+settings: of those that would be chosen for 0.8, 0.85, 0.9, 0.95 and 0.99. What these turn out to
+have moves the whole curve, since an easy draw of questions was easy for every setting.
+
+Filters are stood for by nested random draws of the points. Nothing hangs on a clock: the same index
 has the same curves.
 
 Recall's 95 % interval is Wilson's; hits of one query tend to be missed together, so as many
@@ -28,7 +32,7 @@ from typing import Protocol
 import numpy as np
 
 from soardb.curve import QUERIES, Curve, Curves, Effort, OperatingPoint
-from soardb.kernels.layout import F32, I64, U8, Metric
+from soardb.kernels.layout import F32, FIRST_LOOK, I64, U8, Metric
 
 __all__ = [
     "JITTER",
@@ -51,16 +55,18 @@ LEAST = 100
 
 _Z = 1.96  # standard deviations that 95 % of a normal distribution lie within
 _K = 10  # results that most searches ask for, and that shares of matches are measured with
-_KS = {1: 0.5, 10: 1.0, 100: 0.25}  # k -> share of the questions that is asked
-_BAND_SHARE = 0.4  # likewise, for each share of matches
-_SURER = ((0.97, 0.25), (0.92, 0.5))  # above a recall, which then varies less, so many of them
+_KS = {1: (1.0, 400), 10: (1.0, 600), 100: (0.5, 200)}  # k -> share of the questions; the few
+_BAND = (0.7, 300)  # likewise, for each share of matches
+_SURER = ((0.97, 0.5), (0.92, 0.7))  # above a recall, which then varies less, so many of the few
+_LEVELS = ((0.8, 1.0), (0.85, 0.8), (0.9, 0.6), (0.95, 0.4), (0.99, 0.25))  # and of all of them
 _STOPS = (2.8, 3.2, 3.6)  # standard deviations; see kernels.layout.SearchPlan
-_DEPTHS = (1.0, 0.5, 2.0, 4.0)  # of the usual rerank; the first is swept over its whole length
-_FEWEST = 250  # questions of a small index, of which else a tenth of the points are asked
+_FEWER = ((0.5, 0.96), (0.25, 0.93), (0.125, 0.9))  # of the usual rerank, up to such a recall
+_MORE = (2.0, 4.0)  # likewise, from _DEEP on
+_FEWEST = 250  # questions of a small index, of which else a quarter of the points are asked
 _BATCH = 100  # queries between two reports
 _LOWEST, _HIGHEST = 0.78, 0.995  # recalls beyond which no more settings are measured
 _STEP = 2.0  # from one nprobe to the next
-_SHALLOW, _DEEP = 0.96, 0.93  # recalls up to which fewer, and from which more candidates may pay
+_DEEP = 0.93  # recall from which more candidates may pay
 _LOWER = 8  # the first nprobe is so much less than the usual one
 _STEEP, _SURE, _NO_MISS = 3.0, 0.985, 0.004  # misses fall so many times from point to point
 _GAIN = 5e-4  # recall below which a step is not worth its cost
@@ -90,7 +96,11 @@ class Examined(Protocol):
 
 @dataclass(slots=True)
 class Exam:
-    """Questions (nq, d), the row that each was drawn from, and its k-th true score."""
+    """Questions (nq, d), the row that each was drawn from, and its k-th true score.
+
+    own  -1 for questions of callers; either all were drawn or none
+    few  so many of the questions are asked of every setting of a sweep
+    """
 
     index: Examined
     k: int
@@ -99,15 +109,15 @@ class Exam:
     last: F32
     allowed: U8 | None = None
     share: float = 1.0
+    few: int = 600
     report: Report = lambda stage, share: None
 
-    def point(self, effort: Effort | None, expected: float = 0.0) -> OperatingPoint:
-        """Ask the questions with one setting, on one thread; None: exactly.
-
-        expected: about what recall it has; a high one varies less, and fewer questions do.
-        """
-        share = next((part for above, part in _SURER if expected >= above), 1.0)
-        nq, k = max(1, round(share * len(self.own))), self.k + 1
+    def point(self, effort: Effort | None, nq: int | None = None) -> OperatingPoint:
+        """Ask the first nq questions, or all, with one setting, on one thread; None: exactly."""
+        nq = len(self.own) if nq is None else nq
+        # A question's own point takes a result and a candidate that a query has for another.
+        spare = int(self.own[0] >= 0)
+        k = self.k + spare
         scores = np.full((nq, k), -np.inf, np.float32)
         rows = np.full((nq, k), -1, np.int64)
         seconds, scanned = [], 0
@@ -118,7 +128,8 @@ class Exam:
             if effort is None:
                 part = (*self.index.exact(self.queries[batch], k, None), 0)
             else:
-                part = self.index.search(self.queries[batch], k, effort, self.allowed)
+                asked = replace(effort, rerank=effort.rerank + spare)
+                part = self.index.search(self.queries[batch], k, asked, self.allowed)
             seconds.append((time.perf_counter() - started) / (batch.stop - first))
             found = part[0].shape[1]
             scores[batch, :found], rows[batch, :found] = part[0], part[1]
@@ -129,8 +140,17 @@ class Exam:
         latency = float(np.median(seconds)) * 1e6
         return OperatingPoint(effort, float(recalls.mean()), low, high, latency, scanned / nq)
 
-    def sweep(self, depths: Sequence[float]) -> Curve:
-        """The curve: lists by steps, candidates by depths of the usual ones, at first 1."""
+    def _rough(self, effort: Effort, expected: float = 0.0) -> OperatingPoint:
+        """point() of a few questions; expected: about what recall it has."""
+        share = next((part for above, part in _SURER if expected >= above), 1.0)
+        return self.point(effort, max(1, round(share * min(self.few, len(self.own)))))
+
+    def sweep(self, more: Sequence[float] = _MORE) -> Curve:
+        """The curve: lists by steps, candidates by parts and some multiples of the usual ones."""
+        return self._levelled(Curve(self.k, len(self.own), self._swept(more), self.share))
+
+    def _swept(self, more: Sequence[float]) -> list[OperatingPoint]:
+        """Every setting, of a few questions."""
         usual = self.index.usual(self.k)
         ladder = nprobes(self.index.nlist, _STEP)
         start = int(np.searchsorted(ladder, max(1, usual.nprobe // _LOWER)))
@@ -138,55 +158,99 @@ class Exam:
         for i in range(start - 1, -1, -1):
             if line[i + 1].recall <= _LOWEST:
                 break
-            line[i] = self.point(replace(usual, nprobe=ladder[i]))
+            line[i] = self._rough(replace(usual, nprobe=ladder[i]))
         points = self._refined([line[i] for i in sorted(line)])
         points += self._passing_over(ladder, line)
-        best = line[max(line)].recall
-        for depth in depths[1:]:
-            rerank = max(self.k + 1, math.ceil(depth * usual.rerank))
-            other = replace(usual, rerank=rerank)
-            if depth < 1:
-                worth = [i for i, known in line.items() if known.recall < _SHALLOW]
-                points += [
-                    self.point(replace(other, nprobe=ladder[i]), line[i].recall - 0.01)
-                    for i in sorted(worth)
-                ]
-                continue
-            worth = sorted(i for i, known in line.items() if known.recall >= _DEEP)
-            if not worth:
-                continue
-            # Where candidates are not what is missing, more of them are not tried.
-            last = self.point(replace(other, nprobe=ladder[worth[-1]]), best)
+        return points + self._with_fewer(ladder, line) + self._with_more(ladder, line, more)
+
+    def _with_fewer(
+        self, ladder: list[int], line: dict[int, OperatingPoint]
+    ) -> list[OperatingPoint]:
+        """Settings of a line with fewer candidates, until recall is less than is asked for."""
+        points: list[OperatingPoint] = []
+        usual, above = self.index.usual(self.k), line
+        for depth, most in _FEWER:
+            other = replace(usual, rerank=max(self.k, math.ceil(depth * usual.rerank)))
+            some = [i for i, known in above.items() if _LOWEST < known.recall < most]
+            worth = [i for i in above if some and min(some) - 1 <= i <= max(some)]
+            above = {
+                i: self._rough(replace(other, nprobe=ladder[i]), above[i].recall - 0.01)
+                for i in sorted(worth)
+            }
+            points += above.values()
+        return points
+
+    def _with_more(
+        self, ladder: list[int], line: dict[int, OperatingPoint], depths: Sequence[float]
+    ) -> list[OperatingPoint]:
+        """Settings of a line with more candidates, as long as these find more."""
+        points: list[OperatingPoint] = []
+        usual, best = self.index.usual(self.k), line[max(line)].recall
+        worth = sorted(i for i, known in line.items() if known.recall >= _DEEP)
+        for depth in depths if worth else ():
+            other = replace(usual, rerank=math.ceil(depth * usual.rerank))
+            last = self._rough(replace(other, nprobe=ladder[worth[-1]]), best)
             if last.recall - best < _GAIN:
                 break
             best = last.recall
             some = [
-                self.point(replace(other, nprobe=ladder[i]), line[i].recall) for i in worth[:-1]
+                self._rough(replace(other, nprobe=ladder[i]), line[i].recall) for i in worth[:-1]
             ]
             points += self._refined([*some, last])
             if last.recall < _HIGHEST and worth[-1] + 1 < len(ladder):
                 points += [p for _, p in self._up(ladder, worth[-1] + 1, other)]
-        return Curve(self.k, len(self.own), points, self.share)
+        return points
+
+    def _levelled(self, curve: Curve) -> Curve:
+        """A curve of few questions, moved to the recalls that its own choices have of many.
+
+        What is missed changes by a factor, which is drawn between the choices as a straight line
+        of logs, and stays the same beyond them.
+        """
+        least = 0.5 / (len(self.own) * self.k)
+        chosen = {}  # by effort: log of what was expected to be missed, and what that turned out as
+        for target, share in _LEVELS:
+            told = curve.choose(target)
+            if told.effort is None or told.recall is None or told.effort in chosen:
+                continue
+            found = self.point(told.effort, max(1, round(share * len(self.own))))
+            ends = np.maximum([1 - found.recall, 1 - found.low, 1 - found.high], least)
+            chosen[told.effort] = (math.log(max(1 - told.recall, least)), *np.log(ends))
+        if not chosen:
+            return curve
+        told_log, *found_logs = np.array(sorted(chosen.values())).T
+
+        def moved(point: OperatingPoint) -> OperatingPoint:
+            missed = math.log(max(1 - point.recall, least))
+            recall, low, high = (
+                1 - min(1.0, math.exp(missed + np.interp(missed, told_log, logs - told_log)))
+                for logs in found_logs
+            )
+            return replace(point, recall=recall, low=low, high=high)
+
+        return replace(curve, points=[moved(point) for point in curve.points])
 
     def _passing_over(
         self, ladder: list[int], line: dict[int, OperatingPoint]
     ) -> list[OperatingPoint]:
         """Settings that pass lists over, where those that visit them all have a recall in use.
 
-        Each stands for more lists than are visited, so it starts where the others end; filters,
-        whose matches may stand in lists far from the query, are not asked this way.
+        Each stands for more lists than are visited, so it starts where the others end, and the
+        first lists are never passed over. Filters, whose matches may stand in lists far from the
+        query, are not asked this way.
         """
         points: list[OperatingPoint] = []
         worth = [i for i, known in line.items() if known.recall > _LOWEST]
-        if self.share < 1 or not worth:
+        if self.share < 1 or not worth or self.index.nlist <= FIRST_LOOK:
             return points
+        start = max(min(worth) - 1, int(np.searchsorted(ladder, FIRST_LOOK, "right")))
         for stop in _STOPS:
-            for depth in (0.5, 1.0, 2.0):
+            for depth in (0.25, 0.5, 1.0, 2.0):
                 effort = self.index.usual(self.k)
                 effort = replace(
-                    effort, stop=stop, rerank=max(self.k + 1, math.ceil(depth * effort.rerank))
+                    effort, stop=stop, rerank=max(self.k, math.ceil(depth * effort.rerank))
                 )
-                line_up = self._up(ladder, max(0, min(worth) - 1), effort)
+                line_up = self._up(ladder, start, effort)
                 points += self._refined([point for _, point in line_up])
         return points
 
@@ -206,7 +270,7 @@ class Exam:
             is_in_use = high.recall > _LOWEST and low.recall < _SURE
             if drop > _STEEP and is_in_use and b > 1.15 * a + 1:
                 effort = replace(low.effort, nprobe=round(math.sqrt(a * b)))
-                points.insert(i + 1, self.point(effort, low.recall))
+                points.insert(i + 1, self._rough(effort, low.recall))
             else:
                 i += 1
         return points
@@ -217,7 +281,7 @@ class Exam:
         """Points by rising nprobe, until recall is high or more lists hardly help."""
         before = 0.0
         for i in range(start, len(ladder)):
-            point = self.point(replace(effort, nprobe=ladder[i]), before)
+            point = self._rough(replace(effort, nprobe=ladder[i]), before)
             yield i, point
             is_flat = point.recall > _LOWEST and point.recall - before < _GAIN
             if point.recall >= _HIGHEST or is_flat:
@@ -243,7 +307,7 @@ def measure(
     asked   (m, d) queries in the place of points; None: points are drawn
     ks      results asked for that are measured besides 1, 10 and 100
     shares  of matches that are measured besides 1
-    Costs `queries` exact searches and about thirty times as many by lists.
+    Costs `queries` exact searches and about forty times as many by lists.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.permutation(rows)
@@ -259,7 +323,8 @@ def measure(
     parts = [(k, 1.0) for k in wanted] + [(_K, share) for share in shares]
     curves = []
     for i, (k, share) in enumerate(parts):
-        nq = max(1, round((_BAND_SHARE if share < 1 else _KS.get(k, 1.0)) * len(own)))
+        part, few = _BAND if share < 1 else _KS.get(k, _KS[_K])
+        nq = max(1, round(part * len(own)))
         bits = None
         true = scores[:nq], found[:nq]
         if share < 1:
@@ -271,9 +336,9 @@ def measure(
         def told(stage: str, _: float, done: int = i) -> None:
             report(stage, done / len(parts))
 
-        exam = Exam(index, k, asked[:nq], own[:nq], last, bits, share, told)
+        exam = Exam(index, k, asked[:nq], own[:nq], last, bits, share, few, told)
         is_main = k == _K and share == 1
-        curves.append(exam.sweep(_DEPTHS if is_main else _DEPTHS[::2]))
+        curves.append(exam.sweep(_MORE if is_main else _MORE[:1]))
     return Curves(len(rows) if n is None else n, len(rows), curves)
 
 
@@ -290,17 +355,17 @@ def measure_filter(
 ) -> Curve:
     """The curve of the k that most ask for under one filter, whose matching rows are given."""
     rng = np.random.default_rng(seed)
-    own = rng.permutation(rows)[: asked_of(len(rows), round(_BAND_SHARE * queries))]
+    own = rng.permutation(rows)[: asked_of(len(rows), queries)]
     asked = jittered(index.drawn(own), metric, rng)
     last = last_scores(*_exact(index, asked, _K + 1, matching, report), own, _K)
     share = len(matching) / len(rows)
-    exam = Exam(index, _K, asked, own, last, _bitmap(matching, n), share, report)
-    return exam.sweep(_DEPTHS[::2])
+    exam = Exam(index, _K, asked, own, last, _bitmap(matching, n), share, _BAND[1], report)
+    return exam.sweep(_MORE[:1])
 
 
 def asked_of(n: int, wanted: int) -> int:
     """How many questions are asked of n points."""
-    return min(wanted, max(_FEWEST, n // 10), n)
+    return min(wanted, max(_FEWEST, n // 4), n)
 
 
 def _bitmap(rows: I64, n: int) -> U8:
