@@ -1,9 +1,10 @@
 """The exam of an index: its own points as questions, and the recall of settings on them.
 
-    live.py, ivf.py, tuning.py -> [exam.py] -> curve.py
+    live.py, ivf.py, tuning.py -> [exam.py] -> curve.py, heldout.py
 
 Questions are stored points, moved a little, and each is denied its own point: so they lie where
-queries are likely to lie, and none finds itself. What they should find is what an exact search
+queries are likely to lie, and none finds itself. They are among those that training held out
+(heldout.py). What they should find is what an exact search
 finds. Recall is judged by scores, so that a point as close as the k-th one counts.
 
 Lists and candidates are swept together, no wider than promises are asked for: from a recall of
@@ -32,6 +33,7 @@ from typing import Protocol
 import numpy as np
 
 from soardb.curve import QUERIES, Curve, Curves, Effort, OperatingPoint
+from soardb.index.heldout import held_out
 from soardb.kernels.layout import F32, FIRST_LOOK, I64, U8, Metric
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "jittered",
     "measure",
     "measure_filter",
+    "moved",
 ]
 
 Report = Callable[[str, float], None]
@@ -56,20 +59,25 @@ LEAST = 100
 _Z = 1.96  # standard deviations that 95 % of a normal distribution lie within
 _K = 10  # results that most searches ask for, and that shares of matches are measured with
 _KS = {1: (1.0, 400), 10: (1.0, 600), 100: (0.5, 200)}  # k -> share of the questions; the few
-_BAND = (0.7, 300)  # likewise, for each share of matches
+_BAND, _NARROW = (0.7, 300), (0.7, 200)  # likewise, for each share of matches; for one below 0.05
 _SURER = ((0.97, 0.5), (0.92, 0.7))  # above a recall, which then varies less, so many of the few
 _LEVELS = ((0.8, 1.0), (0.85, 0.8), (0.9, 0.6), (0.95, 0.4), (0.99, 0.25))  # and of all of them
-_STOPS = (2.8, 3.2, 3.6)  # standard deviations; see kernels.layout.SearchPlan
-_FEWER = ((0.5, 0.96), (0.25, 0.93), (0.125, 0.9))  # of the usual rerank, up to such a recall
-_MORE = (2.0, 4.0)  # likewise, from _DEEP on
-_FEWEST = 250  # questions of a small index, of which else a quarter of the points are asked
+_ROUNDS, _NEAR = 2, 0.01  # of asking for the levels; recall that is as good as the one wanted
+_STOPS = (2.4, 2.8, 3.2)  # standard deviations; see kernels.layout.SearchPlan
+# Parts of the usual rerank, each up to a recall above which so few candidates do not pay.
+_FEWER = ((0.5, 0.97), (0.25, 0.95), (0.125, 0.93), (0.06, 0.9))
+_MORE = (2.0, 4.0, 8.0, 16.0)  # times the usual rerank, as long as that finds more
+_MOST, _TRIED = 4_000, 5  # candidates; nprobes to begin with
+_FEWEST = 250  # questions of a small index, which are drawn of all of its points
+_DRAWN = 16_384  # points that are looked at together
 _BATCH = 100  # queries between two reports
 _LOWEST, _HIGHEST = 0.78, 0.995  # recalls beyond which no more settings are measured
 _STEP = 2.0  # from one nprobe to the next
-_DEEP = 0.93  # recall from which more candidates may pay
+_DEEP, _NEARLY = 0.93, 0.03  # recall from which more candidates may pay; or so near the best
 _LOWER = 8  # the first nprobe is so much less than the usual one
 _STEEP, _SURE, _NO_MISS = 3.0, 0.985, 0.004  # misses fall so many times from point to point
-_GAIN = 5e-4  # recall below which a step is not worth its cost
+_GAIN, _GAIN_BELOW = 5e-4, 5e-3  # recall below which a step is not worth its cost; below _LOWEST
+_FAR = 0.2  # recall below which nothing was found because it stands in lists that are far away
 
 
 class Examined(Protocol):
@@ -115,24 +123,23 @@ class Exam:
     def point(self, effort: Effort | None, nq: int | None = None) -> OperatingPoint:
         """Ask the first nq questions, or all, with one setting, on one thread; None: exactly."""
         nq = len(self.own) if nq is None else nq
-        # A question's own point takes a result and a candidate that a query has for another.
-        spare = int(self.own[0] >= 0)
-        k = self.k + spare
-        scores = np.full((nq, k), -np.inf, np.float32)
-        rows = np.full((nq, k), -1, np.int64)
+        scores = np.full((nq, self.k + 1), -np.inf, np.float32)
+        rows = np.full((nq, self.k + 1), -1, np.int64)
         seconds, scanned = [], 0
-        for first in range(0, nq, _BATCH):
+        for some in self._batches(nq):
             self.report("curve", 0.0)
-            batch = slice(first, min(first + _BATCH, nq))
+            # A question's own point takes a result and a candidate that a query has for another.
+            spare = int(self._finds_itself(some[:1])[0])
+            k = self.k + spare
             started = time.perf_counter()
             if effort is None:
-                part = (*self.index.exact(self.queries[batch], k, None), 0)
+                part = (*self.index.exact(self.queries[some], k, None), 0)
             else:
                 asked = replace(effort, rerank=effort.rerank + spare)
-                part = self.index.search(self.queries[batch], k, asked, self.allowed)
-            seconds.append((time.perf_counter() - started) / (batch.stop - first))
+                part = self.index.search(self.queries[some], k, asked, self.allowed)
+            seconds.append((time.perf_counter() - started) / len(some))
             found = part[0].shape[1]
-            scores[batch, :found], rows[batch, :found] = part[0], part[1]
+            scores[some, :found], rows[some, :found] = part[0], part[1]
             scanned += part[2]
         recalls = recall_of(scores, rows, self.own[:nq], self.last[:nq], self.k)
         # An exact search is what the others are measured by.
@@ -140,16 +147,31 @@ class Exam:
         latency = float(np.median(seconds)) * 1e6
         return OperatingPoint(effort, float(recalls.mean()), low, high, latency, scanned / nq)
 
+    def _finds_itself(self, some: I64) -> np.ndarray:
+        """(m,) bool: questions whose own point may be found."""
+        own = self.own[some]
+        if self.allowed is None:
+            return own >= 0
+        bits = self.allowed[own >> 3] >> (own & 7).astype(np.uint8) & 1
+        return (own >= 0) & (bits == 1)
+
+    def _batches(self, nq: int) -> Iterator[I64]:
+        """The first nq questions, those that find themselves apart from the others."""
+        is_found = self._finds_itself(np.arange(nq))
+        for group in (np.flatnonzero(is_found), np.flatnonzero(~is_found)):
+            for first in range(0, len(group), _BATCH):
+                yield group[first : first + _BATCH]
+
     def _rough(self, effort: Effort, expected: float = 0.0) -> OperatingPoint:
         """point() of a few questions; expected: about what recall it has."""
         share = next((part for above, part in _SURER if expected >= above), 1.0)
         return self.point(effort, max(1, round(share * min(self.few, len(self.own)))))
 
-    def sweep(self, more: Sequence[float] = _MORE) -> Curve:
+    def sweep(self) -> Curve:
         """The curve: lists by steps, candidates by parts and some multiples of the usual ones."""
-        return self._levelled(Curve(self.k, len(self.own), self._swept(more), self.share))
+        return self._levelled(Curve(self.k, len(self.own), self._swept(), self.share))
 
-    def _swept(self, more: Sequence[float]) -> list[OperatingPoint]:
+    def _swept(self) -> list[OperatingPoint]:
         """Every setting, of a few questions."""
         usual = self.index.usual(self.k)
         ladder = nprobes(self.index.nlist, _STEP)
@@ -161,7 +183,7 @@ class Exam:
             line[i] = self._rough(replace(usual, nprobe=ladder[i]))
         points = self._refined([line[i] for i in sorted(line)])
         points += self._passing_over(ladder, line)
-        return points + self._with_fewer(ladder, line) + self._with_more(ladder, line, more)
+        return points + self._with_fewer(ladder, line) + self._with_more(ladder, line)
 
     def _with_fewer(
         self, ladder: list[int], line: dict[int, OperatingPoint]
@@ -181,18 +203,22 @@ class Exam:
         return points
 
     def _with_more(
-        self, ladder: list[int], line: dict[int, OperatingPoint], depths: Sequence[float]
+        self, ladder: list[int], line: dict[int, OperatingPoint]
     ) -> list[OperatingPoint]:
         """Settings of a line with more candidates, as long as these find more."""
         points: list[OperatingPoint] = []
         usual, best = self.index.usual(self.k), line[max(line)].recall
-        worth = sorted(i for i, known in line.items() if known.recall >= _DEEP)
-        for depth in depths if worth else ():
+        least = min(_DEEP, best - _NEARLY)
+        worth = sorted(i for i, known in line.items() if known.recall >= least)[:_TRIED]
+        before = line[worth[-1]].recall
+        for depth in _MORE:
             other = replace(usual, rerank=math.ceil(depth * usual.rerank))
-            last = self._rough(replace(other, nprobe=ladder[worth[-1]]), best)
-            if last.recall - best < _GAIN:
+            if other.rerank > _MOST or (before > _HIGHEST and depth > _MORE[0]):
                 break
-            best = last.recall
+            last = self._rough(replace(other, nprobe=ladder[worth[-1]]), before)
+            if last.recall - before < _GAIN:
+                break
+            before = last.recall
             some = [
                 self._rough(replace(other, nprobe=ladder[i]), line[i].recall) for i in worth[:-1]
             ]
@@ -204,31 +230,30 @@ class Exam:
     def _levelled(self, curve: Curve) -> Curve:
         """A curve of few questions, moved to the recalls that its own choices have of many.
 
-        What is missed changes by a factor, which is drawn between the choices as a straight line
-        of logs, and stays the same beyond them.
+        Choices that turned out to have another recall than they were chosen for are made again.
         """
-        least = 0.5 / (len(self.own) * self.k)
-        chosen = {}  # by effort: log of what was expected to be missed, and what that turned out as
-        for target, share in _LEVELS:
-            told = curve.choose(target)
-            if told.effort is None or told.recall is None or told.effort in chosen:
-                continue
-            found = self.point(told.effort, max(1, round(share * len(self.own))))
-            ends = np.maximum([1 - found.recall, 1 - found.low, 1 - found.high], least)
-            chosen[told.effort] = (math.log(max(1 - told.recall, least)), *np.log(ends))
-        if not chosen:
-            return curve
-        told_log, *found_logs = np.array(sorted(chosen.values())).T
-
-        def moved(point: OperatingPoint) -> OperatingPoint:
-            missed = math.log(max(1 - point.recall, least))
-            recall, low, high = (
-                1 - min(1.0, math.exp(missed + np.interp(missed, told_log, logs - told_log)))
-                for logs in found_logs
-            )
-            return replace(point, recall=recall, low=low, high=high)
-
-        return replace(curve, points=[moved(point) for point in curve.points])
+        known: dict[Effort, OperatingPoint] = {}
+        for _ in range(_ROUNDS):
+            told_and_found = []
+            for target, share in _LEVELS:
+                told = curve.choose(target)
+                if told.effort is None or told.recall is None:
+                    continue
+                near = known.get(told.effort) or next(
+                    (point for point in known.values() if abs(point.recall - target) < _NEAR), None
+                )
+                if near is None:
+                    part = share if told.is_reached else _LEVELS[-1][1]
+                    near = self.point(told.effort, max(1, round(part * len(self.own))))
+                    known[told.effort] = near
+                    told_and_found.append((told.recall, near))
+                else:
+                    told_and_found.append((near.recall, near))
+            others = [point for point in curve.points if point.effort not in known]
+            least = 0.5 / (len(self.own) * self.k)
+            points = moved(others, told_and_found, least) + list(known.values())
+            curve = replace(curve, points=points)
+        return curve
 
     def _passing_over(
         self, ladder: list[int], line: dict[int, OperatingPoint]
@@ -245,7 +270,7 @@ class Exam:
             return points
         start = max(min(worth) - 1, int(np.searchsorted(ladder, FIRST_LOOK, "right")))
         for stop in _STOPS:
-            for depth in (0.25, 0.5, 1.0, 2.0):
+            for depth in (0.5, 1.0, 2.0):
                 effort = self.index.usual(self.k)
                 effort = replace(
                     effort, stop=stop, rerank=max(self.k, math.ceil(depth * effort.rerank))
@@ -283,7 +308,8 @@ class Exam:
         for i in range(start, len(ladder)):
             point = self._rough(replace(effort, nprobe=ladder[i]), before)
             yield i, point
-            is_flat = point.recall > _LOWEST and point.recall - before < _GAIN
+            least = _GAIN if point.recall > _LOWEST else _GAIN_BELOW
+            is_flat = point.recall > _FAR and point.recall - before < least
             if point.recall >= _HIGHEST or is_flat:
                 break
             before = point.recall
@@ -312,7 +338,7 @@ def measure(
     rng = np.random.default_rng(seed)
     drawn = rng.permutation(rows)
     if asked is None:
-        own = drawn[len(rows) - asked_of(len(rows), queries) :]
+        own = questions(index, drawn[::-1], queries)
         asked = jittered(index.drawn(own), metric, rng)
     else:
         asked = asked[:queries]
@@ -323,7 +349,7 @@ def measure(
     parts = [(k, 1.0) for k in wanted] + [(_K, share) for share in shares]
     curves = []
     for i, (k, share) in enumerate(parts):
-        part, few = _BAND if share < 1 else _KS.get(k, _KS[_K])
+        part, few = _KS.get(k, _KS[_K]) if share == 1 else _BAND if share > 0.05 else _NARROW
         nq = max(1, round(part * len(own)))
         bits = None
         true = scores[:nq], found[:nq]
@@ -337,8 +363,7 @@ def measure(
             report(stage, done / len(parts))
 
         exam = Exam(index, k, asked[:nq], own[:nq], last, bits, share, few, told)
-        is_main = k == _K and share == 1
-        curves.append(exam.sweep(_MORE if is_main else _MORE[:1]))
+        curves.append(exam.sweep())
     return Curves(len(rows) if n is None else n, len(rows), curves)
 
 
@@ -355,17 +380,27 @@ def measure_filter(
 ) -> Curve:
     """The curve of the k that most ask for under one filter, whose matching rows are given."""
     rng = np.random.default_rng(seed)
-    own = rng.permutation(rows)[: asked_of(len(rows), queries)]
+    own = questions(index, rng.permutation(rows), queries)
     asked = jittered(index.drawn(own), metric, rng)
     last = last_scores(*_exact(index, asked, _K + 1, matching, report), own, _K)
     share = len(matching) / len(rows)
     exam = Exam(index, _K, asked, own, last, _bitmap(matching, n), share, _BAND[1], report)
-    return exam.sweep(_MORE[:1])
+    return exam.sweep()
 
 
-def asked_of(n: int, wanted: int) -> int:
-    """How many questions are asked of n points."""
-    return min(wanted, max(_FEWEST, n // 4), n)
+def questions(index: Examined, drawn: I64, wanted: int) -> I64:
+    """The first rows, of all in a random order, that training did not learn from.
+
+    Any, where an eighth of a small index would be too few questions.
+    """
+    found: list[I64] = []
+    for first in range(0, len(drawn), _DRAWN):
+        part = drawn[first : first + _DRAWN]
+        found.append(part[held_out(index.drawn(part))])
+        if sum(map(len, found)) >= wanted:
+            break
+    own = np.concatenate(found)[:wanted]
+    return own if len(own) >= min(_FEWEST, wanted) else drawn[: min(wanted, _FEWEST)]
 
 
 def _bitmap(rows: I64, n: int) -> U8:
@@ -411,6 +446,38 @@ def recall_of(scores: F32, rows: I64, own: I64, last: F32, k: int) -> np.ndarray
     is_good = scores >= (last - 1e-6 * np.abs(last))[:, None]
     found: np.ndarray = np.count_nonzero(is_kept & is_good, axis=1) / k
     return found
+
+
+def moved(
+    points: Sequence[OperatingPoint],
+    told_and_found: Sequence[tuple[float, OperatingPoint]],
+    least: float,
+) -> list[OperatingPoint]:
+    """Points whose recalls change as those of some settings did.
+
+    What is missed changes by a factor, which is drawn between these settings as a straight line of
+    logs, and stays the same beyond them; so does the width of the intervals. Less than `least` is
+    not told from nothing.
+    """
+    if not told_and_found:
+        return list(points)
+
+    def logs(*recalls: float) -> np.ndarray:
+        return np.log(np.maximum(1 - np.array(recalls), least))
+
+    rows = {}  # by what was told: logs of what was found to be missed, and of the interval's ends
+    for told, found in told_and_found:
+        rows[float(logs(told)[0])] = logs(found.recall, found.low, found.high)
+    at = np.array(sorted(rows))
+    factors = np.stack([rows[x] - x for x in at])
+
+    def one(point: OperatingPoint) -> OperatingPoint:
+        missed = logs(point.recall)[0]
+        drawn = [missed + np.interp(missed, at, factors[:, j]) for j in range(3)]
+        recall, low, high = (1 - np.minimum(1.0, np.exp(drawn))).tolist()
+        return replace(point, recall=recall, low=low, high=high)
+
+    return [one(point) for point in points]
 
 
 def nprobes(nlist: int, step: float) -> list[int]:
