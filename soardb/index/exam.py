@@ -62,7 +62,8 @@ _KS = {1: (1.0, 400), 10: (1.0, 600), 100: (0.5, 200)}  # k -> share of the ques
 _BAND, _NARROW = (0.7, 300), (0.7, 200)  # likewise, for each share of matches; for one below 0.05
 _SURER = ((0.97, 0.5), (0.92, 0.7))  # above a recall, which then varies less, so many of the few
 _LEVELS = ((0.8, 1.0), (0.85, 0.8), (0.9, 0.6), (0.95, 0.4), (0.99, 0.25))  # and of all of them
-_ROUNDS, _NEAR = 2, 0.01  # of asking for the levels; recall that is as good as the one wanted
+_ROUNDS = 3  # of asking for the levels
+_NEAR, _LIKE = 0.01, 1.1  # of recall, and of numbers: too little to ask again
 _STOPS = (2.4, 2.8, 3.2)  # standard deviations; see kernels.layout.SearchPlan
 # Parts of the usual rerank, each up to a recall above which so few candidates do not pay.
 _FEWER = ((0.5, 0.97), (0.25, 0.95), (0.125, 0.93), (0.06, 0.9))
@@ -77,7 +78,7 @@ _DEEP, _NEARLY = 0.93, 0.03  # recall from which more candidates may pay; or so 
 _LOWER = 8  # the first nprobe is so much less than the usual one
 _STEEP, _SURE, _NO_MISS = 3.0, 0.985, 0.004  # misses fall so many times from point to point
 _GAIN, _GAIN_BELOW = 5e-4, 5e-3  # recall below which a step is not worth its cost; below _LOWEST
-_FAR = 0.2  # recall below which nothing was found because it stands in lists that are far away
+_FAR = 0.2  # recall below which a step says nothing yet
 
 
 class Examined(Protocol):
@@ -106,8 +107,9 @@ class Examined(Protocol):
 class Exam:
     """Questions (nq, d), the row that each was drawn from, and its k-th true score.
 
-    own  -1 for questions of callers; either all were drawn or none
-    few  so many of the questions are asked of every setting of a sweep
+    own     -1 for questions of callers; either all were drawn or none
+    few     so many of the questions are asked of every setting of a sweep
+    is_far  what is sought may stand in far lists: recall may rise late, after many steps of none
     """
 
     index: Examined
@@ -118,6 +120,7 @@ class Exam:
     allowed: U8 | None = None
     share: float = 1.0
     few: int = 600
+    is_far: bool = False
     report: Report = lambda stage, share: None
 
     def point(self, effort: Effort | None, nq: int | None = None) -> OperatingPoint:
@@ -191,8 +194,12 @@ class Exam:
         """Settings of a line with fewer candidates, until recall is less than is asked for."""
         points: list[OperatingPoint] = []
         usual, above = self.index.usual(self.k), line
+        known_rerank = usual.rerank
         for depth, most in _FEWER:
             other = replace(usual, rerank=max(self.k, math.ceil(depth * usual.rerank)))
+            if other.rerank == known_rerank:
+                break
+            known_rerank = other.rerank
             some = [i for i, known in above.items() if _LOWEST < known.recall < most]
             worth = [i for i in above if some and min(some) - 1 <= i <= max(some)]
             above = {
@@ -240,7 +247,12 @@ class Exam:
                 if told.effort is None or told.recall is None:
                     continue
                 near = known.get(told.effort) or next(
-                    (point for point in known.values() if abs(point.recall - target) < _NEAR), None
+                    (
+                        point
+                        for effort, point in known.items()
+                        if _is_like(effort, told.effort) and abs(point.recall - target) < _NEAR
+                    ),
+                    None,
                 )
                 if near is None:
                     part = share if told.is_reached else _LEVELS[-1][1]
@@ -309,7 +321,8 @@ class Exam:
             point = self._rough(replace(effort, nprobe=ladder[i]), before)
             yield i, point
             least = _GAIN if point.recall > _LOWEST else _GAIN_BELOW
-            is_flat = point.recall > _FAR and point.recall - before < least
+            may_end = point.recall > (_LOWEST if self.is_far else _FAR)
+            is_flat = may_end and point.recall - before < least
             if point.recall >= _HIGHEST or is_flat:
                 break
             before = point.recall
@@ -362,7 +375,7 @@ def measure(
         def told(stage: str, _: float, done: int = i) -> None:
             report(stage, done / len(parts))
 
-        exam = Exam(index, k, asked[:nq], own[:nq], last, bits, share, few, told)
+        exam = Exam(index, k, asked[:nq], own[:nq], last, bits, share, few, False, told)
         curves.append(exam.sweep())
     return Curves(len(rows) if n is None else n, len(rows), curves)
 
@@ -384,7 +397,7 @@ def measure_filter(
     asked = jittered(index.drawn(own), metric, rng)
     last = last_scores(*_exact(index, asked, _K + 1, matching, report), own, _K)
     share = len(matching) / len(rows)
-    exam = Exam(index, _K, asked, own, last, _bitmap(matching, n), share, _BAND[1], report)
+    exam = Exam(index, _K, asked, own, last, _bitmap(matching, n), share, _BAND[1], True, report)
     return exam.sweep()
 
 
@@ -446,6 +459,12 @@ def recall_of(scores: F32, rows: I64, own: I64, last: F32, k: int) -> np.ndarray
     is_good = scores >= (last - 1e-6 * np.abs(last))[:, None]
     found: np.ndarray = np.count_nonzero(is_kept & is_good, axis=1) / k
     return found
+
+
+def _is_like(a: Effort, b: Effort) -> bool:
+    """Whether two settings are so near to each other that one need not be asked after the other."""
+    ratios = (a.nprobe / b.nprobe, a.rerank / b.rerank)
+    return a.stop == b.stop and all(1 / _LIKE < ratio < _LIKE for ratio in ratios)
 
 
 def moved(

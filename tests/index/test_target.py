@@ -6,6 +6,7 @@ soardb/index/exam.py, ivf.py -> [test_target.py]
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,16 +191,18 @@ def test_where_recall_rises_steeply_more_is_measured(monkeypatch: pytest.MonkeyP
     def recall_at(nprobe: int) -> float:
         return 0.4 + 0.6 / (1 + math.exp((1_350 - nprobe) / 110))
 
-    def point(exam: Exam, effort: Effort | None, expected: float = 0.0) -> OperatingPoint:
+    def point(exam: Exam, effort: Effort | None, nq: int | None = None) -> OperatingPoint:
         assert effort is not None
         recall = recall_at(effort.nprobe)
         return OperatingPoint(effort, recall, recall, recall, 1.0, float(effort.nprobe))
 
     monkeypatch.setattr(Exam, "point", point)
     none = np.empty(0)
-    exam = Exam(Steep(), 10, none, np.zeros(1_000, np.int64), none)  # type: ignore[arg-type]
-    curve = exam.sweep((1.0,))
-    assert sum(p.effort is not None and p.effort.stop is None for p in curve.points) < 25
+    own = np.zeros(1_000, np.int64)
+    exam = Exam(Steep(), 10, none, own, none, is_far=True)  # type: ignore[arg-type]
+    curve = exam.sweep()
+    assert sum(p.effort is not None and replace(p.effort, nprobe=0) == Effort(0, 100)
+               for p in curve.points) < 25  # fmt: skip
     for target in (0.8, 0.9, 0.95):
         effort = curve.choose(target).effort
         assert effort is not None
