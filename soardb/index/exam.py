@@ -71,7 +71,7 @@ _MORE = (2.0, 4.0, 8.0, 16.0)  # times the usual rerank, as long as that finds m
 _MOST, _TRIED = 4_000, 5  # candidates; nprobes to begin with
 _FEWEST = 250  # questions of a small index, which are drawn of all of its points
 _DRAWN = 16_384  # points that are looked at together
-_BATCH = 100  # queries between two reports
+_BATCH = 250  # queries between two reports
 _LOWEST, _HIGHEST = 0.78, 0.995  # recalls beyond which no more settings are measured
 _STEP = 2.0  # from one nprobe to the next
 _DEEP, _NEARLY = 0.93, 0.03  # recall from which more candidates may pay; or so near the best
@@ -154,9 +154,11 @@ class Exam:
         """(m,) bool: questions whose own point may be found."""
         own = self.own[some]
         if self.allowed is None:
-            return own >= 0
+            is_drawn: np.ndarray = own >= 0
+            return is_drawn
         bits = self.allowed[own >> 3] >> (own & 7).astype(np.uint8) & 1
-        return (own >= 0) & (bits == 1)
+        is_found: np.ndarray = (own >= 0) & (bits == 1)
+        return is_found
 
     def _batches(self, nq: int) -> Iterator[I64]:
         """The first nq questions, those that find themselves apart from the others."""
@@ -482,7 +484,8 @@ def moved(
         return list(points)
 
     def logs(*recalls: float) -> np.ndarray:
-        return np.log(np.maximum(1 - np.array(recalls), least))
+        found: np.ndarray = np.log(np.maximum(1 - np.array(recalls), least))
+        return found
 
     rows = {}  # by what was told: logs of what was found to be missed, and of the interval's ends
     for told, found in told_and_found:
