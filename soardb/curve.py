@@ -134,6 +134,9 @@ class Curve:
     queries: int
     points: list[OperatingPoint]
     share: float = 1.0
+    _known: dict[tuple[float, bool], Expected] = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
 
     def cheapest(self, target_recall: float) -> OperatingPoint | None:
         """The fastest point whose measured recall reaches the target; None where none does.
@@ -148,8 +151,16 @@ class Curve:
         """The cheapest setting expected to reach a target, between measured ones too.
 
         passes_over=False: of those that visit all nprobe lists. Where none reaches the target, the
-        one that comes nearest: is_reached tells. Without partitions an exact search.
+        one that comes nearest: is_reached tells. Without partitions an exact search. Remembered.
         """
+        known = self._known.get((target, passes_over))
+        if known is None:
+            if len(self._known) > 256:
+                self._known.clear()
+            known = self._known[target, passes_over] = self._chosen(target, passes_over)
+        return known
+
+    def _chosen(self, target: float, passes_over: bool) -> Expected:
         lines = [line for line in self._lines() if passes_over or line.rest.stop is None]
         if not lines:
             return Expected(None, target, 1.0, 1.0, 1.0, 0.0)
