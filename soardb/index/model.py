@@ -38,6 +38,7 @@ __all__ = ["Copies", "Model", "as_compared", "store_stride"]
 
 _BATCH = 16_384
 _CODEBOOK_SAMPLE = 65_536
+_FEW = 2_000  # vectors, below which an index is exact unless it is told its lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +231,17 @@ def _draw(vectors: F32, wanted: int, metric: Metric, rng: np.random.Generator) -
 
 
 def _learnt(vectors: F32, metric: Metric) -> I64 | None:
-    """Rows (m,) of the vectors that are not held out; None where too few would be left."""
+    """Rows (m,) of the vectors that are not held out; None for all of them.
+
+    That is where many are equal, so that more than a quarter would be left out, and where there are
+    so few that each is needed to know the range of values.
+    """
     n = len(vectors)
+    if n < _FEW:
+        return None
     parts = (vectors[first : first + _BATCH] for first in range(0, n, _BATCH))
     rows = np.flatnonzero(~np.concatenate([held_out(as_compared(p, metric)) for p in parts]))
-    return rows if len(rows) >= n // 2 else None
+    return rows if 4 * len(rows) >= 3 * n else None
 
 
 def _mean_norm(vectors: F32) -> float:
