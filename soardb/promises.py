@@ -139,7 +139,7 @@ def measured(
     """The curves of contents as they are now; None where every search is exact.
 
     asked: queries of callers, which are questions in the place of points where they are enough.
-    Costs `queries` exact searches and thirty times as many others; the
+    Costs `queries` exact searches and about thirty times as many others; the
     shares measured are those of filters that the planner does not answer exactly anyway.
     """
     subject = Subject.of(contents, lock)
