@@ -4,10 +4,12 @@
 
 A curve holds the settings that were measured for one k, under filters that let through one share
 of the points. Settings that differ in nprobe alone make a line, along which recall rises; between
-two of them the log of what is missed is a straight line of the log of nprobe, so the
-nprobe of any recall between is read off there. Of the lines that reach a target the cheapest is
-taken, by the codes and candidates that it looks at: times are measured too, but the same data
-must give the same answers again.
+two of them the log of what is missed is a smooth curve of the log of nprobe, so the nprobe of any
+recall between is read off there. Lines of neighbouring reranks make a band, in which the rerank of
+any recall is read off in the same way: where one list more would be a large step, it is the number
+of candidates that meets the target. Of all that reach a target the cheapest is taken, by the codes
+and candidates that it looks at: times are measured too, but the same data must give the same
+answers again.
 
 Nothing here measures.
 """
@@ -15,6 +17,7 @@ Nothing here measures.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -40,11 +43,18 @@ __all__ = [
 DEFAULT_TARGET = 0.95
 """The recall that a search aims at when nothing is said."""
 
-QUERIES = 1_500
-"""Questions of a measuring, unless told: a recall of 0.8 is then known to half a hundredth."""
+QUERIES = 4_500
+"""Questions of a measuring, unless told: a recall of 0.8 has then a standard error of 0.004."""
 
 WIDENING = 0.5
 """Where nobody measured, nprobe grows with (1 / share of matches) to this power."""
+
+# What is chosen has this part of its 95 % interval to spare, half a standard error: settings are
+# compared by what was measured, so the one that is chosen was a little lucky on average.
+_MARGIN = 0.25
+
+_NEIGHBOURS = 2.2  # times as many candidates at most, between which recall is drawn
+_TRIED = 8  # nprobes of a band that are compared
 
 # Codes that are scanned in the time in which a candidate is scored again, and a list put in order.
 _RERANK_CODES, _LIST_CODES = 20.0, 8.0
@@ -124,6 +134,9 @@ class Curve:
     queries: int
     points: list[OperatingPoint]
     share: float = 1.0
+    _known: dict[tuple[float, bool], Expected] = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
 
     def cheapest(self, target_recall: float) -> OperatingPoint | None:
         """The fastest point whose measured recall reaches the target; None where none does.
@@ -138,12 +151,23 @@ class Curve:
         """The cheapest setting expected to reach a target, between measured ones too.
 
         passes_over=False: of those that visit all nprobe lists. Where none reaches the target, the
-        one that comes nearest: is_reached tells. Without partitions an exact search.
+        one that comes nearest: is_reached tells. Without partitions an exact search. Remembered.
         """
+        known = self._known.get((target, passes_over))
+        if known is None:
+            if len(self._known) > 256:
+                self._known.clear()
+            known = self._known[target, passes_over] = self._chosen(target, passes_over)
+        return known
+
+    def _chosen(self, target: float, passes_over: bool) -> Expected:
         lines = [line for line in self._lines() if passes_over or line.rest.stop is None]
         if not lines:
             return Expected(None, target, 1.0, 1.0, 1.0, 0.0)
         found = [line.choose(target) for line in lines]
+        for few in lines:
+            for many in lines:
+                found += _band(few, many, target)
         good = [choice for choice in found if choice.is_reached]
         if good:
             return min(good, key=lambda choice: choice.cost)
@@ -218,92 +242,124 @@ def _point_of_json(given: dict[str, Any]) -> OperatingPoint:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """Settings that differ in nprobe alone, by rising nprobe; recalls made to rise with it."""
+    """Settings that differ in nprobe alone, by rising nprobe; recalls made to rise with it.
+
+    y       (m, 3) logs of what is missed, falling, and of the ends of its interval, the greater
+            first; at least the log of the floor below which nothing was seen
+    slopes  (m, 3) of y over x, the logs of nprobe
+    """
 
     rest: Effort
-    nprobes: np.ndarray
-    misses: np.ndarray
-    """(m,) what is missed, falling, at least the floor below which nothing was seen."""
-    most: np.ndarray
-    least: np.ndarray
-    """The ends of its interval."""
-    scanned: np.ndarray
+    nprobes: list[int]
+    x: list[float]
+    y: np.ndarray
+    slopes: np.ndarray
+    scanned: list[float]
     floor: float
 
     @classmethod
     def of(cls, rest: Effort, points: Sequence[OperatingPoint], floor: float) -> _Line:
-        ordered = sorted(points, key=lambda point: point.effort.nprobe if point.effort else 0)
-        return cls(
-            rest,
-            np.array([float(point.nprobe or 0) for point in ordered]),
-            np.maximum(1 - _rising([point.recall for point in ordered]), floor),
-            np.maximum(1 - _rising([point.low for point in ordered]), floor),
-            np.maximum(1 - _rising([point.high for point in ordered]), floor),
-            np.array([point.scanned for point in ordered]),
-            floor,
-        )
+        ordered = sorted(points, key=lambda point: point.nprobe or 0)
+        nprobes = [point.nprobe or 1 for point in ordered]
+        drawn = [[getattr(p, end) for p in ordered] for end in ("recall", "low", "high")]
+        y = np.log(np.maximum(1 - np.stack([_rising(values) for values in drawn], axis=1), floor))
+        x = np.log(nprobes)
+        scanned = [point.scanned for point in ordered]
+        return cls(rest, nprobes, x.tolist(), y, _slopes(x, y), scanned, floor)
 
     def choose(self, target: float) -> Expected:
         """The least nprobe expected to reach the target, else the most that was measured."""
-        wanted = max(1 - target, self.floor) * (1 + 1e-9)
-        if self.misses[-1] > wanted:
-            return self._at(int(self.nprobes[-1]), target)
-        low, high = int(self.nprobes[0]), int(self.nprobes[-1])
+        wanted = math.log(max(1 - target, self.floor)) + 1e-9
+        low, high = self.nprobes[0], self.nprobes[-1]
+        if _surely(self.y[-1]) > wanted:
+            return self._at(high, target)
         while low < high:
             middle = (low + high) // 2
-            if self._missed(self.misses, middle) <= wanted:
+            if _surely(self.logs(middle)) <= wanted:
                 high = middle
             else:
                 low = middle + 1
         return self._at(low, target)
 
     def _at(self, nprobe: int, target: float) -> Expected:
-        def found(misses: np.ndarray) -> float:
-            missed = self._missed(misses, nprobe)
-            return 1.0 if missed <= self.floor else 1 - missed
+        effort = replace(self.rest, nprobe=nprobe)
+        return self.expected(effort, target, self.logs(nprobe))
 
-        scanned = float(np.interp(nprobe, self.nprobes, self.scanned))
-        return Expected(
-            replace(self.rest, nprobe=nprobe),
-            target,
-            found(self.misses),
-            found(self.most),
-            found(self.least),
-            scanned + _RERANK_CODES * self.rest.rerank + _LIST_CODES * nprobe,
+    def expected(self, effort: Effort, target: float, logs: np.ndarray) -> Expected:
+        """A setting of which the logs (3,) of what is missed are known; see logs()."""
+        recall, low, high = np.where(logs <= math.log(self.floor), 1.0, 1 - np.exp(logs)).tolist()
+        scanned = float(np.interp(effort.nprobe, self.nprobes, self.scanned))
+        cost = scanned + _RERANK_CODES * effort.rerank + _LIST_CODES * effort.nprobe
+        return Expected(effort, target, recall, low, high, cost)
+
+    def logs(self, nprobe: int) -> np.ndarray:
+        """(3,) logs like a row of y, between its rows by cubics."""
+        x, y, slopes = self.x, self.y, self.slopes
+        if len(x) == 1:
+            first: np.ndarray = y[0]
+            return first
+        at = math.log(nprobe)
+        i = min(max(bisect_left(x, at) - 1, 0), len(x) - 2)
+        h = x[i + 1] - x[i]
+        t = (at - x[i]) / h
+        found: np.ndarray = (
+            y[i] * ((1 + 2 * t) * (1 - t) ** 2)
+            + y[i + 1] * (t * t * (3 - 2 * t))
+            + slopes[i] * (h * t * (1 - t) ** 2)
+            + slopes[i + 1] * (h * t * t * (t - 1))
         )
-
-    def _missed(self, misses: np.ndarray, nprobe: int) -> float:
-        return math.exp(_cubic(np.log(self.nprobes), np.log(misses), math.log(nprobe)))
+        return found
 
 
-def _cubic(x: np.ndarray, y: np.ndarray, at: float) -> float:
-    """y at a place between points of rising x, by cubics that rise or fall only where y does.
+def _surely(logs: np.ndarray) -> float:
+    """The log of what is missed, of _Line.logs(), with the margin."""
+    return float(logs[0] + _MARGIN * (logs[1] - logs[0]))
 
-    Slopes at the points are weighted harmonic means of those beside them, 0 at a turn (Fritsch and
-    Butland, 1984): so no target is missed by a swing, and twice the nprobe from point to point errs
-    by less than 0.004 of recall, where straight lines err by 0.015 (benchmarks/LOG.md).
+
+def _band(few: _Line, many: _Line, target: float) -> list[Expected]:
+    """Settings with a rerank between those of two lines which reach a target just so.
+
+    None where the lines are no neighbours. The log of what is missed is drawn as a straight line of
+    the log of rerank, which asks for a little too many candidates rather than too few.
+    """
+    a, b = few.rest.rerank, many.rest.rerank
+    if not (a < b <= _NEIGHBOURS * a and few.rest == replace(many.rest, rerank=a)):
+        return []
+    wanted = math.log(max(1 - target, many.floor)) + 1e-9
+    least, most = many.choose(target), few.choose(target)
+    if least.effort is None or most.effort is None or not least.is_reached:
+        return []
+    first = max(least.effort.nprobe, few.nprobes[0])
+    last = min(most.effort.nprobe, many.nprobes[-1])
+    found = []
+    for nprobe in np.unique(np.geomspace(first, max(first, last), _TRIED).round().astype(int)):
+        more, less = few.logs(int(nprobe)), many.logs(int(nprobe))
+        above, below = _surely(more), _surely(less)
+        if first > last or above <= wanted or below > wanted:
+            continue
+        rerank = math.ceil(a * (b / a) ** ((above - wanted) / (above - below)) - 1e-6)
+        logs = more + math.log(rerank / a) / math.log(b / a) * (less - more)
+        effort = replace(few.rest, nprobe=int(nprobe), rerank=rerank)
+        found.append(few.expected(effort, target, logs))
+    return found
+
+
+def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Slopes (m, c) at points (m,) and (m, c) for cubics that rise or fall only where y does.
+
+    At the points weighted harmonic means of those beside them, 0 at a turn (Fritsch and Butland,
+    1984): so no target is missed by a swing, and twice the nprobe from point to point errs by less
+    than 0.004 of recall, where straight lines err by 0.015 (benchmarks/LOG.md).
     """
     if len(x) == 1:
-        return float(y[0])
-    i = min(max(int(np.searchsorted(x, at)) - 1, 0), len(x) - 2)
-    widths, slopes = np.diff(x), np.diff(y) / np.diff(x)
-
-    def tangent(j: int) -> float:
-        if j in (0, len(x) - 1):
-            return float(slopes[0 if j == 0 else -1])
-        before, after = slopes[j - 1], slopes[j]
-        if before * after <= 0:
-            return 0.0
-        a, b = 2 * widths[j] + widths[j - 1], widths[j] + 2 * widths[j - 1]
-        return float((a + b) / (a / before + b / after))
-
-    h = widths[i]
-    t = (at - x[i]) / h
-    return float(
-        y[i] * (1 + 2 * t) * (1 - t) ** 2
-        + y[i + 1] * t * t * (3 - 2 * t)
-        + h * (tangent(i) * t * (1 - t) ** 2 + tangent(i + 1) * t * t * (t - 1))
-    )
+        return np.zeros_like(y)
+    widths = np.diff(x)[:, None]
+    steps = np.diff(y, axis=0) / widths
+    before, after = steps[:-1], steps[1:]
+    a, b = 2 * widths[1:] + widths[:-1], widths[1:] + 2 * widths[:-1]
+    is_turn = before * after <= 0
+    means = (a + b) / (a / np.where(is_turn, 1, before) + b / np.where(is_turn, 1, after))
+    return np.concatenate([steps[:1], np.where(is_turn, 0, means), steps[-1:]])
 
 
 def _rising(values: Sequence[float]) -> np.ndarray:

@@ -49,6 +49,7 @@ LEAST_ASKED = 250
 """Queries of callers below which points are drawn in their place."""
 
 _SHARES = (0.3, 0.1, 0.03, 0.01, 0.003)
+_APART = 1.5  # times the least share that is not scored exactly; one so near stands for it
 _FEW_CHANGES = 1_000  # so many never make curves stale
 
 
@@ -139,7 +140,7 @@ def measured(
     """The curves of contents as they are now; None where every search is exact.
 
     asked: queries of callers, which are questions in the place of points where they are enough.
-    Costs `queries` exact searches and thirty times as many others; the
+    Costs `queries` exact searches and about thirty times as many others; the
     shares measured are those of filters that the planner does not answer exactly anyway.
     """
     subject = Subject.of(contents, lock)
@@ -147,6 +148,9 @@ def measured(
     if index.model is None or len(subject.live) < LEAST:
         return None
     least = EXACT_NUMBERS / (len(subject.live) * index.d)
+    shares = [share for share in _SHARES if share > least]
+    if min(shares, default=1.0) > _APART * least:
+        shares.append(least)
     curves = measure(
         subject,
         subject.live,
@@ -154,7 +158,7 @@ def measured(
         n=subject.n,
         asked=asked if asked is not None and len(asked) >= LEAST_ASKED else None,
         ks=ks,
-        shares=[*(share for share in _SHARES if share > least), *([least] if least < 1 else [])],
+        shares=shares,
         queries=queries,
         seed=seed,
         report=report,

@@ -23,12 +23,15 @@ def line(k: int = 10, share: float = 1.0, ease: float = 1.0, rerank: int = 100) 
     return Curve(k, 1_000, points, share)
 
 
-def point(nprobe: int, rerank: int, recall: float, latency_us: float = 1.0) -> OperatingPoint:
+def point(
+    nprobe: int, rerank: int, recall: float, latency_us: float = 1.0, spread: float = 1e-12
+) -> OperatingPoint:
+    """One that is known almost exactly."""
     return OperatingPoint(
         Effort(nprobe, rerank),
         recall,
-        recall - 0.01,
-        min(1.0, recall + 0.01),
+        recall - spread,
+        min(1.0, recall + spread),
         latency_us,
         100 * nprobe,
     )
@@ -54,6 +57,26 @@ class TestCurve:
         assert not found.is_reached
         assert found.effort == Effort(64, 100)
         assert found.recall == pytest.approx(1 - 0.4 / 64)
+
+    def test_half_a_standard_error_is_to_spare(self) -> None:
+        """The cheapest of many settings was lucky; 0.02 around 0.95 are 0.01 of error."""
+        sure = [point(n, 100, 1 - 0.4 / n) for n in (1, 2, 4, 8, 16, 64)]
+        vague = [point(n, 100, 1 - 0.4 / n, spread=0.02) for n in (1, 2, 4, 8, 16, 64)]
+        efforts = [Curve(10, 1_000, points).choose(0.95).effort for points in (sure, vague)]
+        assert [effort and effort.nprobe for effort in efforts] == [8, 9]
+        assert Curve(10, 1_000, vague).choose(0.95).recall == pytest.approx(1 - 0.4 / 9)
+
+    def test_between_neighbouring_reranks_the_least_that_reaches_the_target(self) -> None:
+        """Where one list more would find far more than was asked for."""
+        lines = [(20, (0.60, 0.84)), (40, (0.68, 0.88)), (80, (0.70, 0.90))]
+        points = [
+            point(n, r, recall) for r, pair in lines for n, recall in zip((1, 2), pair, strict=True)
+        ]
+        found = Curve(10, 1_000, points).choose(0.86)
+        assert found.recall == pytest.approx(0.86, abs=0.002)
+        assert found.effort == Effort(2, 28)  # 20 * 2 ** (log(0.16 / 0.14) / log(0.16 / 0.12)), up
+        far = [p for p in points if p.rerank != 40]
+        assert Curve(10, 1_000, far).choose(0.86).effort == Effort(2, 80)
 
     def test_noise_does_not_turn_the_curve(self) -> None:
         """A point that fell below its left neighbour by chance counts together with it."""

@@ -1,14 +1,19 @@
 """The exam of an index: its own points as questions, and the recall of settings on them.
 
-    live.py, ivf.py, tuning.py -> [exam.py] -> curve.py
+    live.py, ivf.py, tuning.py -> [exam.py] -> curve.py, heldout.py
 
 Questions are stored points, moved a little, and each is denied its own point: so they lie where
-queries are likely to lie, and none finds itself. What they should find is what an exact search
+queries are likely to lie, and none finds itself. They are among those that training held out
+(heldout.py). What they should find is what an exact search
 finds. Recall is judged by scores, so that a point as close as the k-th one counts.
 
 Lists and candidates are swept together, no wider than promises are asked for: from a recall of
-about 0.75 on, until more lists find nothing more. Filters are stood for by nested random draws of
-the points. All settings answer the same questions, and nothing hangs on a clock: the same index
+about 0.75 on, until more lists find nothing more. All settings answer the same few questions, which
+is enough to tell them apart. How high recall is takes many questions, but they may be asked of few
+settings: of those that would be chosen for 0.8, 0.85, 0.9, 0.95 and 0.99. What these turn out to
+have moves the whole curve, since an easy draw of questions was easy for every setting.
+
+Filters are stood for by nested random draws of the points. Nothing hangs on a clock: the same index
 has the same curves.
 
 Recall's 95 % interval is Wilson's; hits of one query tend to be missed together, so as many
@@ -28,7 +33,8 @@ from typing import Protocol
 import numpy as np
 
 from soardb.curve import QUERIES, Curve, Curves, Effort, OperatingPoint
-from soardb.kernels.layout import F32, I64, U8, Metric
+from soardb.index.heldout import held_out
+from soardb.kernels.layout import F32, FIRST_LOOK, I64, U8, Metric
 
 __all__ = [
     "JITTER",
@@ -39,6 +45,7 @@ __all__ = [
     "jittered",
     "measure",
     "measure_filter",
+    "moved",
 ]
 
 Report = Callable[[str, float], None]
@@ -51,19 +58,27 @@ LEAST = 100
 
 _Z = 1.96  # standard deviations that 95 % of a normal distribution lie within
 _K = 10  # results that most searches ask for, and that shares of matches are measured with
-_KS = {1: 0.5, 10: 1.0, 100: 0.25}  # k -> share of the questions that is asked
-_BAND_SHARE = 0.4  # likewise, for each share of matches
-_SURER = ((0.97, 0.25), (0.92, 0.5))  # above a recall, which then varies less, so many of them
-_STOPS = (2.8, 3.2, 3.6)  # standard deviations; see kernels.layout.SearchPlan
-_DEPTHS = (1.0, 0.5, 2.0, 4.0)  # of the usual rerank; the first is swept over its whole length
-_FEWEST = 250  # questions of a small index, of which else a tenth of the points are asked
-_BATCH = 100  # queries between two reports
+_KS = {1: (1.0, 400), 10: (1.0, 600), 100: (0.5, 200)}  # k -> share of the questions; the few
+_BAND, _NARROW = (0.7, 300), (0.7, 200)  # likewise, for each share of matches; for one below 0.05
+_SURER = ((0.97, 0.5), (0.92, 0.7))  # above a recall, which then varies less, so many of the few
+_LEVELS = ((0.8, 1.0), (0.85, 0.8), (0.9, 0.6), (0.95, 0.4), (0.99, 0.25))  # and of all of them
+_ROUNDS = 3  # of asking for the levels
+_NEAR, _LIKE = 0.01, 1.1  # of recall, and of numbers: too little to ask again
+_STOPS = (2.4, 2.8, 3.2)  # standard deviations; see kernels.layout.SearchPlan
+# Parts of the usual rerank, each up to a recall above which so few candidates do not pay.
+_FEWER = ((0.5, 0.97), (0.25, 0.95), (0.125, 0.93), (0.06, 0.9))
+_MORE = (2.0, 4.0, 8.0, 16.0)  # times the usual rerank, as long as that finds more
+_MOST, _TRIED = 4_000, 5  # candidates; nprobes to begin with
+_FEWEST = 250  # questions of a small index, which are drawn of all of its points
+_DRAWN = 16_384  # points that are looked at together
+_BATCH = 250  # queries between two reports
 _LOWEST, _HIGHEST = 0.78, 0.995  # recalls beyond which no more settings are measured
 _STEP = 2.0  # from one nprobe to the next
-_SHALLOW, _DEEP = 0.96, 0.93  # recalls up to which fewer, and from which more candidates may pay
+_DEEP, _NEARLY = 0.93, 0.03  # recall from which more candidates may pay; or so near the best
 _LOWER = 8  # the first nprobe is so much less than the usual one
 _STEEP, _SURE, _NO_MISS = 3.0, 0.985, 0.004  # misses fall so many times from point to point
-_GAIN = 5e-4  # recall below which a step is not worth its cost
+_GAIN, _GAIN_BELOW = 5e-4, 5e-3  # recall below which a step is not worth its cost; below _LOWEST
+_FAR = 0.2  # recall below which a step says nothing yet
 
 
 class Examined(Protocol):
@@ -90,7 +105,12 @@ class Examined(Protocol):
 
 @dataclass(slots=True)
 class Exam:
-    """Questions (nq, d), the row that each was drawn from, and its k-th true score."""
+    """Questions (nq, d), the row that each was drawn from, and its k-th true score.
+
+    own     -1 for questions of callers; either all were drawn or none
+    few     so many of the questions are asked of every setting of a sweep
+    is_far  what is sought may stand in far lists: recall may rise late, after many steps of none
+    """
 
     index: Examined
     k: int
@@ -99,29 +119,30 @@ class Exam:
     last: F32
     allowed: U8 | None = None
     share: float = 1.0
+    few: int = 600
+    is_far: bool = False
     report: Report = lambda stage, share: None
 
-    def point(self, effort: Effort | None, expected: float = 0.0) -> OperatingPoint:
-        """Ask the questions with one setting, on one thread; None: exactly.
-
-        expected: about what recall it has; a high one varies less, and fewer questions do.
-        """
-        share = next((part for above, part in _SURER if expected >= above), 1.0)
-        nq, k = max(1, round(share * len(self.own))), self.k + 1
-        scores = np.full((nq, k), -np.inf, np.float32)
-        rows = np.full((nq, k), -1, np.int64)
+    def point(self, effort: Effort | None, nq: int | None = None) -> OperatingPoint:
+        """Ask the first nq questions, or all, with one setting, on one thread; None: exactly."""
+        nq = len(self.own) if nq is None else nq
+        scores = np.full((nq, self.k + 1), -np.inf, np.float32)
+        rows = np.full((nq, self.k + 1), -1, np.int64)
         seconds, scanned = [], 0
-        for first in range(0, nq, _BATCH):
+        for some in self._batches(nq):
             self.report("curve", 0.0)
-            batch = slice(first, min(first + _BATCH, nq))
+            # A question's own point takes a result and a candidate that a query has for another.
+            spare = int(self._finds_itself(some[:1])[0])
+            k = self.k + spare
             started = time.perf_counter()
             if effort is None:
-                part = (*self.index.exact(self.queries[batch], k, None), 0)
+                part = (*self.index.exact(self.queries[some], k, None), 0)
             else:
-                part = self.index.search(self.queries[batch], k, effort, self.allowed)
-            seconds.append((time.perf_counter() - started) / (batch.stop - first))
+                asked = replace(effort, rerank=effort.rerank + spare)
+                part = self.index.search(self.queries[some], k, asked, self.allowed)
+            seconds.append((time.perf_counter() - started) / len(some))
             found = part[0].shape[1]
-            scores[batch, :found], rows[batch, :found] = part[0], part[1]
+            scores[some, :found], rows[some, :found] = part[0], part[1]
             scanned += part[2]
         recalls = recall_of(scores, rows, self.own[:nq], self.last[:nq], self.k)
         # An exact search is what the others are measured by.
@@ -129,8 +150,34 @@ class Exam:
         latency = float(np.median(seconds)) * 1e6
         return OperatingPoint(effort, float(recalls.mean()), low, high, latency, scanned / nq)
 
-    def sweep(self, depths: Sequence[float]) -> Curve:
-        """The curve: lists by steps, candidates by depths of the usual ones, at first 1."""
+    def _finds_itself(self, some: I64) -> np.ndarray:
+        """(m,) bool: questions whose own point may be found."""
+        own = self.own[some]
+        if self.allowed is None:
+            is_drawn: np.ndarray = own >= 0
+            return is_drawn
+        bits = self.allowed[own >> 3] >> (own & 7).astype(np.uint8) & 1
+        is_found: np.ndarray = (own >= 0) & (bits == 1)
+        return is_found
+
+    def _batches(self, nq: int) -> Iterator[I64]:
+        """The first nq questions, those that find themselves apart from the others."""
+        is_found = self._finds_itself(np.arange(nq))
+        for group in (np.flatnonzero(is_found), np.flatnonzero(~is_found)):
+            for first in range(0, len(group), _BATCH):
+                yield group[first : first + _BATCH]
+
+    def _rough(self, effort: Effort, expected: float = 0.0) -> OperatingPoint:
+        """point() of a few questions; expected: about what recall it has."""
+        share = next((part for above, part in _SURER if expected >= above), 1.0)
+        return self.point(effort, max(1, round(share * min(self.few, len(self.own)))))
+
+    def sweep(self) -> Curve:
+        """The curve: lists by steps, candidates by parts and some multiples of the usual ones."""
+        return self._levelled(Curve(self.k, len(self.own), self._swept(), self.share))
+
+    def _swept(self) -> list[OperatingPoint]:
+        """Every setting, of a few questions."""
         usual = self.index.usual(self.k)
         ladder = nprobes(self.index.nlist, _STEP)
         start = int(np.searchsorted(ladder, max(1, usual.nprobe // _LOWER)))
@@ -138,55 +185,111 @@ class Exam:
         for i in range(start - 1, -1, -1):
             if line[i + 1].recall <= _LOWEST:
                 break
-            line[i] = self.point(replace(usual, nprobe=ladder[i]))
+            line[i] = self._rough(replace(usual, nprobe=ladder[i]))
         points = self._refined([line[i] for i in sorted(line)])
         points += self._passing_over(ladder, line)
-        best = line[max(line)].recall
-        for depth in depths[1:]:
-            rerank = max(self.k + 1, math.ceil(depth * usual.rerank))
-            other = replace(usual, rerank=rerank)
-            if depth < 1:
-                worth = [i for i, known in line.items() if known.recall < _SHALLOW]
-                points += [
-                    self.point(replace(other, nprobe=ladder[i]), line[i].recall - 0.01)
-                    for i in sorted(worth)
-                ]
-                continue
-            worth = sorted(i for i, known in line.items() if known.recall >= _DEEP)
-            if not worth:
-                continue
-            # Where candidates are not what is missing, more of them are not tried.
-            last = self.point(replace(other, nprobe=ladder[worth[-1]]), best)
-            if last.recall - best < _GAIN:
+        return points + self._with_fewer(ladder, line) + self._with_more(ladder, line)
+
+    def _with_fewer(
+        self, ladder: list[int], line: dict[int, OperatingPoint]
+    ) -> list[OperatingPoint]:
+        """Settings of a line with fewer candidates, until recall is less than is asked for."""
+        points: list[OperatingPoint] = []
+        usual, above = self.index.usual(self.k), line
+        known_rerank = usual.rerank
+        for depth, most in _FEWER:
+            other = replace(usual, rerank=max(self.k, math.ceil(depth * usual.rerank)))
+            if other.rerank == known_rerank:
                 break
-            best = last.recall
+            known_rerank = other.rerank
+            some = [i for i, known in above.items() if _LOWEST < known.recall < most]
+            worth = [i for i in above if some and min(some) - 1 <= i <= max(some)]
+            above = {
+                i: self._rough(replace(other, nprobe=ladder[i]), above[i].recall - 0.01)
+                for i in sorted(worth)
+            }
+            points += above.values()
+        return points
+
+    def _with_more(
+        self, ladder: list[int], line: dict[int, OperatingPoint]
+    ) -> list[OperatingPoint]:
+        """Settings of a line with more candidates, as long as these find more."""
+        points: list[OperatingPoint] = []
+        usual, best = self.index.usual(self.k), line[max(line)].recall
+        least = min(_DEEP, best - _NEARLY)
+        worth = sorted(i for i, known in line.items() if known.recall >= least)[:_TRIED]
+        before = line[worth[-1]].recall
+        for depth in _MORE:
+            other = replace(usual, rerank=math.ceil(depth * usual.rerank))
+            if other.rerank > _MOST or (before > _HIGHEST and depth > _MORE[0]):
+                break
+            last = self._rough(replace(other, nprobe=ladder[worth[-1]]), before)
+            if last.recall - before < _GAIN:
+                break
+            before = last.recall
             some = [
-                self.point(replace(other, nprobe=ladder[i]), line[i].recall) for i in worth[:-1]
+                self._rough(replace(other, nprobe=ladder[i]), line[i].recall) for i in worth[:-1]
             ]
             points += self._refined([*some, last])
             if last.recall < _HIGHEST and worth[-1] + 1 < len(ladder):
                 points += [p for _, p in self._up(ladder, worth[-1] + 1, other)]
-        return Curve(self.k, len(self.own), points, self.share)
+        return points
+
+    def _levelled(self, curve: Curve) -> Curve:
+        """A curve of few questions, moved to the recalls that its own choices have of many.
+
+        Choices that turned out to have another recall than they were chosen for are made again.
+        """
+        known: dict[Effort, OperatingPoint] = {}
+        for _ in range(_ROUNDS):
+            told_and_found = []
+            for target, share in _LEVELS:
+                told = curve.choose(target)
+                if told.effort is None or told.recall is None:
+                    continue
+                near = known.get(told.effort) or next(
+                    (
+                        point
+                        for effort, point in known.items()
+                        if _is_like(effort, told.effort) and abs(point.recall - target) < _NEAR
+                    ),
+                    None,
+                )
+                if near is None:
+                    part = share if told.is_reached else _LEVELS[-1][1]
+                    near = self.point(told.effort, max(1, round(part * len(self.own))))
+                    known[told.effort] = near
+                    told_and_found.append((told.recall, near))
+                else:
+                    told_and_found.append((near.recall, near))
+            others = [point for point in curve.points if point.effort not in known]
+            least = 0.5 / (len(self.own) * self.k)
+            points = moved(others, told_and_found, least) + list(known.values())
+            curve = replace(curve, points=points)
+        return curve
 
     def _passing_over(
         self, ladder: list[int], line: dict[int, OperatingPoint]
     ) -> list[OperatingPoint]:
         """Settings that pass lists over, where those that visit them all have a recall in use.
 
-        Each stands for more lists than are visited, so it starts where the others end; filters,
-        whose matches may stand in lists far from the query, are not asked this way.
+        Each stands for more lists than are visited, so it starts where the others end, and the
+        first lists are never passed over. Filters, whose matches may stand in lists far from the
+        query, are not asked this way.
         """
         points: list[OperatingPoint] = []
         worth = [i for i, known in line.items() if known.recall > _LOWEST]
-        if self.share < 1 or not worth:
+        if self.share < 1 or not worth or self.index.nlist <= FIRST_LOOK:
             return points
+        start = max(min(worth) - 1, int(np.searchsorted(ladder, FIRST_LOOK, "right")))
         for stop in _STOPS:
             for depth in (0.5, 1.0, 2.0):
                 effort = self.index.usual(self.k)
                 effort = replace(
-                    effort, stop=stop, rerank=max(self.k + 1, math.ceil(depth * effort.rerank))
+                    effort, stop=stop, rerank=max(self.k, math.ceil(depth * effort.rerank))
                 )
-                line_up = self._up(ladder, max(0, min(worth) - 1), effort)
+                line_up = self._up(ladder, start, effort)
                 points += self._refined([point for _, point in line_up])
         return points
 
@@ -206,7 +309,7 @@ class Exam:
             is_in_use = high.recall > _LOWEST and low.recall < _SURE
             if drop > _STEEP and is_in_use and b > 1.15 * a + 1:
                 effort = replace(low.effort, nprobe=round(math.sqrt(a * b)))
-                points.insert(i + 1, self.point(effort, low.recall))
+                points.insert(i + 1, self._rough(effort, low.recall))
             else:
                 i += 1
         return points
@@ -217,9 +320,11 @@ class Exam:
         """Points by rising nprobe, until recall is high or more lists hardly help."""
         before = 0.0
         for i in range(start, len(ladder)):
-            point = self.point(replace(effort, nprobe=ladder[i]), before)
+            point = self._rough(replace(effort, nprobe=ladder[i]), before)
             yield i, point
-            is_flat = point.recall > _LOWEST and point.recall - before < _GAIN
+            least = _GAIN if point.recall > _LOWEST else _GAIN_BELOW
+            may_end = point.recall > (_LOWEST if self.is_far else _FAR)
+            is_flat = may_end and point.recall - before < least
             if point.recall >= _HIGHEST or is_flat:
                 break
             before = point.recall
@@ -243,12 +348,12 @@ def measure(
     asked   (m, d) queries in the place of points; None: points are drawn
     ks      results asked for that are measured besides 1, 10 and 100
     shares  of matches that are measured besides 1
-    Costs `queries` exact searches and about thirty times as many by lists.
+    Costs `queries` exact searches and about forty times as many by lists.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.permutation(rows)
     if asked is None:
-        own = drawn[len(rows) - asked_of(len(rows), queries) :]
+        own = questions(index, drawn[::-1], queries)
         asked = jittered(index.drawn(own), metric, rng)
     else:
         asked = asked[:queries]
@@ -259,7 +364,8 @@ def measure(
     parts = [(k, 1.0) for k in wanted] + [(_K, share) for share in shares]
     curves = []
     for i, (k, share) in enumerate(parts):
-        nq = max(1, round((_BAND_SHARE if share < 1 else _KS.get(k, 1.0)) * len(own)))
+        part, few = _KS.get(k, _KS[_K]) if share == 1 else _BAND if share > 0.05 else _NARROW
+        nq = max(1, round(part * len(own)))
         bits = None
         true = scores[:nq], found[:nq]
         if share < 1:
@@ -271,9 +377,8 @@ def measure(
         def told(stage: str, _: float, done: int = i) -> None:
             report(stage, done / len(parts))
 
-        exam = Exam(index, k, asked[:nq], own[:nq], last, bits, share, told)
-        is_main = k == _K and share == 1
-        curves.append(exam.sweep(_DEPTHS if is_main else _DEPTHS[::2]))
+        exam = Exam(index, k, asked[:nq], own[:nq], last, bits, share, few, False, told)
+        curves.append(exam.sweep())
     return Curves(len(rows) if n is None else n, len(rows), curves)
 
 
@@ -290,17 +395,27 @@ def measure_filter(
 ) -> Curve:
     """The curve of the k that most ask for under one filter, whose matching rows are given."""
     rng = np.random.default_rng(seed)
-    own = rng.permutation(rows)[: asked_of(len(rows), round(_BAND_SHARE * queries))]
+    own = questions(index, rng.permutation(rows), queries)
     asked = jittered(index.drawn(own), metric, rng)
     last = last_scores(*_exact(index, asked, _K + 1, matching, report), own, _K)
     share = len(matching) / len(rows)
-    exam = Exam(index, _K, asked, own, last, _bitmap(matching, n), share, report)
-    return exam.sweep(_DEPTHS[::2])
+    exam = Exam(index, _K, asked, own, last, _bitmap(matching, n), share, _BAND[1], True, report)
+    return exam.sweep()
 
 
-def asked_of(n: int, wanted: int) -> int:
-    """How many questions are asked of n points."""
-    return min(wanted, max(_FEWEST, n // 10), n)
+def questions(index: Examined, drawn: I64, wanted: int) -> I64:
+    """The first rows, of all in a random order, that training did not learn from.
+
+    Any, where an eighth of a small index would be too few questions.
+    """
+    found: list[I64] = []
+    for first in range(0, len(drawn), _DRAWN):
+        part = drawn[first : first + _DRAWN]
+        found.append(part[held_out(index.drawn(part))])
+        if sum(map(len, found)) >= wanted:
+            break
+    own = np.concatenate(found)[:wanted]
+    return own if len(own) >= min(_FEWEST, wanted) else drawn[: min(wanted, _FEWEST)]
 
 
 def _bitmap(rows: I64, n: int) -> U8:
@@ -346,6 +461,45 @@ def recall_of(scores: F32, rows: I64, own: I64, last: F32, k: int) -> np.ndarray
     is_good = scores >= (last - 1e-6 * np.abs(last))[:, None]
     found: np.ndarray = np.count_nonzero(is_kept & is_good, axis=1) / k
     return found
+
+
+def _is_like(a: Effort, b: Effort) -> bool:
+    """Whether two settings are so near to each other that one need not be asked after the other."""
+    ratios = (a.nprobe / b.nprobe, a.rerank / b.rerank)
+    return a.stop == b.stop and all(1 / _LIKE < ratio < _LIKE for ratio in ratios)
+
+
+def moved(
+    points: Sequence[OperatingPoint],
+    told_and_found: Sequence[tuple[float, OperatingPoint]],
+    least: float,
+) -> list[OperatingPoint]:
+    """Points whose recalls change as those of some settings did.
+
+    What is missed changes by a factor, which is drawn between these settings as a straight line of
+    logs, and stays the same beyond them; so does the width of the intervals. Less than `least` is
+    not told from nothing.
+    """
+    if not told_and_found:
+        return list(points)
+
+    def logs(*recalls: float) -> np.ndarray:
+        found: np.ndarray = np.log(np.maximum(1 - np.array(recalls), least))
+        return found
+
+    rows = {}  # by what was told: logs of what was found to be missed, and of the interval's ends
+    for told, found in told_and_found:
+        rows[float(logs(told)[0])] = logs(found.recall, found.low, found.high)
+    at = np.array(sorted(rows))
+    factors = np.stack([rows[x] - x for x in at])
+
+    def one(point: OperatingPoint) -> OperatingPoint:
+        missed = logs(point.recall)[0]
+        drawn = [missed + np.interp(missed, at, factors[:, j]) for j in range(3)]
+        recall, low, high = (1 - np.minimum(1.0, np.exp(drawn))).tolist()
+        return replace(point, recall=recall, low=low, high=high)
+
+    return [one(point) for point in points]
 
 
 def nprobes(nlist: int, step: float) -> list[int]:

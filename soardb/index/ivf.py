@@ -436,18 +436,27 @@ class SoarIndex(Index):
         """What tune() measured; None before, without partitions, and after too many changes."""
         return self._curves
 
-    def tune(self, progress: Progress | None = None) -> Curves | None:
+    def tune(
+        self, progress: Progress | None = None, *, queries: npt.ArrayLike | None = None
+    ) -> Curves | None:
         """Measure what recall costs, for searches with a target_recall; saved with the index.
 
+        queries  (m, d) like those that will be asked, of which the first 4,500 are; None: vectors
+                 of the index stand for them
+
         Takes a second or two for 300,000 vectors. Returns None where every search is exact, and
-        where there are too few vectors to ask about. Errors: InvalidArgument for an empty index.
+        where there are too few vectors to ask about. Errors: InvalidArgument for an empty index, no
+        query, or a bad one.
         """
         check_k(1, len(self))
+        asked = None if queries is None else as_queries(queries, self.d)
+        if asked is not None and not len(asked):
+            raise InvalidArgument("expected at least one query to measure by, got none")
         if self._model is None or len(self) < LEAST:
             return None
         examined, ids, seed = _AsExamined(self, self._model), self._rows.ids, self.params.seed
         report: Report = progress or (lambda stage, share: None)
-        curves = measure(examined, ids, self.metric, seed=seed, report=report)
+        curves = measure(examined, ids, self.metric, asked=asked, seed=seed, report=report)
         self._curves = counted(curves, examined, self._rows.form, self.metric, ids, seed)
         self._changes, self._plans, self._bound = 0, {}, {}
         return self._curves

@@ -35,7 +35,7 @@ from soardb.arrays import as_dim, as_int, as_vectors
 from soardb.clustering import Progress
 from soardb.curve import DEFAULT_TARGET, Curve, Effort, OperatingPoint, as_target
 from soardb.errors import InvalidArgument
-from soardb.index.exam import Exam, asked_of, jittered, last_scores
+from soardb.index.exam import Exam, jittered, last_scores
 from soardb.index.live import LiveIndex
 from soardb.index.model import Model, store_stride
 from soardb.index.plan import (
@@ -76,7 +76,7 @@ _FACTORS = tuple(2 ** (i / 2) for i in range(-4, 5))  # numbers of lists, by the
 _WIDTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)  # dimensions a code
 _ETAS = (0.0, 1.5, 2.5, 4.0)
 _LAMBDAS = (0.0, 1.0, 1.5, 2.0)
-_DEPTHS = (1.0, 0.5, 2.0)  # of the usual rerank
+_LEAST_QUESTIONS = 250  # of a small set
 _ROUNDS = 3  # over all options, at most
 _GAIN = 0.02  # of the cost, below which a step is not taken, nor a winner confirmed
 _NEARER = 0.003  # of recall, likewise where no layout reaches the target
@@ -312,7 +312,7 @@ class _Drawn:
         """Distinct rows, drawn at random; of a mapped array only these are read."""
         rng = np.random.default_rng(seed)
         n = len(vectors)
-        nq = min(asked_of(n, wanted), n // 4)
+        nq = min(wanted, max(_LEAST_QUESTIONS, n // 10), n // 4)
         rows = rng.permutation(n)[: 2 * nq + most]
 
         def read(some: I64) -> F32:
@@ -418,7 +418,7 @@ class _Trials:
     def _examined(self, choice: Choice, half: int) -> Tried:
         """The best that a choice does, asked one half of the questions."""
         built = self._build(choice)
-        curve = self._exam(built, half).sweep(_DEPTHS)
+        curve = self._exam(built, half).sweep()
         found = [self._foreseen(choice, built, line) for line in _lines(curve)]
 
         def rank(tried: Tried) -> tuple[bool, float]:

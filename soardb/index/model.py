@@ -1,6 +1,6 @@
 """What training learns, and the coding of vectors with it.
 
-    ivf.py, stored.py -> [model.py] -> upper.py, clustering.py, soar.py, quantization/
+    ivf.py, stored.py -> [model.py] -> heldout.py, upper.py, clustering.py, soar.py, quantization/
 
 A build, in order (SOAR: Sun et al., NeurIPS 2023; AVQ: Guo et al., ICML 2020):
   1. k-means on a sample gives the partitions; AVQ may move their centroids afterwards.
@@ -24,6 +24,7 @@ from functools import cached_property
 import numpy as np
 
 from soardb.clustering import Progress, avq_centroids, kmeans
+from soardb.index.heldout import held_out
 from soardb.index.plan import BuildParams, Choice
 from soardb.index.upper import Upper, arrange_centroids
 from soardb.kernels.dispatch import Assigning, active
@@ -37,6 +38,7 @@ __all__ = ["Copies", "Model", "as_compared", "store_stride"]
 
 _BATCH = 16_384
 _CODEBOOK_SAMPLE = 32_768
+_FEW = 2_000  # vectors, below which an index is exact unless it is told its lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,16 +221,35 @@ class Model:
 
 
 def _draw(vectors: F32, wanted: int, metric: Metric, rng: np.random.Generator) -> F32:
-    """A sample of (n, d) vectors as the metric compares them, the one copy that training makes."""
+    """A sample of (n, d) vectors as the metric compares them, the one copy that training makes.
+
+    Where there are fewer than are wanted, those that are held out to measure by are left out.
+    """
     n, d = vectors.shape
     rows = None
     if wanted < n:
         rows = np.sort(rng.choice(n, wanted, replace=False))
-    sample = np.empty((min(n, wanted), d), np.float32)
+    elif wanted > n:
+        rows = _learnt(vectors, metric)
+    sample = np.empty((n if rows is None else len(rows), d), np.float32)
     for first in range(0, len(sample), _BATCH):
         part = slice(first, min(first + _BATCH, len(sample)))
         sample[part] = as_compared(vectors[part if rows is None else rows[part]], metric)
     return sample
+
+
+def _learnt(vectors: F32, metric: Metric) -> I64 | None:
+    """Rows (m,) of the vectors that are not held out; None for all of them.
+
+    That is where many are equal, so that more than a quarter would be left out, and where there are
+    so few that each is needed to know the range of values.
+    """
+    n = len(vectors)
+    if n < _FEW:
+        return None
+    parts = (vectors[first : first + _BATCH] for first in range(0, n, _BATCH))
+    rows = np.flatnonzero(~np.concatenate([held_out(as_compared(p, metric)) for p in parts]))
+    return rows if 4 * len(rows) >= 3 * n else None
 
 
 def _mean_norm(vectors: F32) -> float:

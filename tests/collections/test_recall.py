@@ -85,11 +85,9 @@ def curves_of(made: Collection) -> Curves:
 class TestPromise:
     @pytest.mark.parametrize("target", [0.8, 0.9, 0.95, 0.99])
     def test_without_a_filter(self, made: Collection, target: float) -> None:
-        """Points of lists of 60 flatter by 0.012 at 0.8, less above; lines between settings, 0.004.
-
-        4,000 queries leave 0.006 to chance; measured 0.785, 0.896, 0.949 and 0.988.
-        """
-        assert abs(recall(made, nq=4_000, target_recall=target) - target) < 0.02
+        """1,500 questions leave 0.007 to chance at 0.8, and 4,000 queries 0.004."""
+        found = recall(made, nq=4_000, target_recall=target)
+        assert abs(found - target) < 0.015  # measured 0.798, 0.904, 0.954 and 0.992
 
     @pytest.mark.parametrize("target", [0.8, 0.95])
     @pytest.mark.parametrize("share", [60, 40])

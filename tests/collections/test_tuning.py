@@ -65,7 +65,8 @@ class TestCurve:
         collection = made(database, nlist=40)
         curve = collection.tune(5)
         recalls = [p.recall for p in curve.points]
-        assert (curve.k, curve.queries) == (5, 300)  # a tenth of the points
+        assert curve.k == 5
+        assert 320 < curve.queries < 430  # about an eighth of the points, which is held out
         assert min(p.nprobe or 0 for p in curve.points) == 1
         assert max(recalls) > 0.99  # measured 1
 

@@ -6,6 +6,7 @@ soardb/index/exam.py, ivf.py -> [test_target.py]
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class TestPromise:
     ) -> None:
         """Neither less, nor the work of much more."""
         found = recall(tuned, blobs(NQ, 3), target_recall=target)
-        assert abs(found - target) < 0.015  # measured: within 0.009
+        assert abs(found - target) < 0.015  # measured: within 0.008
 
     @pytest.mark.parametrize("k", [1, 4, 40, 100])
     def test_for_other_k(self, tuned: SoarIndex, k: int) -> None:
@@ -146,6 +147,36 @@ class TestKeeping:
             SoarIndex(D).tune()
 
 
+class TestQueriesOfCallers:
+    def test_are_measured_by(self) -> None:
+        """Far from the vectors less is found, and the promise holds for such queries all the same.
+
+        4,000 of them leave a standard error of 0.004 at 0.8, as many others the same.
+        """
+        index = SoarIndex(D, "l2", nlist=200, seed=1)
+        index.train(blobs(N, 2))
+        index.add(blobs(N, 2))
+        far = np.random.default_rng(4).normal(size=(8_000, D)).astype(np.float32)
+        asked, other = far[:4_000], far[4_000:]
+        index.tune()
+        by_vectors = [recall(index, other, target_recall=target) for target in (0.8, 0.9)]
+        index.tune(queries=asked)
+        by_queries = [recall(index, other, target_recall=target) for target in (0.8, 0.9)]
+        assert by_vectors[0] < 0.75
+        assert by_vectors[1] < 0.85
+        assert np.abs(np.array(by_queries) - (0.8, 0.9)).max() < 0.015
+
+    def test_what_is_refused(self) -> None:
+        """Before anything is measured."""
+        index = SoarIndex(D, "l2", nlist=20, soar_lambda=0.0, seed=1)
+        index.train(blobs(1_000, 2))
+        index.add(blobs(1_000, 2))
+        for bad in (np.empty((0, D)), np.ones((3, D + 1)), np.full((3, D), np.nan)):
+            with pytest.raises(InvalidArgument):
+                index.tune(queries=bad)
+        assert index.curves is None
+
+
 class TestStop:
     def test_three_deviations_lose_hardly_anything(self, tuned: SoarIndex) -> None:
         """Measured: at most 0.004."""
@@ -190,16 +221,18 @@ def test_where_recall_rises_steeply_more_is_measured(monkeypatch: pytest.MonkeyP
     def recall_at(nprobe: int) -> float:
         return 0.4 + 0.6 / (1 + math.exp((1_350 - nprobe) / 110))
 
-    def point(exam: Exam, effort: Effort | None, expected: float = 0.0) -> OperatingPoint:
+    def point(exam: Exam, effort: Effort | None, nq: int | None = None) -> OperatingPoint:
         assert effort is not None
         recall = recall_at(effort.nprobe)
         return OperatingPoint(effort, recall, recall, recall, 1.0, float(effort.nprobe))
 
     monkeypatch.setattr(Exam, "point", point)
     none = np.empty(0)
-    exam = Exam(Steep(), 10, none, np.zeros(1_000, np.int64), none)  # type: ignore[arg-type]
-    curve = exam.sweep((1.0,))
-    assert sum(p.effort is not None and p.effort.stop is None for p in curve.points) < 25
+    own = np.zeros(1_000, np.int64)
+    exam = Exam(Steep(), 10, none, own, none, is_far=True)  # type: ignore[arg-type]
+    curve = exam.sweep()
+    assert sum(p.effort is not None and replace(p.effort, nprobe=0) == Effort(0, 100)
+               for p in curve.points) < 25  # fmt: skip
     for target in (0.8, 0.9, 0.95):
         effort = curve.choose(target).effort
         assert effort is not None
