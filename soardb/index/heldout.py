@@ -8,8 +8,9 @@ nothing that can be measured at 160 (benchmarks/LOG.md). So an eighth of the poi
 k-means where all of them would, and the exam draws its questions among these.
 
 Which they are is told by the upper bits of a vector alone, which are those of what is kept of it
-unless that is 8-bit rows, whose curves are as flattered as said. So nothing has to be kept, equal vectors are
-held out together, and a point that comes later belongs to the eighth or not like any other.
+unless that is 8-bit rows, whose curves are as flattered as said. So nothing has to be kept, equal
+vectors are held out together, and a point that comes later belongs to the eighth or not like any
+other.
 """
 
 from __future__ import annotations
