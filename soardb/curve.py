@@ -431,17 +431,6 @@ class Curves:
             return Expected(None, target, 1.0, 1.0, 1.0, float(self.live))
         return self._for_k(curve.choose(target), curve.k, k, target)
 
-    def every_list(self, k: int, target: float, nlist: int) -> Expected:
-        """The setting that misses least, and the recall that was measured of the best one."""
-        plain = self._plain()
-        best = max(plain[max(plain)].points, key=lambda point: point.recall)
-        base = self.choose(k, max(target, 0.99))
-        if base.effort is None:
-            return base
-        effort = Effort(nlist, 2 * base.effort.rerank)
-        cost = self.live + _RERANK_CODES * effort.rerank
-        return Expected(effort, target, best.recall, best.low, best.high, cost)
-
     def _plain(self) -> dict[int, Curve]:
         return {curve.k: curve for curve in self.curves if curve.share == 1}
 

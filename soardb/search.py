@@ -190,7 +190,7 @@ class Planner:
             elif known.curve is not None:
                 found = curves.under(known.curve, k, aim)
             else:
-                found = curves.every_list(k, aim, index.nlist)
+                found = curves.choose(k, 1.0)  # exactly, until it is measured
         self._expected = found
         if found.effort is None or (not found.is_reached and self._knobs.target is not None):
             return True

@@ -148,7 +148,6 @@ class TestCurves:
         hard = line(10, 0.1, ease=0.1)
         assert self.curves.under(hard, 10, 0.9).effort == Effort(40, 100)
         assert self.curves.under(hard, 1, 0.9).effort == Effort(10, 100)
-        assert self.curves.every_list(10, 0.9, 77).effort == Effort(77, 200)
 
     def test_all_is_exact(self) -> None:
         """A recall of 1 is a promise that no measuring can give."""
