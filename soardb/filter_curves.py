@@ -9,8 +9,9 @@ matter of the filter. Which kind it is shows in the counts of matches along the 
 rows lie in the order of the lists: random ones scatter by the binomial law, to a chi-square near 1
 a degree of freedom; those of a subject by tens of that.
 
-Until such a filter has a curve its matches are scored one by one, since no rule of the share is right
-for all of them. One that is asked again and again is worth measuring, and the worker is told so.
+Until such a filter has a curve its matches are scored one by one, since no rule of the share is
+right for all of them. One that is asked again and again is worth measuring, and the worker is told
+so.
 
 In memory only, a bounded number of them; safe for many threads.
 """
