@@ -66,7 +66,7 @@ _ROUNDS = 3  # of asking for the levels
 _NEAR, _LIKE = 0.01, 1.1  # of recall, and of numbers: too little to ask again
 _STOPS = (2.4, 2.8, 3.2)  # standard deviations; see kernels.layout.SearchPlan
 # Parts of the usual rerank, each up to a recall above which so few candidates do not pay.
-_FEWER = ((0.5, 0.97), (0.25, 0.95), (0.125, 0.93), (0.06, 0.9))
+_FEWER = ((0.5, 0.995), (0.25, 0.985), (0.125, 0.93), (0.06, 0.9))
 _MORE = (2.0, 4.0, 8.0, 16.0)  # times the usual rerank, as long as that finds more
 _MOST, _TRIED = 4_000, 5  # candidates; nprobes to begin with
 _FEWEST = 250  # questions of a small index, which are drawn of all of its points
