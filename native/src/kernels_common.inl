@@ -566,7 +566,7 @@ static void sort_roughly(Scratch& s, int64_t n) {
     worst = s.order_scores[i] < worst ? s.order_scores[i] : worst;
   }
   const float range = best - worst;
-  if (!(range >= kTiny)) return;
+  if (!(range >= kTiny && range <= __FLT_MAX__)) return;  // of scores that are not finite: no order
   const float inverse = static_cast<float>(kSteps - 1) / range;
   int32_t start[kSteps + 1] = {};
   for (int64_t i = 0; i < n; ++i) {

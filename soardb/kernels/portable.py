@@ -980,7 +980,7 @@ def _sort_roughly(lists: I32, scores: F32) -> None:
     for i in range(n):
         best, worst = max(best, scores[i]), min(worst, scores[i])
     span = best - worst
-    if not span >= _TINY:
+    if not (span >= _TINY and span < _INFINITY):
         return
     inverse = np.float32(STEPS - 1) / span
     steps, start = np.empty(n, np.int32), np.zeros(STEPS + 1, np.int64)

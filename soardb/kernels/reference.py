@@ -195,7 +195,7 @@ def roughly_sorted(scores: F32) -> I64:
         return np.empty(0, np.int64)
     best = scores.max()
     span = best - scores.min()
-    if not span >= _TINY:
+    if not _TINY <= span < np.inf:
         return np.arange(len(scores))
     inverse = np.float32(STEPS - 1) / span
     return np.argsort(((best - scores) * inverse).astype(np.int32), kind="stable")

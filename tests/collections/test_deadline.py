@@ -64,6 +64,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "_CODES_AT_ONCE", 2_000)
     monkeypatch.setattr(live, "_NUMBERS_AT_ONCE", 20_000)
     monkeypatch.setattr(live, "_GATHER_BYTES", 4 * D * 1_000)
+    monkeypatch.setattr("soardb.index.rows._PIECE_BYTES", 4 * D * 1_000)
     monkeypatch.setattr(elementwise, "_ROWS_AT_ONCE", 500)
     monkeypatch.setattr("soardb.reads._ROWS_AT_ONCE", 50)
     monkeypatch.setattr("soardb.storage.rows._STEPS", 100)

@@ -76,7 +76,7 @@ class TestPrecision:
         self, folder: Path, metric: Metric, precision: Precision
     ) -> None:
         """By the lists, exactly, under a filter and by a target, from base and delta."""
-        vectors = points(N)
+        vectors, queries = np.split(points(N + 200), [N])
         with open_by_hand(folder) as database:
             made = database.create_collection(
                 "c", D, metric, schema={"n": "int"}, index={"nlist": 16, "precision": precision}
@@ -85,7 +85,6 @@ class TestPrecision:
             made.upsert(range(1500), vectors[:1500], payloads[:1500], ack="logged")
             made.compact()
             made.upsert(range(1500, N), vectors[1500:], payloads[1500:])
-            queries = points(40, seed=9)
             truth = true_scores(vectors, queries, metric)
             several: list[dict[str, Any]] = [
                 {"exact": True}, {"nprobe": 16, "rerank": 400}, {"target_recall": 0.9}
