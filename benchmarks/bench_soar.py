@@ -204,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--factors", default=",".join(map(str, FACTORS)), help="of 1.75 sqrt(n)")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--queries", type=int, default=2000)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     parser.add_argument("--lock", type=Path, help="file to hold while building or measuring")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
@@ -214,6 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         repeat=given.repeat,
         queries=given.queries,
         core=given.core,
+        clock=given.clock,
     )
     try:
         report = run(
