@@ -134,6 +134,15 @@ class Contents:
 
     # ------------------------------------------------------------------ questions
 
+    @property
+    def changed(self) -> int:
+        """Points that came or went since the curves were measured; 0 where there are none."""
+        curves, table = self.curves, self.table
+        if curves is None:
+            return 0
+        came = table.n - curves.n
+        return came + (table.n - table.live) - (curves.n - curves.live)
+
     def vectors(self, positions: I64) -> F32:
         """(m, d) float32 vectors as the metric compares them."""
         return self.index.vectors(positions)

@@ -173,9 +173,7 @@ def are_stale(contents: Contents, share: float) -> bool:
         return False
     if curves is None:
         return True
-    came = table.n - curves.n
-    gone = (table.n - table.live) - (curves.n - curves.live)
-    return came + gone > max(share * curves.n, _FEW_CHANGES)
+    return contents.changed > max(share * curves.n, _FEW_CHANGES)
 
 
 def refresh_curves(

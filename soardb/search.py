@@ -36,6 +36,7 @@ from soardb.filters.allowed import Allowed
 from soardb.filters.expr import And, Matches, Not, Or
 from soardb.hits import Plan
 from soardb.index.live import Searched
+from soardb.index.plan import default_rerank
 from soardb.kernels.layout import F32, I64, U8
 
 __all__ = ["EXACT_NUMBERS", "Found", "Knobs", "Planner", "TextMatch", "has_text_condition"]
@@ -48,6 +49,7 @@ EXACT_NUMBERS = 1_000_000
 _SAMPLE = 1_024
 _LARGE = 1_000_000  # positions below which evaluating the filter costs less than going without
 _POST_FILTER_SHARE = 0.7
+_WARY = 0.05  # share of changes from which on a curve's fewer candidates are not trusted
 _EXACT_CODES = 0.6  # codes that are scanned in the time of one dimension of an exact score
 
 
@@ -271,7 +273,8 @@ class Planner:
         effort = None if self._expected is None else self._expected.effort
         stop = None
         if effort is not None:
-            nprobe, rerank, stop = effort.nprobe, effort.rerank, effort.stop
+            nprobe, stop = effort.nprobe, effort.stop
+            rerank = max(effort.rerank, self._least_rerank(k))
         done = self._contents.index.search(
             queries,
             k,
@@ -284,6 +287,17 @@ class Planner:
         )
         self._clock.stage("scan")
         return done
+
+    def _least_rerank(self, k: int) -> int:
+        """The usual candidates once much has changed since the curves were measured.
+
+        Codes of points unlike those that training saw may take the places of better candidates.
+        """
+        contents = self._contents
+        curves, model = contents.curves, contents.index.model
+        if curves is None or model is None or contents.changed <= _WARY * curves.n:
+            return 0
+        return default_rerank(k, model.choice.dims_per_block)
 
     def _as_found(self, done: Searched, strategy: str, m: int | None, share: float) -> Found:
         found = self._expected

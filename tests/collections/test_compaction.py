@@ -28,6 +28,7 @@ from soardb.database import Database
 from soardb.errors import Closed, CorruptStorage
 from soardb.filters import F
 from soardb.index.model import Model
+from soardb.index.plan import default_rerank
 from soardb.kernels.layout import F32
 from soardb.storage.sqlite import open_file
 from tests.collections.conftest import BY_HAND, D, expect_best, held, ids_of, open_by_hand, points
@@ -538,7 +539,11 @@ class TestRecall:
                 new = list(range(4000 + 500 * round_, 4500 + 500 * round_))
                 made.upsert(new, vectors[new], ack="logged")
                 state.update(zip(new, vectors[new], strict=True))
-                for _ in range(2):  # with the tail, then compacted
+                for is_compacted in (False, True):
+                    plan = made.search(queries[0], k, explain=True).plan
+                    assert plan is not None
+                    if not is_compacted and plan.rerank is not None:
+                        assert plan.rerank >= default_rerank(k, 3)  # many points are new
                     ids = np.array(list(state))
                     truth = true_scores(np.array(list(state.values())), queries, "l2")
                     best = ids[np.argsort(-truth, axis=1)[:, :k]]
