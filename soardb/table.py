@@ -36,7 +36,7 @@ def id_kind_of(point_id: PointId) -> IdKind:
 
 
 def id_keys(ids: Sequence[PointId], kind: IdKind) -> I64:
-    """(n,) int64 keys of ids: integers themselves, of strings a hash. Kept on disk: never changes."""
+    """(n,) int64 keys of ids: integers themselves, hashes of strings. Disks hold them: for ever."""
     if kind == "int":
         return np.asarray(ids, np.int64)
     joined = b"".join(hashlib.blake2b(str(i).encode(), digest_size=8).digest() for i in ids)
