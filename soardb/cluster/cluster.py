@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -357,7 +358,7 @@ def _begin_ray(target: str) -> bool:
         )
     address = where if where in ("auto", "local") else target
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="warning")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Unavailable(f"{target}: Ray did not answer: {error}") from None
     return True

@@ -525,7 +525,7 @@ class ShardedCollection:
     def count(self, filter: Filter = None, *, timeout: float | None = None) -> int:
         """How many points there are, or match; exact, of each shard when it was asked."""
         where = self._where(filter)
-        found = sum(self._all(Job("count", (self.id, where, self._read_s(timeout))), timeout))
+        found: int = sum(self._all(Job("count", (self.id, where, self._read_s(timeout))), timeout))
         if where is None:
             self._held.live = found
         return found

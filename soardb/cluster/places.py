@@ -37,7 +37,8 @@ def holder_of(path: str, number: int | None) -> Any:
 
     Errors: Unavailable where no node of the cluster has it.
     """
-    nodes = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])
+    known: Any = ray.nodes  # untyped
+    nodes = sorted(node["NodeID"] for node in known() if node["Alive"])
     probe = ray.remote(num_cpus=0, max_retries=0)(_is_there)
     asked = {probe.options(scheduling_strategy=_on(node)).remote(path): node for node in nodes}
     ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_PROBE_S)

@@ -142,7 +142,8 @@ class Registrar:
         else:
             strategy = holder_of(str(path), number if is_new else None)
         groups = {"reads": _READ_THREADS, "writes": _WRITE_THREADS, "care": _CARE_THREADS}
-        actor = ray.remote(concurrency_groups=groups)(Shard)
+        made: Any = ray.remote  # typed for other classes
+        actor = made(concurrency_groups=groups)(Shard)
         actor.options(
             name=name,
             namespace=self._namespace,
@@ -198,7 +199,9 @@ class Registrar:
                 f"{', '.join(sorted(catalog.names.collections)) or 'none'}"
             )
         held = catalog.listed[found]
-        return catalog.names.name_of(found) or name, found, held.settings.to_json(), held.id_kind
+        settings = held.settings.to_json()
+        settings["schema"] = dict(sorted(settings["schema"].items()))  # as a row store keeps it
+        return catalog.names.name_of(found) or name, found, settings, held.id_kind
 
     def kind_of(self, id: str) -> str | None:
         """The kind of ids of a collection, by its id; None before the first write, or no more."""
