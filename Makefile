@@ -41,7 +41,7 @@ INSTALL := CXX="$$(.ci/need compiler)" && export CXX && $(PYTHON3) -m pip instal
 BUILD   := --no-build-isolation --no-deps
 
 .PHONY: check help setup demo test proto model crash powercut damage test-neon test-llama-index \
-        fuzz attacks fmt lint types docs bench bench-ingest bench-service bench-batch bench-churn \
+        fuzz attacks ray-kills fmt lint types docs bench bench-ingest bench-service bench-batch bench-churn \
         bench-filters bench-scale bench-target bench-kernels bench-topk bench-rpc bench-soar \
         bench-layout bench-precision bench-ann bench-vectordbbench profile clean
 
@@ -105,6 +105,9 @@ fuzz: $(STAMPS)/extra-test $(PACKAGE)  ## hostile requests to every method of th
 
 attacks: $(STAMPS)/extra-test $(PACKAGE)  ## slow, stalled and flooding clients beside one that is to be served
 	$(RUN) tests.service.attacks $(ARGS)
+
+ray-kills: $(STAMPS)/extra-test-ray $(PACKAGE)  ## shards, registrar and drivers of a Ray cluster killed under load: 100 times
+	$(RUN) tests.cluster.kills $(ARGS)
 
 proto: $(STAMPS)/extra-test  ## the Python of the protocol, from its .proto files
 	$(PYTHON3) .ci/protoc proto

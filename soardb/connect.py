@@ -1,6 +1,6 @@
 """The one door: soardb.connect(target).
 
-    user code -> [connect.py] -> database.py, or soardb_client for a server
+    user code -> [connect.py] -> database.py, or soardb_client for a server, or cluster/ for Ray
 
 Nothing here is more than a choice by the form of the target.
 """
@@ -27,9 +27,10 @@ def connect(
     allow_network: bool = False,
     **options: Any,
 ) -> Database:
-    """Open a database directory, made if it is not there; or a server's database.
+    """Open a database directory, made if it is not there; or a server's, or a Ray cluster's.
 
-    target         a directory, or grpc://host:port, grpcs://host:port, grpc://unix:PATH
+    target         a directory, or grpc://host:port, grpcs://host:port, grpc://unix:PATH, or
+                   ray://auto, ray://local, ray://host:port
     create         False: the directory must hold a database already
     read_only      beside a process that writes: sees what that has committed
     memory_limit   bytes that builds, writes and searches may use; None for no limit
@@ -41,15 +42,25 @@ def connect(
     A server's address gives a soardb_client.Client, which has the same methods; `options` are then
     those of Client: api_key, ca, certificate, private_key, timeout, connections, retries. Nobody is
     called yet.
+
+    ray:// gives a soardb.cluster.Cluster, which has them too; `options` are then those of Cluster:
+    storage, which must be told, shards, data, timeout, write_timeout, cpus.
     """
     if not isinstance(target, str | os.PathLike) or not isinstance(os.fspath(target), str):
         raise InvalidArgument(f"expected the path of a directory, got {target!r}")
     text = os.fspath(target)
+    if text.startswith("ray://"):
+        if read_only or not create:
+            raise InvalidArgument(
+                f"expected no read_only or create beside a cluster, got one for {text!r}"
+            )
+        limits = {"memory_limit": memory_limit, "allow_network": allow_network}
+        return _cluster(text, options | limits)
     if "://" in text:
         if not text.startswith(("grpc://", "grpcs://")):
             raise InvalidArgument(
-                "expected the path of a directory, or a server as grpc://host:port or "
-                f"grpcs://host:port, got {text!r}"
+                "expected the path of a directory, a server as grpc://host:port or "
+                f"grpcs://host:port, or a cluster as ray://auto, got {text!r}"
             )
         if read_only or not create or memory_limit is not None or allow_network:
             raise InvalidArgument(
@@ -82,3 +93,14 @@ def _client(target: str, options: dict[str, Any]) -> Database:
             f"{error.name} is not installed, which {target!r} takes; pip install 'soardb[client]'"
         ) from error
     return cast("Database", Client(target, **options))
+
+
+def _cluster(target: str, options: dict[str, Any]) -> Database:
+    """A cluster of shards, which does all that a Database does."""
+    try:
+        from soardb.cluster import Cluster
+    except ModuleNotFoundError as error:
+        raise Unavailable(
+            f"{error.name} is not installed, which {target!r} takes; pip install 'soardb[ray]'"
+        ) from error
+    return cast("Database", Cluster(target, **options))

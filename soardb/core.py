@@ -15,6 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ import numpy as np
 from soardb.arrays import as_dim
 from soardb.contents import Contents
 from soardb.curve import Curves
-from soardb.errors import CorruptStorage, InvalidArgument, NotFound, WriteFailed
+from soardb.errors import AlreadyExists, CorruptStorage, InvalidArgument, NotFound, WriteFailed
 from soardb.index.plan import BuildParams
 from soardb.kernels.layout import F32, Metric
 from soardb.metrics import as_metric
 from soardb.rwlock import ReadWriteLock
-from soardb.schema import Schema
+from soardb.schema import Schema, shown
+from soardb.storage.catalog import as_name
 from soardb.storage.rows import FORMAT, RowStore
 
 __all__ = ["CURVES", "Core", "Settings"]
@@ -50,6 +52,39 @@ class Settings:
     schema: Schema = field(default_factory=lambda: Schema.of({}))
     params: BuildParams = field(default_factory=BuildParams)
     ttl: str | None = None
+
+    @classmethod
+    def asked(
+        cls,
+        name: str,
+        dim: int,
+        metric: str,
+        schema: Mapping[str, str] | None,
+        index: Mapping[str, Any] | None,
+        ttl: str | None,
+    ) -> Settings:
+        """What a caller wants a collection to be, checked. Errors: InvalidArgument."""
+        known = as_metric(metric)
+        fields = Schema.of(schema)
+        if ttl is not None and fields.fields.get(ttl) != "datetime":
+            raise InvalidArgument(
+                f"expected ttl as a field declared in schema as datetime, got {ttl!r}"
+            )
+        if index is not None and not isinstance(index, Mapping):
+            raise InvalidArgument(
+                f"expected index as a dict of options of SoarIndex, got {shown(index)}"
+            )
+        params = BuildParams.of(dict(index or {}), known)
+        return cls(as_name(name), as_dim(dim), known, fields, params, ttl)
+
+    def expect_same(self, wanted: Settings) -> None:
+        """AlreadyExists where a collection that is there is not what is wanted."""
+        for part in ("d", "metric", "schema", "ttl"):
+            if getattr(self, part) != getattr(wanted, part):
+                raise AlreadyExists(
+                    f"collection {wanted.name!r} is there with {part} {getattr(self, part)!r}, "
+                    f"expected {getattr(wanted, part)!r}"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; see of_json()."""

@@ -28,16 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from soardb import snapshot
-from soardb.arrays import as_dim
 from soardb.budget import Budget
 from soardb.collection import Collection
 from soardb.compaction import Policy, compact, remove_leftovers, why_due
 from soardb.core import Core, Settings
-from soardb.errors import AlreadyExists, Closed, InvalidArgument, NotFound, ReadOnly, SoarError
-from soardb.index.plan import BuildParams
-from soardb.metrics import as_metric
+from soardb.errors import Closed, InvalidArgument, NotFound, ReadOnly, SoarError
 from soardb.promises import are_stale, measure_filters, refresh_curves
-from soardb.schema import Schema, shown
 from soardb.storage.catalog import Catalog, as_name, new_folder
 from soardb.storage.faults import reach
 from soardb.storage.format import sync_folder
@@ -161,22 +157,11 @@ class Database:
         Errors: InvalidArgument, AlreadyExists, ReadOnly, OutOfSpace.
         """
         self._check_writable()
-        known = as_metric(metric)
-        fields = Schema.of(schema)
-        if ttl is not None and fields.fields.get(ttl) != "datetime":
-            raise InvalidArgument(
-                f"expected ttl as a field declared in schema as datetime, got {ttl!r}"
-            )
-        if index is not None and not isinstance(index, Mapping):
-            raise InvalidArgument(
-                f"expected index as a dict of options of SoarIndex, got {shown(index)}"
-            )
-        params = BuildParams.of(dict(index or {}), known)
-        settings = Settings(as_name(name), as_dim(dim), known, fields, params, ttl)
+        settings = Settings.asked(name, dim, metric, schema, index, ttl)
         while True:
             with self._lock:
                 if not (exist_ok and self._catalog.folder_of(name)):
-                    self._check_free(name)
+                    self._catalog.check_free(name)
                     folder = new_folder()
                     self._make_folder(folder, settings)
                     self._adopt(folder, name)
@@ -189,13 +174,7 @@ class Database:
 
     def _same(self, name: str, settings: Settings) -> Collection:
         found = self.get_collection(name)
-        held = found._core.settings
-        for part in ("d", "metric", "schema", "ttl"):
-            if getattr(held, part) != getattr(settings, part):
-                raise AlreadyExists(
-                    f"collection {name!r} is there with {part} {getattr(held, part)!r}, expected "
-                    f"{getattr(settings, part)!r}"
-                )
+        found._core.settings.expect_same(settings)
         return found
 
     def _make_folder(self, folder: str, settings: Settings) -> None:
@@ -213,15 +192,6 @@ class Database:
             shutil.rmtree(new, ignore_errors=True)
             raise
         reach("create.folder_made")
-
-    def _check_free(self, name: str) -> None:
-        clash = self._catalog.clash(name)
-        if clash is not None:
-            kind = "alias" if clash in self._catalog.aliases else "collection"
-            but = "" if clash == name else ", which differs only in upper and lower case"
-            raise AlreadyExists(
-                f"expected a new name, got {name!r}: {kind} {clash!r} is there{but}"
-            )
 
     def _list(self, catalog: Catalog) -> None:
         """Make a catalog the current one. After an error that is what the file then says."""
@@ -347,12 +317,7 @@ class Database:
             (self.path / folder).rename(gone)
             reach("drop.folder_moved")
             try:
-                self._list(
-                    Catalog(
-                        {n: f for n, f in self._catalog.collections.items() if f != folder},
-                        {a: f for a, f in self._catalog.aliases.items() if f != folder},
-                    )
-                )
+                self._list(self._catalog.without(folder))
             except BaseException:
                 if self._catalog.name_of(folder) is not None:
                     gone.rename(self.path / folder)
@@ -363,16 +328,8 @@ class Database:
         """Give a collection another name; open handles and aliases go on working."""
         self._check_writable()
         with self._lock:
-            folder = self._catalog.collections.get(as_name(name))
-            if folder is None:
-                raise NotFound(f"expected a collection to rename, there is no {name!r}")
-            as_name(new_name)
-            if new_name.lower() != name.lower():
-                self._check_free(new_name)
-            names = {
-                new_name if f == folder else n: f for n, f in self._catalog.collections.items()
-            }
-            self._list(Catalog(names, self._catalog.aliases))
+            self._list(self._catalog.renamed(name, new_name))
+            folder = self._catalog.collections[new_name]
             if folder in self._open:
                 self._open[folder].rename_to(new_name)
 
@@ -386,19 +343,7 @@ class Database:
         """Change several aliases at once or not at all; None drops one."""
         self._check_writable()
         with self._lock:
-            changed = dict(self._catalog.aliases)
-            for alias, collection in aliases.items():
-                if collection is None:
-                    if changed.pop(as_name(alias, "alias"), None) is None:
-                        raise NotFound(f"expected an alias to drop, there is no {alias!r}")
-                    continue
-                folder = self._catalog.folder_of(as_name(collection))
-                if folder is None:
-                    raise NotFound(f"expected a collection for the alias, no {collection!r}")
-                if as_name(alias, "alias") not in changed:
-                    self._check_free(alias)
-                changed[alias] = folder
-            self._list(Catalog(self._catalog.collections, changed))
+            self._list(self._catalog.with_aliases(aliases))
 
     def real_name(self, name: str) -> str:
         """The collection that an alias stands for; any other name as it is."""
@@ -444,7 +389,7 @@ class Database:
         self._check_writable()
         as_name(name)
         with self._lock:
-            self._check_free(name)
+            self._catalog.check_free(name)
             folder = new_folder()
             new = self.path / f"{folder}.new"
             with translated(new):
@@ -465,8 +410,7 @@ class Database:
         with translated(self.path):
             try:
                 sync_folder(self.path)
-                listed = {**self._catalog.collections, name: folder}
-                self._list(Catalog(listed, self._catalog.aliases))
+                self._list(self._catalog.with_collection(name, folder))
             except BaseException:
                 if self._catalog.name_of(folder) is None:
                     shutil.rmtree(new, ignore_errors=True)

@@ -19,7 +19,7 @@ from soardb.kernels.layout import F32, I64, Metric
 from soardb.metrics import distance
 from soardb.schema import PointId, decode_payload
 
-__all__ = ["Group", "Hit", "HitColumns", "Hits", "Plan", "Point", "need_pyarrow"]
+__all__ = ["Group", "Hit", "HitColumns", "Hits", "Plan", "Point", "Spread", "need_pyarrow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,32 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """How a search went over the shards of a collection.
+
+    shards           how many there are
+    c                results that each was asked for
+    planned_recall   share of what the shards found for k each that c each are expected to keep
+    measured_recall  that share, where it was asked for; else None
+    missing          shards that did not answer in time: their points were not searched
+    """
+
+    shards: int
+    c: int
+    planned_recall: float
+    measured_recall: float | None = None
+    missing: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        text = f"{self.c} of each of {self.shards} shards, merge recall {self.planned_recall:.4f}"
+        if self.measured_recall is not None:
+            text += f" (measured {self.measured_recall:.4f})"
+        if self.missing:
+            text += f"; PARTIAL: without shards {', '.join(map(str, self.missing))}"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How a search was done: `explain=True`.
 
@@ -66,6 +92,7 @@ class Plan:
     expected_recall  share of the true results that settings of this kind found when they were
                      measured; None where they were not. Below the target where nothing reaches it
     expected_low, expected_high  its 95 % interval
+    spread           over shards, where there are any
     """
 
     strategy: str
@@ -80,6 +107,7 @@ class Plan:
     expected_recall: float | None = None
     expected_low: float | None = None
     expected_high: float | None = None
+    spread: Spread | None = None
 
     def __str__(self) -> str:
         parts = [
@@ -91,6 +119,8 @@ class Plan:
             parts.append(f"nprobe {self.nprobe}, rerank {self.rerank}")
         if self.target_recall is not None:
             parts.append(f"target recall {self.target_recall:g}, {self._expected()}")
+        if self.spread is not None:
+            parts.append(str(self.spread))
         parts += [f"{name} {ms:.3f} ms" for name, ms in self.stages.items()]
         return "; ".join(parts)
 
@@ -135,6 +165,11 @@ class Hits:
                 None if self.payloads is None else self.payloads[i],
                 None if self.vectors is None else self.vectors[i],
             )
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether shards are missing that did not answer in time; `plan.spread` says which."""
+        return _is_partial(self.plan)
 
     @property
     def distances(self) -> F32:
@@ -191,6 +226,11 @@ class HitColumns:
     metric: Metric | None
     seq: int
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether shards are missing that did not answer in time; `plan.spread` says which."""
+        return _is_partial(self.plan)
+
     def split(self) -> list[Hits]:
         """One Hits a query, payloads decoded. Errors: CorruptStorage for one that is no JSON."""
         return [self._hits(part) for part in self._parts()]
@@ -238,6 +278,10 @@ class HitColumns:
     def _grouped(self, hits: Hits) -> list[Group]:
         members = iter(hits)
         return [Group(value, list(islice(members, n))) for value, n in self.groups or ()]
+
+
+def _is_partial(plan: Plan | None) -> bool:
+    return plan is not None and plan.spread is not None and bool(plan.spread.missing)
 
 
 def need_pyarrow() -> Any:

@@ -7,7 +7,7 @@ The call has been checked by ask.py; what comes out are HitColumns, payloads as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +18,12 @@ from soardb.contents import Contents
 from soardb.errors import InvalidArgument
 from soardb.filters import Expr
 from soardb.fulltext import fuse, text_query
+from soardb.grouping import grouped
 from soardb.hits import HitColumns, Plan
 from soardb.kernels.layout import F32, I64
 from soardb.options import MAX_LIMIT, Fusion
 from soardb.reads import Reads
-from soardb.schema import PointId, decode_payload
+from soardb.schema import PointId
 from soardb.search import Found, Knobs, Planner, has_text_condition
 from soardb.storage.rows import StoredPoint
 
@@ -150,39 +151,13 @@ class SearchCall:
 
     def grouped(self, queries: F32, name: str, size: int) -> HitColumns:
         """`limit` groups of at most `size` hits each, by the value of a field."""
-        wanted_groups, ask = self.limit, self.limit * size * 2
-        while True:
-            self.limit = min(ask, MAX_LIMIT)
-            everything = replace(self, wanted=Wanted(True, self.wanted.vectors))
-            found = everything.many(queries)
-            groups: dict[Any, list[int]] = {}
-            for place, payload in enumerate(found.payloads or ()):
-                value = _value_of(decode_payload(payload), name)
-                if value is None:
-                    continue
-                members = groups.setdefault(value, [])
-                if len(members) < size:
-                    members.append(place)
-            full = list(groups.items())[:wanted_groups]
-            is_all = len(found.scores) < self.limit or self.limit >= MAX_LIMIT
-            if is_all or (
-                len(full) == wanted_groups and all(len(members) == size for _, members in full)
-            ):
-                return self._grouped_hits(found, full)
-            ask *= 4
+        everything = replace(self, wanted=Wanted(True, self.wanted.vectors))
 
-    def _grouped_hits(self, found: HitColumns, groups: list[tuple[Any, list[int]]]) -> HitColumns:
-        places = [place for _, members in groups for place in members]
-        ids, payloads = found.ids, found.payloads if self.wanted.payload else None
-        return replace(
-            found,
-            counts=np.array([len(places)], np.int64),
-            ids=ids[places] if isinstance(ids, np.ndarray) else [ids[i] for i in places],
-            scores=found.scores[places],
-            payloads=None if payloads is None else [payloads[i] for i in places],
-            vectors=None if found.vectors is None else found.vectors[places],
-            groups=[(value, len(members)) for value, members in groups],
-        )
+        def search(limit: int) -> HitColumns:
+            everything.limit = limit
+            return everything.many(queries)
+
+        return grouped(search, name, self.limit, size, with_payload=self.wanted.payload)
 
     def _finish(
         self,
@@ -251,10 +226,3 @@ def _joined(parts: list[Any], kind: Any) -> Any:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate(parts) if parts else np.empty(0, kind)
-
-
-def _value_of(payload: Mapping[str, Any], name: str) -> Any:
-    value: Any = payload
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value

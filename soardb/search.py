@@ -301,7 +301,7 @@ class Planner:
 
     def _as_found(self, done: Searched, strategy: str, m: int | None, share: float) -> Found:
         found = self._expected
-        recall: tuple[float | None, ...] = (None, None, None)
+        recall: tuple[float | None, float | None, float | None] = (None, None, None)
         if done.plan is None:  # an exact search, whatever it was chosen for
             recall = (1.0, 1.0, 1.0)
         elif found is not None:

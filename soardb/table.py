@@ -25,7 +25,7 @@ from soardb.index.rows import expect_array
 from soardb.kernels.layout import I64, U8
 from soardb.schema import PointId
 
-__all__ = ["IdKind", "Table", "id_kind_of"]
+__all__ = ["IdKind", "Table", "id_keys", "id_kind_of"]
 
 IdKind = str  # "int" or "str"
 
@@ -35,8 +35,8 @@ def id_kind_of(point_id: PointId) -> IdKind:
     return "str" if isinstance(point_id, str) else "int"
 
 
-def _keys(ids: Sequence[PointId], kind: IdKind) -> I64:
-    """(n,) int64 search keys of ids."""
+def id_keys(ids: Sequence[PointId], kind: IdKind) -> I64:
+    """(n,) int64 keys of ids: integers themselves, hashes of strings. Disks hold them: for ever."""
     if kind == "int":
         return np.asarray(ids, np.int64)
     joined = b"".join(hashlib.blake2b(str(i).encode(), digest_size=8).digest() for i in ids)
@@ -71,7 +71,7 @@ class Table:
     def arrays(rows: I64, ids: Sequence[PointId], kind: IdKind) -> dict[str, np.ndarray]:
         """What a generation stores of (n,) rows and ids in order of position."""
         row_order = np.argsort(rows, kind="stable").astype(np.uint32)
-        keys = _keys(ids, kind)
+        keys = id_keys(ids, kind)
         id_order = np.argsort(keys, kind="stable").astype(np.uint32)
         arrays: dict[str, np.ndarray] = {
             "rows": rows,
@@ -219,7 +219,7 @@ class Table:
 
     def _find_in_base(self, ids: Sequence[PointId], found: I64) -> None:
         open_ones = np.flatnonzero(found < 0)
-        keys = _keys([ids[i] for i in open_ones.tolist()], self.kind or "int")
+        keys = id_keys([ids[i] for i in open_ones.tolist()], self.kind or "int")
         sorted_keys, order = self._base["id_keys"], self._base["id_order"]
         places = np.searchsorted(sorted_keys, keys)
         inside = places < len(sorted_keys)
@@ -254,7 +254,7 @@ class Table:
         return np.array([position for _, position in found[:limit]], np.int64)
 
     def _order_of(self, point_id: PointId) -> tuple[int, PointId]:
-        return int(_keys([point_id], self.kind or "int")[0]), point_id
+        return int(id_keys([point_id], self.kind or "int")[0]), point_id
 
     def _page_of_base(
         self, start: tuple[int, PointId] | None, limit: int, mask: np.ndarray | None
@@ -299,7 +299,7 @@ class Table:
     def _sorted_tail(self) -> tuple[I64, I64]:
         """Keys and positions of the tail in the order of ids, made anew when it has grown."""
         if self._tail_order[0] != self.n:
-            keys = _keys(self._tail_ids, self.kind or "int")
+            keys = id_keys(self._tail_ids, self.kind or "int")
             # Equal hashes are put in the order of their strings, as pages promise.
             order = np.argsort(keys, kind="stable")
             same = np.flatnonzero(keys[order][1:] == keys[order][:-1])

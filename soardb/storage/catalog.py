@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from soardb.errors import CorruptStorage, InvalidArgument
+from soardb.errors import AlreadyExists, CorruptStorage, InvalidArgument, NotFound
 from soardb.storage.faults import reach
 from soardb.storage.format import sync_folder
 from soardb.storage.sqlite import translated
@@ -132,6 +132,56 @@ class Catalog:
         """A collection or alias that has this name but for upper and lower case."""
         names = [*self.collections, *self.aliases]
         return next((known for known in names if known.lower() == name.lower()), None)
+
+    # ------------------------------------------------------------------ changed copies
+
+    def check_free(self, name: str) -> None:
+        """AlreadyExists where a collection or an alias has this name, in whatever case."""
+        clash = self.clash(name)
+        if clash is not None:
+            kind = "alias" if clash in self.aliases else "collection"
+            but = "" if clash == name else ", which differs only in upper and lower case"
+            raise AlreadyExists(
+                f"expected a new name, got {name!r}: {kind} {clash!r} is there{but}"
+            )
+
+    def with_collection(self, name: str, folder: str) -> Catalog:
+        """With one more; whether the name is free is the caller's affair."""
+        return Catalog({**self.collections, name: folder}, self.aliases)
+
+    def without(self, folder: str) -> Catalog:
+        """Without a folder, its name and its aliases."""
+        return Catalog(
+            {n: f for n, f in self.collections.items() if f != folder},
+            {a: f for a, f in self.aliases.items() if f != folder},
+        )
+
+    def renamed(self, name: str, new_name: str) -> Catalog:
+        """With another name for a collection. Errors: NotFound, AlreadyExists, InvalidArgument."""
+        folder = self.collections.get(as_name(name))
+        if folder is None:
+            raise NotFound(f"expected a collection to rename, there is no {name!r}")
+        as_name(new_name)
+        if new_name.lower() != name.lower():
+            self.check_free(new_name)
+        names = {new_name if f == folder else n: f for n, f in self.collections.items()}
+        return Catalog(names, self.aliases)
+
+    def with_aliases(self, aliases: Mapping[str, str | None]) -> Catalog:
+        """With aliases for collections; None drops one. Errors: as renamed()."""
+        changed = dict(self.aliases)
+        for alias, collection in aliases.items():
+            if collection is None:
+                if changed.pop(as_name(alias, "alias"), None) is None:
+                    raise NotFound(f"expected an alias to drop, there is no {alias!r}")
+                continue
+            folder = self.folder_of(as_name(collection))
+            if folder is None:
+                raise NotFound(f"expected a collection for the alias, no {collection!r}")
+            if as_name(alias, "alias") not in changed:
+                self.check_free(alias)
+            changed[alias] = folder
+        return Catalog(self.collections, changed)
 
 
 def _canonical(body: Any) -> bytes:

@@ -1,0 +1,364 @@
+"""Cluster: a database whose collections lie on shards, as actors of a Ray cluster.
+
+    connect.py -> [cluster.py] -> collection.py (points), registrar.py (names), calls.py
+
+The methods are those of an embedded database. A driver holds nothing but names of actors: they are
+detached, so they outlive it, and any number of drivers may be connected at once. What there is
+stands in the catalog in the storage; the points stand in the directories of the shards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from soardb.arrays import as_int
+from soardb.cluster.calls import REGISTRAR, Actors, Job, shard_name
+from soardb.cluster.collection import Held, ShardedCollection, Waits
+from soardb.cluster.registrar import Layout, make_registrar
+from soardb.cluster.storage import storage_of
+from soardb.cluster.totals import total
+from soardb.core import Settings
+from soardb.errors import (
+    AlreadyExists,
+    Closed,
+    CorruptStorage,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
+from soardb.options import as_number
+from soardb.storage.catalog import as_name
+
+__all__ = ["DEFAULT_SHARDS", "MAX_SHARDS", "Cluster"]
+
+DEFAULT_SHARDS = 4
+MAX_SHARDS = 4096
+SNAPSHOT = "soardb-cluster-snapshot.json"
+SNAPSHOT_FORMAT = 1
+
+_OPEN_S = 120.0  # to make the actors of a cluster and wait for them
+
+
+class Cluster:
+    """Open with soardb.connect("ray://..."); a context manager. Safe for many threads.
+
+    target         "ray://auto": the Ray cluster that this machine or process is part of already;
+                   "ray://local": one of this machine alone, for the life of the process;
+                   "ray://host:port": another one, through its Ray Client server
+    storage        where the catalog and snapshots are kept: a folder that all nodes reach, or a
+                   URI such as s3://bucket/prefix that pyarrow.fs knows
+    shards         how many, when the cluster is made; 4 unless told. It stays
+    data           folder on each node for its shards, on a disk of its own; unless told they lie in
+                   the storage, and a shard whose node is lost goes on elsewhere
+    timeout        seconds for a read, unless the call says another
+    write_timeout  seconds for a write
+    cpus           of Ray's books for each shard
+    memory_limit, allow_network  of each shard's database; see soardb.connect
+
+    Errors: Unavailable where Ray or an actor is not there, InvalidArgument, CorruptStorage.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        storage: str | os.PathLike[str],
+        shards: int | None = None,
+        data: str | os.PathLike[str] | None = None,
+        timeout: float = 10.0,
+        write_timeout: float = 60.0,
+        cpus: float = 0.0,
+        memory_limit: int | None = None,
+        allow_network: bool = False,
+    ) -> None:
+        place = _absolute(storage)
+        storage_of(place)  # says what is wrong with it before anything is started
+        limit = None if memory_limit is None else as_int(memory_limit, "memory_limit", 2**20, 2**62)
+        options = {"memory_limit": limit, "allow_network": bool(allow_network)}
+        self.target, self.storage = target, place
+        self._layout = Layout(
+            place,
+            None if shards is None else as_int(shards, "shards", 1, MAX_SHARDS),
+            None if data is None else str(Path(data).absolute()),
+            as_number(cpus, "cpus"),
+            options,
+        )
+        self._waits = Waits(
+            as_number(timeout, "timeout"), as_number(write_timeout, "write_timeout")
+        )
+        self._namespace = f"soardb-{hashlib.blake2b(place.encode(), digest_size=8).hexdigest()}"
+        self._closed = False
+        self._held: dict[str, Held] = {}
+        self._began_ray = _begin_ray(target)
+        self._actors = Actors(self._namespace, self._revive)
+        try:
+            make_registrar(self._namespace, self._layout)
+            job = Job("open", (self._layout, DEFAULT_SHARDS))
+            self.id, self.shards = self._actors.one(REGISTRAR, job, _OPEN_S)
+        except BaseException:
+            self._leave()
+            raise
+
+    def _revive(self, name: str) -> None:
+        """Make an actor that Ray no longer has. Errors: Unavailable."""
+        if name == REGISTRAR:
+            make_registrar(self._namespace, self._layout)
+        else:
+            self._registrar("ensure", name)
+
+    def _registrar(self, method: str, *arguments: Any, timeout: float | None = None) -> Any:
+        self._check_open()
+        wait = self._waits.write_s if timeout is None else timeout
+        return self._actors.one(REGISTRAR, Job(method, arguments), wait)
+
+    # ------------------------------------------------------------------ collections
+
+    def create_collection(
+        self,
+        name: str,
+        dim: int,
+        metric: str = "cosine",
+        *,
+        schema: Mapping[str, str] | None = None,
+        index: Mapping[str, Any] | None = None,
+        ttl: str | None = None,
+        exist_ok: bool = False,
+        timeout: float | None = None,
+    ) -> ShardedCollection:
+        """Make a collection on every shard, durable when this returns.
+
+        The arguments and errors are those of Database.create_collection; `index` is of the index of
+        each shard.
+        """
+        settings = Settings.asked(name, dim, metric, schema, index, ttl)
+        request = uuid.uuid4().hex
+        made = self._registrar(
+            "create", name, settings.to_json(), bool(exist_ok), request, timeout=timeout
+        )
+        return self.get_collection(made, timeout=timeout)
+
+    def get_collection(self, name: str, *, timeout: float | None = None) -> ShardedCollection:
+        """The collection of a name or an alias. Errors: NotFound."""
+        if not isinstance(name, str):
+            as_name(name)
+        real, id, settings, kind = self._registrar("find", name, timeout=timeout)
+        held = self._held.get(id)
+        if held is None or held.closed:
+            held = self._held[id] = Held(real, id, Settings.of_json(settings), kind)
+        held.name = real
+        return ShardedCollection(self._actors, self.shards, held, self._waits)
+
+    def list_collections(self, *, timeout: float | None = None) -> list[str]:
+        """Names, sorted."""
+        names: list[str] = self._registrar("list_collections", timeout=timeout)
+        return names
+
+    def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
+        """Delete a collection with all its points, and the aliases that stand for it."""
+        as_name(name)
+        self._registrar("drop", name, uuid.uuid4().hex, timeout=timeout)
+        for held in self._held.values():
+            if held.name == name:
+                held.closed = held.closed or "dropped"
+
+    def rename_collection(self, name: str, new_name: str, *, timeout: float | None = None) -> None:
+        """Give a collection another name; handles and aliases go on working."""
+        self._registrar("rename", as_name(name), new_name, uuid.uuid4().hex, timeout=timeout)
+        for held in self._held.values():
+            if held.name == name and not held.closed:
+                held.name = new_name
+
+    # ------------------------------------------------------------------ aliases
+
+    def set_alias(self, alias: str, collection: str, *, timeout: float | None = None) -> None:
+        """Let an alias stand for a collection, in the place of another if it did: at once."""
+        self.set_aliases({alias: collection}, timeout=timeout)
+
+    def set_aliases(
+        self, aliases: Mapping[str, str | None], *, timeout: float | None = None
+    ) -> None:
+        """Change several aliases at once or not at all; None drops one."""
+        self._registrar("set_aliases", dict(aliases), uuid.uuid4().hex, timeout=timeout)
+
+    def real_name(self, name: str) -> str:
+        """The collection that an alias stands for; any other name as it is."""
+        return self.list_aliases().get(name, name)
+
+    def list_aliases(self, *, timeout: float | None = None) -> dict[str, str]:
+        """{alias: collection}."""
+        found: dict[str, str] = self._registrar("list_aliases", timeout=timeout)
+        return found
+
+    # ------------------------------------------------------------------ snapshots
+
+    def snapshot(
+        self,
+        name: str,
+        target: str | os.PathLike[str],
+        progress: Callable[[str, float], None] = lambda stage, share: None,
+    ) -> None:
+        """Write a collection to a new folder, one file a shard; writes go on meanwhile.
+
+        target: a folder that all nodes reach, or a URI that pyarrow.fs knows. Of each shard it is
+        as of one moment; the moments differ by how long it takes. The snapshot is there once its
+        last file is, soardb-cluster-snapshot.json; each other file is one that an embedded database
+        restores, too. Errors: AlreadyExists, NotFound for the collection, Unavailable.
+        """
+        place = _absolute(target)
+        storage = storage_of(place)
+        if storage.read(SNAPSHOT) is not None:
+            raise AlreadyExists(f"expected a new folder for the snapshot, one is in {place}")
+        held = self.get_collection(name)._held
+        files = [f"{shard_name(number)}.snapshot" for number in range(self.shards)]
+        progress("write", 0.0)
+        jobs = {
+            shard_name(number): Job("snapshot", (held.id, place, file))
+            for number, file in enumerate(files)
+        }
+        sizes = self._actors.all(jobs, None)
+        manifest = {
+            "format": SNAPSHOT_FORMAT,
+            "settings": held.settings.to_json() | {"name": held.name},
+            "files": {file: sizes[shard_name(number)] for number, file in enumerate(files)},
+        }
+        storage.replace(SNAPSHOT, json.dumps(manifest, indent=1).encode())
+        progress("done", 1.0)
+
+    def restore(
+        self,
+        archive: str | os.PathLike[str],
+        name: str,
+        progress: Callable[[str, float], None] = lambda stage, share: None,
+    ) -> ShardedCollection:
+        """A snapshot of as many shards as a new collection.
+
+        Errors: NotFound, AlreadyExists, InvalidArgument for one of another number of shards,
+        CorruptStorage.
+        """
+        place = _absolute(archive)
+        data = storage_of(place).read(SNAPSHOT)
+        if data is None:
+            raise NotFound(f"expected a snapshot of a cluster in {place}, found no {SNAPSHOT}")
+        try:
+            manifest = json.loads(data)
+            if manifest["format"] != SNAPSHOT_FORMAT:
+                raise InvalidArgument(
+                    f"{place}: format {manifest['format']!r}, this soardb reads {SNAPSHOT_FORMAT}"
+                )
+            files, settings = list(manifest["files"]), manifest["settings"]
+            Settings.of_json(settings)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InvalidArgument):
+                raise
+            raise CorruptStorage(f"{place}: {SNAPSHOT} is none of ours: {error!r}") from None
+        if files != [f"{shard_name(number)}.snapshot" for number in range(self.shards)]:
+            raise InvalidArgument(
+                f"expected a snapshot of {self.shards} shards, as this cluster has, got one of "
+                f"{len(files)}; restore it in a cluster of as many, and export it there"
+            )
+        progress("unpack", 0.0)
+        job = Job("restore", (as_name(name), place, files, settings, uuid.uuid4().hex))
+        self._check_open()
+        self._actors.one(REGISTRAR, job, None)
+        progress("done", 1.0)
+        return self.get_collection(name)
+
+    # ------------------------------------------------------------------ care
+
+    def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Bytes by part and counts, of all shards together, and of each under "shards"."""
+        self._check_open()
+        jobs = {shard_name(number): Job("database_stats") for number in range(self.shards)}
+        found = self._actors.all(jobs, self._waits.read_s if timeout is None else timeout)
+        each = [found[name] for name in sorted(found)]
+        whole = total([{k: v for k, v in one.items() if k != "collections"} for one in each])
+        collections = {}
+        for name in self.list_collections(timeout=timeout):
+            with contextlib.suppress(NotFound, Closed):  # dropped meanwhile
+                collections[name] = self.get_collection(name).stats(timeout=timeout)
+        return whole | {"collections": collections, "shards": each}
+
+    def processes(self, *, timeout: float | None = None) -> dict[str, int]:
+        """{name of an actor: number of its process on its node}, of all shards."""
+        self._check_open()
+        jobs = {shard_name(number): Job("process") for number in range(self.shards)}
+        return self._actors.all(jobs, self._waits.read_s if timeout is None else timeout)
+
+    def stop(self) -> None:
+        """End the actors of the cluster for all drivers, and close this one. The data stay.
+
+        What was acknowledged from memory is written first.
+        """
+        self._check_open()
+        names = [shard_name(number) for number in range(self.shards)]
+        self._actors.ask(dict.fromkeys(names, Job("close")), self._waits.write_s)
+        for name in [REGISTRAR, *names]:
+            with contextlib.suppress(ValueError, RayError):
+                ray.kill(ray.get_actor(name, namespace=self._namespace), no_restart=True)
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(f"cluster {self.storage} was closed")
+
+    def close(self) -> None:
+        """Refuse further calls through this object. The cluster goes on."""
+        if self._closed:
+            return
+        for held in self._held.values():
+            held.closed = held.closed or "closed"
+            if held.queue is not None:
+                held.queue.shutdown()
+        self._closed = True
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._began_ray:
+            ray.shutdown()
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Cluster({self.storage!r})"
+
+
+def _absolute(place: str | os.PathLike[str]) -> str:
+    """A path from the root, as other processes have other working directories; a URI as it is."""
+    if not isinstance(place, str | os.PathLike) or not isinstance(os.fspath(place), str):
+        raise InvalidArgument(f"expected a path or a URI, got {place!r}")
+    text = os.fspath(place)
+    if not text:
+        raise InvalidArgument("expected a path or a URI, got an empty one")
+    return text if "://" in text else str(Path(text).absolute())
+
+
+def _begin_ray(target: str) -> bool:
+    """Be part of a Ray cluster; whether this began it. Errors: Unavailable, InvalidArgument."""
+    where = target.removeprefix("ray://")
+    if where in ("auto", "local") and ray.is_initialized():
+        return False
+    if not where:
+        raise InvalidArgument(
+            f"expected ray://auto, ray://local or ray://host:port, got {target!r}"
+        )
+    address = where if where in ("auto", "local") else target
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise Unavailable(f"{target}: Ray did not answer: {error}") from None
+    return True

@@ -1,0 +1,365 @@
+"""The registrar: the one writer of a cluster's catalog, and the maker of its shards.
+
+    cluster.py (as a Ray actor) -> [registrar.py] -> catalog.py, storage.py, calls.py, shard.py
+
+It owns nothing that is not in the storage: an actor that takes its place reads the catalog and goes
+on. A collection is made on every shard under a new id and is there once the catalog lists it; one
+that is dropped is gone once the catalog does not. What a crash leaves between the two, shards drop
+when they are next told what is listed.
+
+Changes carry a request id, and the answer is written with the change. So one that is asked for
+again after a lost reply is done once.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from soardb.cluster.calls import REGISTRAR, Actors, Job, shard_name
+from soardb.cluster.catalog import ClusterCatalog, Listed
+from soardb.cluster.places import holder_of, shared_strategy
+from soardb.cluster.shard import Shard
+from soardb.cluster.storage import storage_of
+from soardb.core import Settings
+from soardb.errors import AlreadyExists, InvalidArgument, NotFound, SoarError, Unavailable
+from soardb.storage.catalog import as_name, new_folder
+
+__all__ = ["CATALOG", "Layout", "Registrar", "make_registrar"]
+
+_log = logging.getLogger("soardb")
+
+CATALOG = "soardb-cluster.json"
+_SHARD_S = 60.0  # a shard has so long for a change of the catalog
+_READ_THREADS, _WRITE_THREADS, _CARE_THREADS = 8, 8, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a driver says when it connects.
+
+    shards   of a cluster that is to be made; None: DEFAULT_SHARDS. Of one that is there it must fit
+    data     folder on each node for the shards; None: in the storage, which is then a folder
+    cpus     of Ray's books for each shard
+    options  of the shards' databases: memory_limit, allow_network
+    """
+
+    storage: str
+    shards: int | None
+    data: str | None
+    cpus: float
+    options: Mapping[str, Any]
+
+
+class Registrar:
+    """See above. Safe for many threads; made by make_registrar()."""
+
+    def __init__(self, namespace: str, layout: Layout) -> None:
+        self._layout = layout
+        self._storage = storage_of(layout.storage)
+        self._actors = Actors(namespace, self._revive)
+        self._namespace = namespace
+        self._lock = threading.RLock()  # of the catalog
+        self._shards_lock = threading.Lock()  # one makes a shard at a time
+        self._making: set[str] = set()  # ids that shards have and the catalog does not list yet
+        data = self._storage.read(CATALOG)
+        self._known = None if data is None else ClusterCatalog.of_bytes(data, CATALOG)
+        self._is_swept = False
+
+    # ------------------------------------------------------------------ the cluster
+
+    def open(self, layout: Layout, default_shards: int) -> tuple[str, int]:
+        """Make the cluster if there is none, and its shards' actors: its id, how many shards.
+
+        Errors: InvalidArgument where it was made otherwise, Unavailable.
+        """
+        with self._lock:
+            if self._known is None:
+                self._known = self._made(layout, default_shards)
+            catalog = self._known
+        if layout.shards not in (None, catalog.shards):
+            raise InvalidArgument(
+                f"expected shards={catalog.shards}, as this cluster was made, got {layout.shards}; "
+                "points are placed by it: export and import to have another number"
+            )
+        if layout.data is not None and layout.data != catalog.data:
+            raise InvalidArgument(
+                f"expected data={catalog.data!r}, as this cluster was made, got {layout.data!r}"
+            )
+        for number in range(catalog.shards):
+            self.ensure(shard_name(number))
+        self._sweep()
+        return catalog.cluster, catalog.shards
+
+    def _made(self, layout: Layout, default_shards: int) -> ClusterCatalog:
+        """A new cluster: the directories first, so that a catalog never lists one that is not."""
+        if layout.data is None and self._storage.folder is None:
+            raise InvalidArgument(
+                f"expected data=, a folder on each node for its shards, beside the storage "
+                f"{layout.storage!r}, which is no folder; got none"
+            )
+        shards = default_shards if layout.shards is None else layout.shards
+        catalog = ClusterCatalog(secrets.token_hex(8), shards, layout.data)
+        names = [shard_name(number) for number in range(shards)]
+        for name in names:
+            self._start(catalog, name, is_new=True)
+        self._actors.all(dict.fromkeys(names, Job("make")), _SHARD_S)
+        self._storage.replace(CATALOG, catalog.to_bytes())
+        return catalog
+
+    def _catalog(self) -> ClusterCatalog:
+        if self._known is None:
+            raise Unavailable("the cluster was not made yet; connect to it anew")
+        return self._known
+
+    # ------------------------------------------------------------------ shards
+
+    def ensure(self, name: str) -> None:
+        """Make the actor of a shard, if Ray has none of that name. Errors: Unavailable."""
+        catalog = self._catalog()
+        with self._shards_lock:
+            try:
+                ray.get_actor(name, namespace=self._namespace)
+            except ValueError:
+                self._start(catalog, name, is_new=False)
+
+    def _revive(self, name: str) -> None:
+        if name != REGISTRAR:
+            self.ensure(name)
+
+    def _start(self, catalog: ClusterCatalog, name: str, *, is_new: bool) -> None:
+        path, number = self._path_of(catalog, name), int(name.rpartition("-")[2])
+        if catalog.data is None:
+            strategy = shared_strategy()
+        else:
+            strategy = holder_of(str(path), number if is_new else None)
+        groups = {"reads": _READ_THREADS, "writes": _WRITE_THREADS, "care": _CARE_THREADS}
+        made: Any = ray.remote  # typed for other classes
+        actor = made(concurrency_groups=groups)(Shard)
+        actor.options(
+            name=name,
+            namespace=self._namespace,
+            lifetime="detached",
+            max_restarts=-1,
+            max_concurrency=4,
+            num_cpus=self._layout.cpus,
+            scheduling_strategy=strategy,
+            get_if_exists=True,
+        ).remote(str(path), number, dict(self._layout.options))
+
+    def _path_of(self, catalog: ClusterCatalog, name: str) -> Path:
+        if catalog.data is not None:
+            return Path(catalog.data) / f"soardb-{catalog.cluster}" / name
+        assert self._storage.folder is not None
+        return self._storage.folder / "shards" / name
+
+    def _sweep(self) -> None:
+        """Once in the life of this process: let shards drop what a crash left unlisted.
+
+        An id that a shard has is listed, or being made, or never will be listed: ids are not used
+        again. So it does no harm if a shard is told late.
+        """
+        with self._lock:
+            if self._is_swept:
+                return
+            self._is_swept = True
+        names = self._shards()
+        answers = self._actors.ask(dict.fromkeys(names, Job("collections")), _SHARD_S)
+        with self._lock:
+            kept = {*self._catalog().listed, *self._making}
+        for name, held in answers.found.items():
+            self._delete(set(held) - kept, [name])
+
+    def _delete(self, ids: set[str], names: list[str]) -> None:
+        """What shards cannot delete now, the next registrar lets them delete."""
+        if not ids:
+            return
+        answers = self._actors.ask(dict.fromkeys(names, Job("drop", (sorted(ids),))), _SHARD_S)
+        for name, why in (*answers.missing.items(), *answers.refused.items()):
+            _log.warning("%s: what was dropped is not deleted there yet: %s", name, why)
+
+    # ------------------------------------------------------------------ what there is
+
+    def find(self, name: str) -> tuple[str, str, dict[str, Any], str | None]:
+        """Name, id, settings and kind of ids of a collection or an alias. Errors: NotFound."""
+        catalog = self._catalog()
+        found = catalog.names.folder_of(name)
+        if found is None:
+            as_name(name)
+            raise NotFound(
+                f"expected a collection of {self._layout.storage}, there is no {name!r}; there are "
+                f"{', '.join(sorted(catalog.names.collections)) or 'none'}"
+            )
+        held = catalog.listed[found]
+        settings = held.settings.to_json()
+        settings["schema"] = dict(sorted(settings["schema"].items()))  # as a row store keeps it
+        return catalog.names.name_of(found) or name, found, settings, held.id_kind
+
+    def kind_of(self, id: str) -> str | None:
+        """The kind of ids of a collection, by its id; None before the first write, or no more."""
+        held = self._catalog().listed.get(id)
+        return None if held is None else held.id_kind
+
+    def list_collections(self) -> list[str]:
+        """Names, sorted."""
+        return sorted(self._catalog().names.collections)
+
+    def list_aliases(self) -> dict[str, str]:
+        """{alias: collection}."""
+        names = self._catalog().names
+        return {alias: names.name_of(id) or "" for alias, id in sorted(names.aliases.items())}
+
+    # ------------------------------------------------------------------ changing it
+
+    def create(self, name: str, settings: Mapping[str, Any], exist_ok: bool, request: str) -> str:
+        """Make a collection on every shard and list it; its name then is in the catalog."""
+        wanted = Settings.of_json(dict(settings) | {"name": name})
+
+        def make(id: str) -> Listed:
+            made = replace(wanted, name=id)
+            self._actors.all(
+                dict.fromkeys(self._shards(), Job("create", (made.to_json(),))), _SHARD_S
+            )
+            return Listed(made)
+
+        while True:
+            with self._lock:
+                if self._answered(request):
+                    return name
+                catalog = self._catalog()
+                held = catalog.names.folder_of(name)
+                if exist_ok and held is not None:
+                    replace(catalog.listed[held].settings, name=name).expect_same(wanted)
+                    return name
+                catalog.names.check_free(name)
+            try:
+                return self._listed(name, request, make)
+            except AlreadyExists:
+                if not exist_ok:
+                    raise
+
+    def restore(
+        self, name: str, storage: str, files: list[str], settings: Mapping[str, Any], request: str
+    ) -> str:
+        """Make a collection of the parts of a snapshot, one a shard, and list it."""
+        wanted = Settings.of_json(dict(settings) | {"name": name})
+        with self._lock:
+            if self._answered(request):
+                return name
+            self._catalog().names.check_free(name)
+
+        def make(id: str) -> Listed:
+            jobs = {
+                shard_name(number): Job("restore", (id, storage, file))
+                for number, file in enumerate(files)
+            }
+            kinds = {kind for kind in self._actors.all(jobs, None).values() if kind is not None}
+            return Listed(replace(wanted, name=id), next(iter(kinds), None))
+
+        return self._listed(name, request, make)
+
+    def _listed(self, name: str, request: str, make: Callable[[str], Listed]) -> str:
+        """Let `make` have a new id on every shard, and list it."""
+        id = new_folder()
+        with self._lock:
+            self._making.add(id)
+        try:
+            made = make(id)
+            with self._lock:
+                catalog = self._catalog()
+                if self._answered(request):  # asked twice at once; the other one was faster
+                    return name
+                catalog.names.check_free(name)
+                names = catalog.names.with_collection(name, id)
+                listed = {**catalog.listed, id: made}
+                self._write(replace(catalog, names=names, listed=listed), request)
+                return name
+        finally:
+            with self._lock:
+                self._making.discard(id)
+                is_listed = id in self._catalog().listed
+            if not is_listed:
+                self._delete({id}, self._shards())
+
+    def drop(self, name: str, request: str) -> None:
+        """Unlist a collection and its aliases, then let shards delete it."""
+        with self._lock:
+            if self._answered(request):
+                return
+            catalog = self._catalog()
+            id = catalog.names.collections.get(as_name(name))
+            if id is None:
+                raise NotFound(f"expected a collection to drop, there is no {name!r}")
+            listed = {k: v for k, v in catalog.listed.items() if k != id}
+            names = catalog.names.without(id)
+            self._write(replace(catalog, names=names, listed=listed), request)
+        self._delete({id}, self._shards())
+
+    def rename(self, name: str, new_name: str, request: str) -> None:
+        """See Database.rename_collection."""
+        with self._lock:
+            if not self._answered(request):
+                catalog = self._catalog()
+                names = catalog.names.renamed(name, new_name)
+                self._write(replace(catalog, names=names), request)
+
+    def set_aliases(self, aliases: Mapping[str, str | None], request: str) -> None:
+        """See Database.set_aliases."""
+        with self._lock:
+            if not self._answered(request):
+                catalog = self._catalog()
+                names = catalog.names.with_aliases(aliases)
+                self._write(replace(catalog, names=names), request)
+
+    def fix_kind(self, id: str, kind: str) -> str | None:
+        """The kind of ids of a collection, which the first write decides; None where it is gone."""
+        with self._lock:
+            catalog = self._catalog()
+            held = catalog.listed.get(id)
+            if held is None or held.id_kind is not None:
+                return None if held is None else held.id_kind
+            listed = {**catalog.listed, id: replace(held, id_kind=kind)}
+            self._save(replace(catalog, listed=listed))
+            return kind
+
+    def _answered(self, request: str) -> bool:
+        return request in self._catalog().answered
+
+    def _write(self, catalog: ClusterCatalog, request: str) -> None:
+        """Make it the current one, with the request that wanted it."""
+        self._save(catalog.answering(request, int(time.time())))
+
+    def _save(self, catalog: ClusterCatalog) -> None:
+        """Make it the current one, durably. After an error it is what the storage then says."""
+        try:
+            self._storage.replace(CATALOG, catalog.to_bytes())
+        except SoarError:
+            data = self._storage.read(CATALOG)
+            if data is not None:
+                self._known = ClusterCatalog.of_bytes(data, CATALOG)
+            raise
+        self._known = catalog
+
+    def _shards(self) -> list[str]:
+        return [shard_name(number) for number in range(self._catalog().shards)]
+
+
+def make_registrar(namespace: str, layout: Layout) -> None:
+    """Make the registrar's actor of a namespace, if Ray has none. It outlives who asked."""
+    ray.remote(Registrar).options(
+        name=REGISTRAR,
+        namespace=namespace,
+        lifetime="detached",
+        max_restarts=-1,
+        max_concurrency=32,
+        num_cpus=0,
+        get_if_exists=True,
+    ).remote(namespace, layout)

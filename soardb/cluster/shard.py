@@ -1,0 +1,312 @@
+"""A shard: one ordinary database directory, and the methods that a cluster calls on it.
+
+    calls.py (as a Ray actor) -> [shard.py] -> database.py, collection.py
+
+It is reloaded from its directory whenever its process starts; whatever was acknowledged is there.
+Every collection is called by the id that the cluster's catalog gives it. Every write carries a
+request id, so that one which is asked for twice, before a crash and after it, is done once.
+
+Nothing here imports Ray or knows of other shards: plain values in, plain values out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from soardb.cluster.storage import storage_of
+from soardb.collection import Collection
+from soardb.core import Settings
+from soardb.database import Database
+from soardb.errors import Closed, InvalidArgument, NotFound, SoarError, Unavailable
+from soardb.filters import as_filter
+from soardb.hits import HitColumns, Point
+from soardb.kernels.layout import F32
+from soardb.options import Ack, Mode
+from soardb.pages import make_token, page_mark
+from soardb.schema import PointId, Schema, decode_payload
+
+__all__ = ["Shard"]
+
+_log = logging.getLogger("soardb")
+
+Ids = Any  # (n,) int64, or a list of strings
+
+
+class Shard:
+    """One directory of a cluster. Safe for many threads."""
+
+    def __init__(self, path: str, number: int, options: Mapping[str, Any]) -> None:
+        self._path, self.number, self._options = Path(path), number, dict(options)
+        self._lock = threading.Lock()
+        self._open: Database | None = None
+        self._stops: dict[str, threading.Event] = {}
+        if self._path.exists():
+            try:
+                self._database()
+            except SoarError as error:  # whoever calls is told; then it is tried again
+                _log.warning("shard %d: %s", number, error)
+
+    def make(self) -> None:
+        """Make the directory of a new cluster. Errors: InvalidArgument where it holds something."""
+        with self._lock:
+            if self._open is None:
+                self._open = Database(self._path, **self._options)
+        if self._open.list_collections():
+            raise InvalidArgument(
+                f"expected no collections in {self._path} of a new cluster; was the cluster's "
+                "catalog lost? Put it back in the storage"
+            )
+
+    def _database(self) -> Database:
+        """Opened at the first call, as the process before may not be gone yet (InUse)."""
+        with self._lock:
+            if self._open is None:
+                try:
+                    self._open = Database(self._path, create=False, **self._options)
+                    self._sweep()
+                except NotFound as error:
+                    raise Unavailable(
+                        f"shard {self.number} has no data on this node: {error}; let the node that "
+                        "has them join the cluster again"
+                    ) from None
+            return self._open
+
+    def _sweep(self) -> None:
+        """Remove half-made snapshots of a process that was killed."""
+        for pattern in (".snapshot-*", ".restore-*"):
+            for folder in self._path.glob(pattern):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _collection(self, name: str) -> Collection:
+        try:
+            return self._database().get_collection(name)
+        except NotFound:
+            raise Closed(f"collection {name!r} was dropped") from None
+
+    # ------------------------------------------------------------------ collections
+
+    def process(self) -> int:
+        """The number of the process that it lives in."""
+        return os.getpid()
+
+    def create(self, settings: Mapping[str, Any]) -> None:
+        """Make the part of a collection that lies here, if it is not there."""
+        made = Settings.of_json(dict(settings))
+        self._database().create_collection(
+            made.name,
+            made.d,
+            made.metric,
+            schema=made.schema.to_json(),
+            index=settings["params"],
+            ttl=made.ttl,
+            exist_ok=True,
+        )
+
+    def collections(self) -> list[str]:
+        """The ids of those that have a part here."""
+        return self._database().list_collections()
+
+    def drop(self, names: Sequence[str]) -> None:
+        """Delete the parts of some, if they are there."""
+        database = self._database()
+        for name in set(database.list_collections()) & set(names):
+            database.drop_collection(name)
+
+    def describe(self, name: str) -> tuple[int, int, str | None]:
+        """Number of the last write, points, kind of ids."""
+        collection = self._collection(name)
+        return collection.seq, collection.count(), collection.id_kind
+
+    # ------------------------------------------------------------------ writing
+
+    def put(
+        self,
+        name: str,
+        ids: Ids,
+        vectors: F32,
+        payloads: Sequence[bytes] | None,
+        mode: Mode,
+        ack: Ack,
+        request_id: str | None,
+    ) -> int:
+        """Store points, payloads as JSON; how many."""
+        collection = self._collection(name)
+        write = collection.insert if mode == "insert" else collection.upsert
+        given = None if payloads is None else [decode_payload(payload) for payload in payloads]
+        return write(ids, vectors, given, ack=ack, request_id=request_id)
+
+    def update_payload(
+        self,
+        name: str,
+        payload: bytes,
+        ids: Ids | None,
+        where: Mapping[str, Any] | None,
+        replace: bool,
+        ack: Ack,
+        request_id: str | None,
+    ) -> int:
+        """Change payloads; of how many points."""
+        return self._collection(name).update_payload(
+            decode_payload(payload),
+            ids=ids,
+            filter=where,
+            replace=replace,
+            ack=ack,
+            request_id=request_id,
+        )
+
+    def delete(
+        self,
+        name: str,
+        ids: Ids | None,
+        where: Mapping[str, Any] | None,
+        ack: Ack,
+        request_id: str | None,
+    ) -> int:
+        """Delete points; how many there were."""
+        return self._collection(name).delete(ids, filter=where, ack=ack, request_id=request_id)
+
+    def flush(self, name: str) -> None:
+        """See Collection.flush."""
+        self._collection(name).flush()
+
+    # ------------------------------------------------------------------ reading
+
+    def there(self, name: str, ids: Ids) -> int:
+        """How many of distinct ids have a point."""
+        found = self._collection(name).get(ids)
+        return sum(point is not None for point in found)
+
+    def get(self, name: str, ids: Ids, with_vectors: bool) -> list[Point | None]:
+        """See Collection.get."""
+        return self._collection(name).get(ids, with_vectors=with_vectors)
+
+    def page(
+        self,
+        name: str,
+        after: PointId | None,
+        where: Mapping[str, Any] | None,
+        size: int,
+        with_payload: bool,
+        with_vectors: bool,
+        timeout: float | None = None,
+    ) -> tuple[list[Point], bool]:
+        """At most `size` points after an id in the order of ids, and whether there are more."""
+        collection = self._collection(name)
+        token = None
+        if after is not None:
+            mark = page_mark(collection.id, as_filter(where, Schema.of(collection.schema)))
+            token = make_token(after, mark)
+        page = collection.scroll(
+            filter=where,
+            page_size=size,
+            page_token=token,
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+            timeout=timeout,
+        )
+        return page.points, page.next_page_token is not None
+
+    def batches(self, name: str, size: int) -> Iterator[tuple[Ids, list[bytes], F32]]:
+        """Every point as of one moment, some at a time: ids, payloads as JSON, vectors."""
+        for batch in self._collection(name).batches(size):
+            ids: Ids = batch.ids
+            if ids and isinstance(ids[0], int):
+                ids = np.array(ids, np.int64)
+            yield ids, batch.payloads, batch.vectors
+
+    def count(self, name: str, where: Mapping[str, Any] | None, timeout: float | None) -> int:
+        """See Collection.count."""
+        return self._collection(name).count(where, timeout=timeout)
+
+    def search(self, name: str, query: F32 | None, options: Mapping[str, Any]) -> HitColumns:
+        """See Collection.search_columns."""
+        return self._collection(name).search_columns(query, **options)
+
+    # ------------------------------------------------------------------ care
+
+    def compact(self, name: str, retrain: bool, operation: str) -> None:
+        """See Collection.compact; stop(operation) ends it."""
+        with self._operation(operation) as stop:
+            self._collection(name).compact(retrain=retrain, stop=stop)
+
+    def tune(self, name: str, options: Mapping[str, Any], operation: str) -> dict[str, Any]:
+        """See Collection.tune: a curve as JSON values; stop(operation) ends it."""
+        with self._operation(operation) as stop:
+            return self._collection(name).tune(**options, stop=stop).to_json()
+
+    def stop(self, operation: str) -> None:
+        """End a compaction or a tuning that is under way."""
+        with self._lock:
+            event = self._stops.get(operation)
+        if event is not None:
+            event.set()
+
+    def _operation(self, operation: str) -> _Operation:
+        return _Operation(self._stops, self._lock, operation)
+
+    def keep_queries(self, name: str, count: int) -> None:
+        """See Collection.keep_queries."""
+        self._collection(name).keep_queries(count)
+
+    def stats(self, name: str) -> dict[str, Any]:
+        """See Collection.stats."""
+        return self._collection(name).stats()
+
+    def database_stats(self) -> dict[str, Any]:
+        """See Database.stats."""
+        return self._database().stats()
+
+    # ------------------------------------------------------------------ snapshots
+
+    def snapshot(self, name: str, storage: str, file: str) -> int:
+        """Write the part of a collection that lies here to a storage; its size in bytes."""
+        database = self._database()
+        with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=self._path) as folder:
+            archive = Path(folder) / "archive"
+            database.snapshot(name, archive)
+            storage_of(storage).send(archive, file)
+            return archive.stat().st_size
+
+    def restore(self, name: str, storage: str, file: str) -> str | None:
+        """Make the part of a collection of a snapshot; the kind of its ids."""
+        database = self._database()
+        if name in database.list_collections():  # asked for again
+            return database.get_collection(name).id_kind
+        with tempfile.TemporaryDirectory(prefix=".restore-", dir=self._path) as folder:
+            archive = Path(folder) / "archive"
+            storage_of(storage).fetch(file, archive)
+            return database.restore(archive, name).id_kind
+
+    def close(self) -> None:
+        """Finish what is queued and let go of the directory."""
+        with self._lock:
+            if self._open is not None:
+                self._open.close()
+            self._open = None
+
+
+class _Operation:
+    """A stop that can be found by name for the time of a block."""
+
+    def __init__(self, stops: dict[str, threading.Event], lock: threading.Lock, name: str) -> None:
+        self._stops, self._lock, self._name = stops, lock, name
+
+    def __enter__(self) -> threading.Event:
+        event = threading.Event()
+        with self._lock:
+            self._stops[self._name] = event
+        return event
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._stops.pop(self._name, None)
