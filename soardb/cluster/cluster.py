@@ -76,7 +76,7 @@ class Cluster:
         storage: str | os.PathLike[str],
         shards: int | None = None,
         data: str | os.PathLike[str] | None = None,
-        timeout: float = 10.0,
+        timeout: float = 30.0,
         write_timeout: float = 60.0,
         cpus: float = 0.0,
         memory_limit: int | None = None,
