@@ -476,6 +476,9 @@ class Collection:
         with_payload: bool = True,
         with_vectors: bool = False,
         explain: bool = False,
+        merge_recall: float | None = None,
+        measure_merge: bool = False,
+        allow_partial: bool = False,
         timeout: float | None = None,
     ) -> Any:
         """The closest points to a query: Hits, or a list of Hits for (nq, d) queries.
@@ -494,6 +497,8 @@ class Collection:
         score_threshold  leave out scores below
         group_by         field: `limit` groups of at most `group_size` hits each
         explain          say how it was done in `plan`
+        merge_recall, measure_merge, allow_partial  of no effect here: for a collection over shards,
+                         whose ShardedCollection.search says what they mean
         timeout          seconds after which it is given up (TimedOut)
 
         Scores are exact for the ids returned; equal scores come in a fixed order.
@@ -523,6 +528,7 @@ class Collection:
             with_vectors=with_vectors,
             explain=explain,
             timeout=timeout,
+            merge_recall=merge_recall,
         )
         is_one = query is None or query.ndim == 1 or text is not None or group_by is not None
         return found.split()[0] if is_one else found.split()

@@ -232,7 +232,7 @@ class Points:
         """One query, searched together with others of its kind if there are any waiting."""
         assert self._batcher is not None
         where = request.filter.SerializeToString(deterministic=True)
-        kind: Hashable = (id(collection), where, limit, *sorted(asked.items()))
+        kind: Hashable = (collection.id, where, limit, *sorted(asked.items()))
 
         def search(together: Sequence[F32]) -> Sequence[pb.SearchReply]:
             if len(together) > 1:
@@ -256,11 +256,12 @@ def _asked(request: pb.SearchRequest) -> dict[str, Any]:
         "with_payload": request.with_payload,
         "with_vectors": request.with_vectors,
     }
-    for name in ("nprobe", "rerank", "target_recall", "score_threshold"):
+    for name in ("nprobe", "rerank", "target_recall", "score_threshold", "merge_recall"):
         if request.HasField(name):
             asked[name] = getattr(request, name)
-    if request.explain:
-        asked["explain"] = True
+    for name in ("explain", "measure_merge", "allow_partial"):
+        if getattr(request, name):
+            asked[name] = True
     if request.group_by:
         asked["group_by"] = request.group_by
         asked["group_size"] = request.group_size or 3
@@ -282,7 +283,8 @@ def _can_gather(request: pb.SearchRequest, queries: Any, d: int) -> bool:
         queries is not None
         and queries.shape == (1, d)
         and queries.dtype == np.float32
-        and not (request.exact or request.explain or request.group_by or request.HasField("text"))
+        and not (request.exact or request.explain or request.measure_merge)
+        and not (request.group_by or request.HasField("text"))
     )
 
 

@@ -27,7 +27,6 @@ from soardb.arrays import as_asked, as_int
 from soardb.cluster.calls import Actors, Answers, Job, expect_all, shard_name
 from soardb.cluster.merge import cut, kept_share, merged, merged_plan, spliced, taken, without
 from soardb.curve import DEFAULT_TARGET, as_only_target
-from soardb.errors import InvalidArgument
 from soardb.filters import as_filter, to_json
 from soardb.fulltext import fuse
 from soardb.grouping import grouped
@@ -37,18 +36,18 @@ from soardb.options import (
     MAX_LIMIT,
     Filter,
     Fusion,
-    SearchOptions,
     as_number,
+    as_share,
     check_group_by,
     check_sought,
     check_words,
     one_query,
 )
 from soardb.points import as_point_ids
-from soardb.schema import PointId, Schema, shown
+from soardb.schema import PointId, Schema
 from soardb.topk import ShardPlan, plan_shards
 
-__all__ = ["Asked", "Fan", "ShardedOptions", "asked_of"]
+__all__ = ["Asked", "Fan", "asked_of"]
 
 _MERGE_SHARE = 0.05
 """Part of the loss that a target allows which the merge may take, unless merge_recall says."""
@@ -56,14 +55,6 @@ _MERGE_SHARE = 0.05
 _LARGE_BYTES = 100_000  # of an argument that is stored once and not sent with each call
 _LEAST_DEPTH = 100  # of two rankings that are fused, as in query.py
 _MOST_N = 2**30
-
-
-class ShardedOptions(SearchOptions, total=False):
-    """Also the keywords that only a collection of several shards has."""
-
-    merge_recall: float | None
-    measure_merge: bool
-    allow_partial: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +160,7 @@ def asked_of(
         target,
         bool(exact),
         nprobe is not None or rerank is not None,
-        _as_share(merge_recall),
+        None if merge_recall is None else as_share(merge_recall, "merge_recall"),
         bool(measure_merge),
         bool(allow_partial),
         group_by,
@@ -179,15 +170,6 @@ def asked_of(
         text_fields,
         shared,
     )
-
-
-def _as_share(value: object) -> float | None:
-    if value is None:
-        return None
-    number = as_number(value, "merge_recall")
-    if not 0 < number <= 1:
-        raise InvalidArgument(f"expected merge_recall above 0 and at most 1, got {shown(value)}")
-    return number
 
 
 @lru_cache(maxsize=1024)
@@ -232,7 +214,8 @@ class Fan:
         else:
             assert queries is not None
             found = self._left(self._vectors(queries, asked.limit + self._extra), asked.limit)
-        return found if asked.explain or found.is_partial else replace(found, plan=None)
+        is_told = asked.explain or asked.measure_merge or found.is_partial
+        return found if is_told else replace(found, plan=None)
 
     @property
     def _extra(self) -> int:
