@@ -129,6 +129,11 @@ class Collection:
         return self._core.settings.ttl
 
     @property
+    def shards(self) -> int:
+        """How many shards hold its points: 1. Over a cluster, see ShardedCollection, it is more."""
+        return 1
+
+    @property
     def seq(self) -> int:
         """The number of the last write that a read now would see; it grows with every write.
 

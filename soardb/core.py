@@ -111,6 +111,17 @@ class Settings:
         )
 
     @property
+    def asking(self) -> dict[str, Any]:
+        """The arguments of create_collection, but for the name, that make one like it."""
+        return {
+            "dim": self.d,
+            "metric": self.metric,
+            "schema": self.schema.to_json(),
+            "index": asdict(self.params),
+            "ttl": self.ttl,
+        }
+
+    @property
     def text_fields(self) -> list[str]:
         """Declared text fields, in order."""
         return [name for name, kind in self.schema.fields.items() if kind == "text"]

@@ -20,6 +20,7 @@ from soardb.database import Database
 from soardb.errors import InvalidArgument
 from soardb.hits import Point
 from soardb.kernels.layout import F32
+from soardb.options import Ack
 from soardb_proto import columns
 from soardb_proto.v1 import points_pb2 as pb
 from soardb_proto.v1 import types_pb2
@@ -36,7 +37,7 @@ from soardb_service.convert import (
     vectors_of,
 )
 from soardb_service.gate import NotYet
-from soardb_service.ingest import ingest
+from soardb_service.ingest import ingest, seq_of
 from soardb_service.limits import Limits
 from soardb_service.observe import Metrics
 from soardb_service.rpc import Call, opened
@@ -109,15 +110,15 @@ class Points:
             raise InvalidArgument("expected either ids or a filter, got both or neither")
         return None, where
 
-    def _written(self, collection: Collection, count: int, ack: str) -> pb.WriteReply:
+    def _written(self, collection: Collection, count: int, ack: Ack) -> pb.WriteReply:
         self._metrics.rows.inc(count)
-        return pb.WriteReply(count=count, seq=0 if ack == "memory" else collection.seq)
+        return pb.WriteReply(count=count, seq=seq_of(collection, ack))
 
     def Flush(self, request: pb.FlushRequest, call: Call) -> pb.FlushReply:  # noqa: N802
         """Wait for writes that were acknowledged from memory."""
         collection = opened(self._database, call, request.collection)
         collection.flush()
-        return pb.FlushReply(seq=collection.seq)
+        return pb.FlushReply(seq=seq_of(collection))
 
     def Ingest(self, requests: Iterator[pb.IngestRequest], call: Call) -> Iterator[pb.IngestAck]:  # noqa: N802
         """Write a stream of batches."""

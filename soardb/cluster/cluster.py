@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
+import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +27,24 @@ from soardb.arrays import as_int
 from soardb.cluster.calls import REGISTRAR, Actors, Job, shard_name
 from soardb.cluster.collection import Held, ShardedCollection, Waits
 from soardb.cluster.registrar import Layout, make_registrar
-from soardb.cluster.storage import storage_of
+from soardb.cluster.storage import Storage, storage_of
 from soardb.cluster.totals import total
 from soardb.core import Settings
 from soardb.errors import (
     AlreadyExists,
     Closed,
-    CorruptStorage,
     InvalidArgument,
     NotFound,
     Unavailable,
 )
 from soardb.options import as_number
-from soardb.storage.catalog import as_name
+from soardb.snapshot import SHARDS, Parts, describe, parts_of, pour, unpacked
+from soardb.storage.catalog import as_name, new_folder
 
 __all__ = ["DEFAULT_SHARDS", "MAX_SHARDS", "Cluster"]
 
 DEFAULT_SHARDS = 4
 MAX_SHARDS = 4096
-SNAPSHOT = "soardb-cluster-snapshot.json"
-SNAPSHOT_FORMAT = 1
-
 _OPEN_S = 120.0  # to make the actors of a cluster and wait for them
 
 
@@ -86,7 +84,7 @@ class Cluster:
         storage_of(place)  # says what is wrong with it before anything is started
         limit = None if memory_limit is None else as_int(memory_limit, "memory_limit", 2**20, 2**62)
         options = {"memory_limit": limit, "allow_network": bool(allow_network)}
-        self.target, self.storage = target, place
+        self.target, self.storage, self.is_read_only = target, place, False
         self._layout = Layout(
             place,
             None if shards is None else as_int(shards, "shards", 1, MAX_SHARDS),
@@ -116,6 +114,11 @@ class Cluster:
             make_registrar(self._namespace, self._layout)
         else:
             self._registrar("ensure", name)
+
+    @property
+    def _names(self) -> list[str]:
+        """Of the actors of all shards, in order."""
+        return [shard_name(number) for number in range(self.shards)]
 
     def _registrar(self, method: str, *arguments: Any, timeout: float | None = None) -> Any:
         self._check_open()
@@ -212,27 +215,23 @@ class Cluster:
 
         target: a folder that all nodes reach, or a URI that pyarrow.fs knows. Of each shard it is
         as of one moment; the moments differ by how long it takes. The snapshot is there once its
-        last file is, soardb-cluster-snapshot.json; each other file is one that an embedded database
-        restores, too. Errors: AlreadyExists, NotFound for the collection, Unavailable.
+        last file is, soardb-cluster-snapshot.json; an embedded database restores the folder, too.
+        Errors: AlreadyExists, NotFound for the collection, Unavailable.
         """
         place = _absolute(target)
         storage = storage_of(place)
-        if storage.read(SNAPSHOT) is not None:
+        if storage.read(SHARDS) is not None:
             raise AlreadyExists(f"expected a new folder for the snapshot, one is in {place}")
         held = self.get_collection(name)._held
-        files = [f"{shard_name(number)}.snapshot" for number in range(self.shards)]
+        files = {f"{shard}.snapshot": shard for shard in self._names}
         progress("write", 0.0)
-        jobs = {
-            shard_name(number): Job("snapshot", (held.id, place, file))
-            for number, file in enumerate(files)
-        }
+        jobs = {shard: Job("snapshot", (held.id, place, file)) for file, shard in files.items()}
         sizes = self._actors.all(jobs, None)
-        manifest = {
-            "format": SNAPSHOT_FORMAT,
-            "settings": held.settings.to_json() | {"name": held.name},
-            "files": {file: sizes[shard_name(number)] for number, file in enumerate(files)},
-        }
-        storage.replace(SNAPSHOT, json.dumps(manifest, indent=1).encode())
+        parts = Parts(
+            replace(held.settings, name=held.name),
+            {file: sizes[shard] for file, shard in files.items()},
+        )
+        storage.replace(SHARDS, parts.to_bytes())
         progress("done", 1.0)
 
     def restore(
@@ -241,36 +240,66 @@ class Cluster:
         name: str,
         progress: Callable[[str, float], None] = lambda stage, share: None,
     ) -> ShardedCollection:
-        """A snapshot of as many shards as a new collection.
+        """A snapshot as a new collection.
 
-        Errors: NotFound, AlreadyExists, InvalidArgument for one of another number of shards,
-        CorruptStorage.
+        archive  where snapshot() wrote one, of a cluster of as many shards: each takes its file. Of
+                 another number of shards, or a file of this machine that an embedded database or a
+                 server wrote: the points are written anew, and each shard builds its index
+
+        Errors: NotFound, AlreadyExists, InvalidArgument, CorruptStorage.
         """
         place = _absolute(archive)
-        data = storage_of(place).read(SNAPSHOT)
-        if data is None:
-            raise NotFound(f"expected a snapshot of a cluster in {place}, found no {SNAPSHOT}")
-        try:
-            manifest = json.loads(data)
-            if manifest["format"] != SNAPSHOT_FORMAT:
-                raise InvalidArgument(
-                    f"{place}: format {manifest['format']!r}, this soardb reads {SNAPSHOT_FORMAT}"
-                )
-            files, settings = list(manifest["files"]), manifest["settings"]
-            Settings.of_json(settings)
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InvalidArgument):
-                raise
-            raise CorruptStorage(f"{place}: {SNAPSHOT} is none of ours: {error!r}") from None
-        if files != [f"{shard_name(number)}.snapshot" for number in range(self.shards)]:
-            raise InvalidArgument(
-                f"expected a snapshot of {self.shards} shards, as this cluster has, got one of "
-                f"{len(files)}; restore it in a cluster of as many, and export it there"
-            )
-        progress("unpack", 0.0)
-        job = Job("restore", (as_name(name), place, files, settings, uuid.uuid4().hex))
+        as_name(name)
         self._check_open()
-        self._actors.one(REGISTRAR, job, None)
+        if "://" not in place and Path(place).is_file():
+            return self._restore_file(Path(place), name, progress)
+        storage = storage_of(place)
+        data = storage.read(SHARDS)
+        if data is None:
+            raise NotFound(f"expected a snapshot in {place}, found no {SHARDS}")
+        parts = Parts.of_bytes(data, place)
+        files = list(parts.files)
+        if files == [f"{shard}.snapshot" for shard in self._names]:
+            progress("unpack", 0.0)
+            told = parts.settings.to_json()
+            job = Job("restore", (name, place, files, told, uuid.uuid4().hex))
+            self._actors.one(REGISTRAR, job, None)
+            progress("done", 1.0)
+            return self.get_collection(name)
+        with tempfile.TemporaryDirectory(prefix="soardb-restore-") as folder:
+            fetched = _fetched(storage, files, Path(folder))
+            return self._poured(fetched, len(files), parts.settings, Path(folder), name, progress)
+
+    def _restore_file(
+        self, archive: Path, name: str, progress: Callable[[str, float], None]
+    ) -> ShardedCollection:
+        with tempfile.TemporaryDirectory(prefix="soardb-restore-") as folder:
+            scratch = Path(folder)
+            with unpacked(archive, scratch) as place:
+                files = [place]
+                if place.is_dir():
+                    files = [place / file for file in parts_of(place).files]
+                return self._poured(files, len(files), describe(place), scratch, name, progress)
+
+    def _poured(
+        self,
+        files: Iterable[Path],
+        count: int,
+        settings: Settings,
+        scratch: Path,
+        name: str,
+        progress: Callable[[str, float], None],
+    ) -> ShardedCollection:
+        """The points of some snapshots as a new collection, which has its name at the end."""
+        if name in self.list_collections() or name in self.list_aliases():
+            raise AlreadyExists(f"expected a new name, a collection or alias {name!r} is there")
+        made = self.create_collection(f"restoring-{new_folder()}", **settings.asking)
+        try:
+            pour(files, count, scratch, made, progress)
+            self.rename_collection(made.name, name)
+        except BaseException:
+            self.drop_collection(made.name)
+            raise
         progress("done", 1.0)
         return self.get_collection(name)
 
@@ -279,7 +308,7 @@ class Cluster:
     def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Bytes by part and counts, of all shards together, and of each under "shards"."""
         self._check_open()
-        jobs = {shard_name(number): Job("database_stats") for number in range(self.shards)}
+        jobs = dict.fromkeys(self._names, Job("database_stats"))
         found = self._actors.all(jobs, self._waits.read_s if timeout is None else timeout)
         each = [found[name] for name in sorted(found)]
         whole = total([{k: v for k, v in one.items() if k != "collections"} for one in each])
@@ -292,7 +321,7 @@ class Cluster:
     def processes(self, *, timeout: float | None = None) -> dict[str, int]:
         """{name of an actor: number of its process on its node}, of all shards."""
         self._check_open()
-        jobs = {shard_name(number): Job("process") for number in range(self.shards)}
+        jobs = dict.fromkeys(self._names, Job("process"))
         return self._actors.all(jobs, self._waits.read_s if timeout is None else timeout)
 
     def stop(self) -> None:
@@ -301,9 +330,8 @@ class Cluster:
         What was acknowledged from memory is written first.
         """
         self._check_open()
-        names = [shard_name(number) for number in range(self.shards)]
-        self._actors.ask(dict.fromkeys(names, Job("close")), self._waits.write_s)
-        for name in [REGISTRAR, *names]:
+        self._actors.ask(dict.fromkeys(self._names, Job("close")), self._waits.write_s)
+        for name in [REGISTRAR, *self._names]:
             with contextlib.suppress(ValueError, RayError):
                 ray.kill(ray.get_actor(name, namespace=self._namespace), no_restart=True)
         self.close()
@@ -335,6 +363,15 @@ class Cluster:
 
     def __repr__(self) -> str:
         return f"Cluster({self.storage!r})"
+
+
+def _fetched(storage: Storage, files: Iterable[str], folder: Path) -> Iterator[Path]:
+    """Files of a storage, one at a time, each gone when the next is asked for."""
+    for file in files:
+        here = folder / file
+        storage.fetch(file, here)
+        yield here
+        here.unlink()
 
 
 def _absolute(place: str | os.PathLike[str]) -> str:

@@ -101,15 +101,7 @@ class Shard:
     def create(self, settings: Mapping[str, Any]) -> None:
         """Make the part of a collection that lies here, if it is not there."""
         made = Settings.of_json(dict(settings))
-        self._database().create_collection(
-            made.name,
-            made.d,
-            made.metric,
-            schema=made.schema.to_json(),
-            index=settings["params"],
-            ttl=made.ttl,
-            exist_ok=True,
-        )
+        self._database().create_collection(made.name, **made.asking, exist_ok=True)
 
     def collections(self) -> list[str]:
         """The ids of those that have a part here."""
