@@ -390,7 +390,7 @@ class Database:
         A hostile archive is refused, and nothing of it stays.
         """
         self._check_writable()
-        as_name(name)
+        self._catalog.check_free(as_name(name))
         with snapshot.unpacked(Path(archive), self.path) as place:
             if place.is_dir():
                 return self._restore_parts(place, name, progress)

@@ -250,7 +250,8 @@ class Cluster:
         """
         place = _absolute(archive)
         as_name(name)
-        self._check_open()
+        if name in self.list_collections() or name in self.list_aliases():
+            raise AlreadyExists(f"expected a new name, a collection or alias {name!r} is there")
         if "://" not in place and Path(place).is_file():
             return self._restore_file(Path(place), name, progress)
         storage = storage_of(place)
@@ -291,8 +292,6 @@ class Cluster:
         progress: Callable[[str, float], None],
     ) -> ShardedCollection:
         """The points of some snapshots as a new collection, which has its name at the end."""
-        if name in self.list_collections() or name in self.list_aliases():
-            raise AlreadyExists(f"expected a new name, a collection or alias {name!r} is there")
         made = self.create_collection(f"restoring-{new_folder()}", **settings.asking)
         try:
             pour(files, count, scratch, made, progress)
