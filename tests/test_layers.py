@@ -98,6 +98,7 @@ LAYERS: list[set[str]] = [
     {"checkup", "database"},
     {"cluster"},
     {"connect", "exchange"},
+    {"pipelines"},
     {"cli", "demo", "integrations"},
 ]
 
