@@ -90,14 +90,15 @@ LAYERS: list[set[str]] = [
     {"core", "search"},
     {"writer", "snapshot"},
     {"promises"},
-    {"compaction", "once", "reads"},
+    {"compaction", "loading", "once", "reads"},
     {"query"},
     {"ask"},
     {"tuning"},
     {"collection"},
     {"checkup", "database"},
+    {"exchange"},
     {"cluster"},
-    {"connect", "exchange"},
+    {"connect"},
     {"cli", "demo", "integrations"},
 ]
 
