@@ -232,14 +232,20 @@ class Cluster:
             collection = self.get_collection(name)
             held = replace(collection._held.settings, name=collection.name)
             given = held.to_json() | {"index": held.to_json()["params"]} | told
-            asked = [given[key] for key in ("metric", "schema", "index", "ttl")]
-            held.expect_same(Settings.asked(held.name, found.d, *asked))
+            said = [given[key] for key in ("metric", "schema", "index", "ttl")]
+            asked = Settings.asked(held.name, found.d, *said)
+            held.expect_same(asked)
+            if asked.params != held.params:
+                raise AlreadyExists(
+                    f"collection {held.name!r} is there with index {held.params}, expected "
+                    f"{asked.params}"
+                )
         else:
-            said: dict[str, Any] = {key: found.about.get(key) for key in made} | told
+            options: dict[str, Any] = {key: found.about.get(key) for key in made} | told
             if schema is not None and ttl is None:
-                said["ttl"] = None  # that of the export is a field of its schema
-            said["metric"] = said["metric"] or "cosine"
-            collection = self.create_collection(name, found.d, **said)
+                options["ttl"] = None  # that of the export is a field of its schema
+            options["metric"] = options["metric"] or "cosine"
+            collection = self.create_collection(name, found.d, **options)
         storage = storage_of(self.storage)
         Build(self._actors, storage, self._layout, collection, found, most, progress, stop).run()
         return collection
