@@ -213,7 +213,7 @@ class Points:
         self._limits.check("results", n * limit, "queries times limit", "ask in several calls")
         call.notes.update(queries=n, limit=limit)
         self._metrics.queries.inc(n)
-        if self._batcher is not None and _can_gather(request, queries, collection.d):
+        if self._batcher is not None and _can_gather(request, queries, collection):
             return self._gathered(collection, request, queries, limit, asked)
         if request.WhichOneof("query") == "like":
             asked["id"] = _one_id(request.like, self._limits)
@@ -278,11 +278,15 @@ def _asked(request: pb.SearchRequest) -> dict[str, Any]:
     return asked
 
 
-def _can_gather(request: pb.SearchRequest, queries: Any, d: int) -> bool:
-    """Whether it is one plain query, which may share a call with others."""
+def _can_gather(request: pb.SearchRequest, queries: Any, collection: Collection) -> bool:
+    """Whether it is one plain query, which may share a call with others.
+
+    Not over shards: one that is slow would keep all of them beyond the deadlines of some.
+    """
     return (
         queries is not None
-        and queries.shape == (1, d)
+        and queries.shape == (1, collection.d)
+        and collection.shards == 1
         and queries.dtype == np.float32
         and not (request.exact or request.explain or request.measure_merge)
         and not (request.group_by or request.HasField("text"))

@@ -196,7 +196,7 @@ def expect_all(answers: Answers, timeout: float | None) -> None:
     reasons = {reason for reason in answers.missing.values() if reason}
     if not reasons:
         raise TimedOut(
-            f"expected an answer of {names} within {timeout:g} s, there was none; allow more time"
+            f"expected an answer of {names} within {timeout:.3g} s, there was none; allow more time"
             if timeout is not None
             else f"expected an answer of {names}, there was none in time"
         )

@@ -556,10 +556,10 @@ class ShardedCollection:
         with_payload: bool = True,
         with_vectors: bool = False,
         explain: bool = False,
-        timeout: float | None = None,
         merge_recall: float | None = None,
         measure_merge: bool = False,
         allow_partial: bool = False,
+        timeout: float | None = None,
     ) -> Any:
         """The closest points to a query: Hits, or a list of Hits for (nq, d) queries.
 

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
+from soardb import deadline
 from soardb.arrays import as_asked, as_int
 from soardb.cluster.calls import Actors, Answers, Job, expect_all, shard_name
 from soardb.cluster.merge import cut, kept_share, merged, merged_plan, spliced, taken, without
@@ -51,6 +52,9 @@ __all__ = ["Asked", "Fan", "asked_of"]
 
 _MERGE_SHARE = 0.05
 """Part of the loss that a target allows which the merge may take, unless merge_recall says."""
+
+_PATIENCE = 0.8
+"""Share of its time for which a search waits that may answer without those it waits for."""
 
 _LARGE_BYTES = 100_000  # of an argument that is stored once and not sent with each call
 _LEAST_DEPTH = 100  # of two rankings that are fused, as in query.py
@@ -195,7 +199,9 @@ class Fan:
     ) -> None:
         self._actors, self._shards, self._id, self._live = actors, shards, id, live
         self._asked = asked
-        self._timeout, self._until = timeout, time.monotonic() + timeout
+        now = time.monotonic()
+        self._until = min(now + timeout, deadline.until())
+        self._timeout = self._until - now
         self._missing: set[int] = set()
         self._stages: dict[str, float] = {}
         self.live: int | None = None  # as the shards said, all of them
@@ -298,6 +304,8 @@ class Fan:
         began = time.perf_counter()
         wanted = set(range(self._shards)) - self._missing if shards is None else shards
         left = max(0.001, self._until - time.monotonic())
+        if self._asked.allow_partial:
+            left *= _PATIENCE
         sent: Any = queries
         if queries is not None and queries.nbytes > _LARGE_BYTES and len(wanted) > 1:
             sent = ray.put(queries)

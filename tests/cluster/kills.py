@@ -7,7 +7,7 @@ again under its request id until it is answered, as a caller would. What must ho
 
 * no acknowledged write is lost: at the end every point is exactly as its writer knows it;
 * none is applied twice: every count that was answered is right (a delete done again would answer 0,
-  an insert done again AlreadyExists), and shards have numbered as many rows as were written;
+  an insert done again AlreadyExists), and shards have given as many numbers as was written;
 * a search that is not marked as partial has every point; one that is names the shards without which
   it was answered, and nothing is missing but what is on them.
 
@@ -62,7 +62,7 @@ class Tally:
 
     kills: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
-    rows: int = 0
+    numbers: int = 0
     wrong: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -115,13 +115,19 @@ class WriterOfOwn(threading.Thread):
             self._wrote(there, version)
         elif kind == "delete":
             self._sure("delete", len(there), ids)
+            self._numbered(0, there)
             for i in there:
                 del self.known[i]
 
     def _wrote(self, ids: list[int], version: int) -> None:
+        self._numbered(len(ids), [i for i in ids if i in self.known])
         self.known |= dict.fromkeys(ids, version)
+
+    def _numbered(self, rows: int, struck: list[int]) -> None:
+        """A shard numbers each row, and once each call that strikes some."""
+        shards = len(set(shard_of(struck, self._collection.shards).tolist()))
         with self._tally.lock:
-            self._tally.rows += len(ids)
+            self._tally.numbers += rows + shards
 
     def _sure(self, method: str, expected: int, *arguments: Any, **options: Any) -> None:
         """Make a call until it is answered; the answer must be that of one that was made once."""
@@ -280,7 +286,7 @@ def campaign(cluster: Cluster, kills: int, seed: int, kinds: list[str], writers:
         "load", D, "l2", schema={"version": "int", "still": "bool", "owner": "int"}
     )
     collection.upsert(STILL, vectors_of(STILL, 0), {"still": [True] * len(STILL)})
-    tally.rows = len(STILL)
+    tally.numbers = len(STILL)
     threads = [WriterOfOwn(collection, i, seed, tally, stop) for i in range(writers)]
     reader = Reader(collection, tally, stop)
     for thread in (*threads, reader):
@@ -320,13 +326,8 @@ def check(collection: Any, writers: list[WriterOfOwn], tally: Tally) -> None:
         tally.say(f"lost {sorted(lost)[:9]}, came back {sorted(strange)[:9]}, old {old[:9]}")
     if collection.count() != len(expected) + len(STILL):
         tally.say(f"count {collection.count()}, expected {len(expected) + len(STILL)}")
-    if rows_numbered(collection) != tally.rows:
-        tally.say(f"{rows_numbered(collection)} rows were numbered, {tally.rows} were written")
-
-
-def rows_numbered(collection: Any) -> int:
-    """How many rows the shards have given numbers to, those that went included."""
-    return int(collection.seq)
+    if collection.seq != tally.numbers:
+        tally.say(f"the shards gave {collection.seq} numbers, expected {tally.numbers}")
 
 
 def main() -> None:
@@ -360,7 +361,7 @@ def main() -> None:
             {
                 "kills": dict(tally.kills),
                 "calls": dict(tally.calls),
-                "rows": tally.rows,
+                "numbers": tally.numbers,
                 "seconds": round(time.monotonic() - began),
                 "wrong": tally.wrong,
             },
