@@ -2,6 +2,8 @@
 
     shard.py -> [handover.py] -> storage/sqlite.py
 
+A shard counts the calls that are under way, and refuses those that are to be made elsewhere.
+
 A directory has one owner, by the token of the actor's name. The file OWNER says whose it is from
 now on; it is written, durably, before the one before stops to write, so that this one does not
 begin again when its process does.
@@ -19,21 +21,39 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import apsw
 
 from soardb.core import Core
-from soardb.errors import CorruptStorage, InvalidArgument, Unavailable
+from soardb.errors import Closed, CorruptStorage, InvalidArgument, ReadOnly, Unavailable
 from soardb.storage.format import sync_folder
 from soardb.storage.sqlite import open_file, translated
 
-__all__ = ["OWNER", "Arriving", "Leaving", "Moved", "Moving", "Part", "owner_of", "set_owner"]
+__all__ = [
+    "OWNER",
+    "Arriving",
+    "Calls",
+    "Leaving",
+    "Moved",
+    "Moving",
+    "Part",
+    "owner_of",
+    "reading",
+    "set_owner",
+    "writing",
+]
 
 OWNER = "OWNER"
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _WAL_HEAD = 32  # bytes that change when SQLite begins the log anew
 
 
@@ -64,6 +84,73 @@ def set_owner(path: Path, token: str) -> None:
             os.fsync(out.fileno())
         os.replace(beside, path / OWNER)
         sync_folder(path)
+
+
+class Calls:
+    """The calls of a shard: which of them it takes, and how many are under way."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._count = 0
+        self.is_ceded = False
+        self._is_closed = self._has_left = False
+
+    def check(self, is_write: bool) -> None:
+        """Errors: Moving, Moved."""
+        if self._has_left:
+            raise Moved("the shard is on another node")
+        if self._is_closed or (self.is_ceded and is_write):
+            raise Moving("the shard is about to be on another node")
+
+    @contextlib.contextmanager
+    def one(self, *, is_write: bool) -> Iterator[None]:
+        """A call. One that finds the database closed or for reading says what the reason is."""
+        self.check(is_write)
+        with self._condition:
+            self._count += 1
+        try:
+            yield
+        except (Closed, ReadOnly):
+            self.check(is_write)
+            raise
+        finally:
+            with self._condition:
+                self._count -= 1
+                self._condition.notify_all()
+
+    def cede(self, is_closed: bool) -> None:
+        """Take no more writes; is_closed: nor reads."""
+        self.is_ceded, self._is_closed = True, is_closed
+
+    def resume(self) -> None:
+        """Take all again."""
+        self.is_ceded = self._is_closed = False
+
+    def leave(self, wait_s: float) -> None:
+        """Take nothing any more; waits so long for calls that are under way."""
+        self._has_left = True
+        with self._condition:
+            self._condition.wait_for(lambda: not self._count, wait_s)
+
+
+def reading(method: Callable[P, T]) -> Callable[P, T]:
+    """A method of a shard that looks and changes nothing."""
+    return _counted(method, is_write=False)
+
+
+def writing(method: Callable[P, T]) -> Callable[P, T]:
+    """A method of a shard that changes it."""
+    return _counted(method, is_write=True)
+
+
+def _counted(method: Callable[P, T], *, is_write: bool) -> Callable[P, T]:
+    @wraps(method)
+    def counted(*arguments: P.args, **options: P.kwargs) -> T:
+        shard: Any = arguments[0]
+        with shard._calls.one(is_write=is_write):
+            return method(*arguments, **options)
+
+    return counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +254,8 @@ class Arriving:
                 with file.open("ab") as out:
                     out.truncate(size)
                     os.fsync(out.fileno())
-                (file.parent / "index").mkdir(exist_ok=True)
+            for folder in self._beside.glob("c-*"):
+                (folder / "index").mkdir(exist_ok=True)
             for folder in [f for f in self._beside.rglob("*") if f.is_dir()]:
                 sync_folder(folder)
             sync_folder(self._beside)

@@ -1,6 +1,6 @@
 """Ray nodes in namespaces of their own on one machine: addresses, disks and processes apart.
 
-    kills.py, bench_nodes.py, test_nodes.py -> [nodes.py] -> ip, unshare, nsenter, ray
+    kills.py, on_nodes.py -> [nodes.py] -> ip, unshare, nsenter, ray
 
 Each node has a network namespace with an address on a bridge, a mount namespace in which the same
 path is a folder of its own, and a process namespace whose first process takes all others with it
@@ -13,6 +13,7 @@ Takes root and Linux; why_not() says what is missing.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -20,15 +21,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Node", "Nodes", "why_not"]
+__all__ = ["Around", "Node", "Nodes", "why_not"]
 
 _GCS, _CLIENT = 6379, 10001  # ports; each node has its own address, so the same ones are free
 _START_S = 60.0
+_ASK = "ask: "
 _ROOT = Path(__file__).resolve().parents[2]
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -283,13 +286,59 @@ class Nodes:
         logs = "\n".join(self._log(node.number) for node in self)
         raise RuntimeError(f"expected {count} nodes, found {seen!r}:\n{logs}")
 
-    def of_shards(self, places: Mapping[str, str]) -> dict[str, Node]:
-        """{name of a shard: its node}, of Cluster.places()."""
-        found = {node.address: node for node in self}
-        return {name: found[address] for name, address in places.items()}
+    def drive(self, command: Sequence[str]) -> tuple[str, int]:
+        """Run a program on the head that may ask for kills by Around: what it printed, its code."""
+        process = self[1].popen(command, stdin=subprocess.PIPE)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        told = []
+        for line in process.stdout:
+            if not line.startswith(_ASK):
+                told.append(line)
+                continue
+            method, *arguments = json.loads(line.removeprefix(_ASK))
+            process.stdin.write(f"{json.dumps(getattr(self, f'_do_{method}')(*arguments))}\n")
+            process.stdin.flush()
+        return "".join(told), process.wait()
+
+    def _do_kill(self, address: str) -> None:
+        self._at(address).kill()
+
+    def _do_start(self, address: str) -> None:
+        self._at(address).start()
+
+    def _do_kill_process(self, address: str, number: int) -> None:
+        self._at(address).kill_process(number)
+
+    def _at(self, address: str) -> Node:
+        return next(node for node in self if node.address == address)
 
     def _log(self, number: int) -> str:
         return (self.folder / f"node-{number}.log").read_text("utf-8", "replace")[-2000:]
+
+
+class Around:
+    """For a program that Nodes.drive() runs: what it cannot do from within. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def kill(self, address: str) -> None:
+        """SIGKILL to all processes of a node."""
+        self._ask("kill", address)
+
+    def start(self, address: str) -> None:
+        """Let a node that was killed come back; not waited for."""
+        self._ask("start", address)
+
+    def kill_process(self, address: str, number: int) -> None:
+        """SIGKILL to one process, by its number within its node."""
+        self._ask("kill_process", address, number)
+
+    def _ask(self, *what: Any) -> None:
+        with self._lock:
+            print(_ASK + json.dumps(what), flush=True)
+            sys.stdin.readline()
 
 
 # A driver on the head that says how many nodes are alive whenever it is asked.
