@@ -484,15 +484,42 @@ class Database:
         if self.is_read_only:
             raise ReadOnly(f"database {self.path} was opened with read_only=True")
 
-    def close(self) -> None:
-        """Finish what is queued, stop the worker, let the next process have the directory."""
-        if self._closed:
-            return
+    def cede(self) -> None:
+        """Stop writing for good and let another process own the directory; reads go on.
+
+        What is queued is written first. From then on writes are refused (Closed, ReadOnly), and
+        reads answer as of now until close().
+        """
+        with self._lock:
+            self._check_open()
+            if self.is_read_only:
+                return
+            self.is_read_only = True  # what is opened from now on is opened for reading
+            opening = list(self._opening.values())
+        self._end_worker()
+        for others in opening:
+            others.wait()
+        for core in list(self._cores.values()):
+            core.stop_build.set()
+        for folder, collection in list(self._open.items()):
+            with self._cores[folder].building:
+                collection._writer.close()
+        if self._owner is not None:
+            self._owner.release()
+            self._owner = None
+
+    def _end_worker(self) -> None:
         self._stop.set()
         self._wake.set()
         for core in list(self._cores.values()):
             core.stop_build.set()
         self._worker.join()
+
+    def close(self) -> None:
+        """Finish what is queued, stop the worker, let the next process have the directory."""
+        if self._closed:
+            return
+        self._end_worker()
         with self._lock:
             self._closed = True
             opening = list(self._opening.values())

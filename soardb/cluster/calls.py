@@ -25,6 +25,7 @@ import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
 
 from soardb import deadline
+from soardb.cluster.handover import Moved, Moving
 from soardb.errors import InUse, SoarError, TimedOut, Unavailable
 
 __all__ = ["REGISTRAR", "Actors", "Answers", "Job", "expect_all", "shard_name"]
@@ -55,6 +56,15 @@ _GROUPS = {
     "tune": "care",
     "snapshot": "care",
     "restore": "care",
+    "list_parts": "moves",
+    "read_part": "moves",
+    "write_part": "moves",
+    "finish_parts": "moves",
+    "cede": "moves",
+    "resume": "moves",
+    "ready": "moves",
+    "ceded_to": "moves",
+    "leave": "moves",
 }
 
 
@@ -84,12 +94,12 @@ class Answers:
 class Actors:
     """The actors of one cluster, found by name. Safe for many threads.
 
-    revive  makes an actor that is gone for good, by name; it may raise
+    locate  says which name Ray has for an actor, made anew where it is gone; it may raise
     """
 
-    def __init__(self, namespace: str, revive: Callable[[str], None]) -> None:
+    def __init__(self, namespace: str, locate: Callable[[str], str]) -> None:
         self.namespace = namespace
-        self._revive = revive
+        self._locate = locate
         self._handles: dict[str, Any] = {}
         self._sought: set[str] = set()
         self._failed: dict[str, str] = {}
@@ -122,14 +132,26 @@ class Actors:
         timeout: seconds for the actor to be found.
         """
         until = time.monotonic() + timeout
+        while True:
+            handle, has_begun = self._waited_for(name, until, timeout), False
+            try:
+                with _translated(name):
+                    for reference in _called(handle, name, job, streaming=True):
+                        item, has_begun = ray.get(reference), True
+                        yield item
+                return
+            except Moved:
+                if has_begun or time.monotonic() > until:
+                    raise
+                self.forget(name, handle)
+
+    def _waited_for(self, name: str, until: float, timeout: float) -> Any:
         while (handle := self.known(name)) is None:
             deadline.check()
             if time.monotonic() > until:
                 raise Unavailable(f"{name} was not found in {timeout:g} s: {self.why(name)}")
             time.sleep(_FIRST_S)
-        with _translated(name):
-            for reference in _called(handle, name, job, streaming=True):
-                yield ray.get(reference)
+        return handle
 
     def known(self, name: str) -> Any:
         """The actor's handle; None while it is looked for, which this begins. Never waits."""
@@ -171,15 +193,9 @@ class Actors:
                 self._sought.discard(name)
 
     def _found(self, name: str) -> Any:
-        try:
-            return self._named(name)
-        except ValueError:
-            self._revive(name)
-        return self._named(name)
-
-    def _named(self, name: str) -> Any:
+        place = self._locate(name)
         with self._one_lookup:
-            return ray.get_actor(name, namespace=self.namespace)
+            return ray.get_actor(place, namespace=self.namespace)
 
 
 def _called(handle: Any, name: str, job: Job, *, streaming: bool = False) -> Any:
@@ -277,6 +293,9 @@ class _Round:
         except RayTaskError as error:
             cause = refusal_of(error)
             if isinstance(cause, InUse):  # the process before is not quite gone
+                self._later(name, cause)
+            elif isinstance(cause, Moving | Moved):  # nothing was done
+                self._actors.forget(name, handle)
                 self._later(name, cause)
             else:
                 self._answers.refused[name] = cause

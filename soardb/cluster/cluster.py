@@ -28,6 +28,7 @@ from soardb.arrays import as_int
 from soardb.cluster.building import Build
 from soardb.cluster.calls import REGISTRAR, Actors, Job, shard_name
 from soardb.cluster.collection import Held, ShardedCollection, Waits
+from soardb.cluster.moves import plan_moves
 from soardb.cluster.parquet import open_source
 from soardb.cluster.registrar import Layout, make_registrar
 from soardb.cluster.storage import Storage, storage_of
@@ -38,6 +39,7 @@ from soardb.errors import (
     Closed,
     InvalidArgument,
     NotFound,
+    TimedOut,
     Unavailable,
 )
 from soardb.options import as_number
@@ -48,6 +50,7 @@ __all__ = ["DEFAULT_SHARDS", "MAX_SHARDS", "Cluster"]
 
 DEFAULT_SHARDS = 4
 MAX_SHARDS = 4096
+_MOVE_FAILURES = 5  # of moves before a rebalancing gives up
 _OPEN_S = 120.0  # to make the actors of a cluster and wait for them
 
 
@@ -102,7 +105,7 @@ class Cluster:
         self._closed = False
         self._held: dict[str, Held] = {}
         self._began_ray = _begin_ray(target)
-        self._actors = Actors(self._namespace, self._revive)
+        self._actors = Actors(self._namespace, self._locate)
         try:
             make_registrar(self._namespace, self._layout)
             job = Job("open", (self._layout, DEFAULT_SHARDS))
@@ -111,12 +114,13 @@ class Cluster:
             self._leave()
             raise
 
-    def _revive(self, name: str) -> None:
-        """Make an actor that Ray no longer has. Errors: Unavailable."""
+    def _locate(self, name: str) -> str:
+        """Ray's name of an actor, made anew where it is gone. Errors: Unavailable."""
         if name == REGISTRAR:
             make_registrar(self._namespace, self._layout)
-        else:
-            self._registrar("ensure", name)
+            return name
+        place: str = self._registrar("ensure", name)
+        return place
 
     @property
     def _names(self) -> list[str]:
@@ -391,6 +395,57 @@ class Cluster:
         jobs = dict.fromkeys(self._names, Job("process"))
         return self._actors.all(jobs, self._waits.read_s if timeout is None else timeout)
 
+    def places(self, *, timeout: float | None = None) -> dict[str, str]:
+        """{name of a shard: address of the node that it is on}."""
+        places, nodes = self._registrar("nodes", timeout=timeout)
+        return {shard: nodes.get(node, node) for shard, node in sorted(places.items())}
+
+    def rebalance(
+        self,
+        progress: Callable[[str, float], None] = lambda stage, share: None,
+        *,
+        without: Iterable[str] = (),
+        timeout: float | None = None,
+    ) -> dict[str, str]:
+        """Move shards until each node has its share: as few as can be, one after the other.
+
+        To be called when nodes have joined, or are to leave. Reads and writes go on; writes of a
+        shard wait for a moment while it moves. Where each node has a disk of its own (`data`), the
+        shard's directory is copied to the other node first.
+
+        without  addresses of nodes that are to have none, as they will leave
+        timeout  seconds for each shard; unless told, as long as it takes
+
+        Returns {name of a shard: address of its new node} of those that moved. A shard of which an
+        actor or a node is lost meanwhile stays where it was, and is tried again. Errors:
+        InvalidArgument for an unknown node, Unavailable.
+        """
+        leaving, failures = set(without), 0
+        moved: dict[str, str] = {}
+        while True:
+            places, nodes = self._registrar("nodes", timeout=timeout)
+            unknown = leaving - set(nodes.values())
+            if unknown:
+                raise InvalidArgument(
+                    f"expected addresses of nodes, {', '.join(sorted(nodes.values()))}, got "
+                    f"{', '.join(sorted(map(str, unknown)))}"
+                )
+            plan = plan_moves(places, [node for node in nodes if nodes[node] not in leaving])
+            if not plan:
+                progress("done", 1.0)
+                return moved
+            shard, node = plan[0]
+            progress(f"move {shard} to {nodes[node]}", len(moved) / (len(moved) + len(plan)))
+            try:
+                self._actors.one(REGISTRAR, Job("move", (shard, node)), timeout)
+            except (TimedOut, Unavailable) as error:
+                _log.warning("%s was not moved to %s: %s", shard, nodes[node], error)
+                failures += 1
+                if failures > _MOVE_FAILURES:
+                    raise
+            else:
+                moved[shard] = nodes[node]
+
     def stop(self) -> None:
         """End the actors of the cluster for all drivers, and close this one. The data stay.
 
@@ -398,9 +453,11 @@ class Cluster:
         """
         self._check_open()
         self._actors.ask(dict.fromkeys(self._names, Job("close")), self._waits.write_s)
-        for name in [REGISTRAR, *self._names]:
-            with contextlib.suppress(ValueError, RayError):
-                ray.kill(ray.get_actor(name, namespace=self._namespace), no_restart=True)
+        handles = [self._actors.known(name) for name in [REGISTRAR, *self._names]]
+        for handle in handles:
+            if handle is not None:
+                with contextlib.suppress(RayError):
+                    ray.kill(handle, no_restart=True)
         self.close()
 
     def _check_open(self) -> None:
