@@ -277,7 +277,7 @@ def _load_group(work: _Work, group: RowGroup, done: np.ndarray) -> int:
     done: which of its parts are in. Done again after a death of the worker it sends again what was
     sent, and shards write it once.
     """
-    actors = Actors(work.namespace, partial(_revive, work.namespace, work.layout))
+    actors = Actors(work.namespace, partial(_locate, work.namespace, work.layout))
     first, sent = group.first_part, 0
     for part in work.source.read(group, lambda number: bool(done[number - first]), work.settings):
         _send_part(work, actors, group, part)
@@ -323,10 +323,11 @@ def _named(
     return AlreadyExists(f"{group.file}, row group {group.number}: {error}")
 
 
-def _revive(namespace: str, layout: Layout, name: str) -> None:
-    """Make an actor that Ray no longer has, as a driver does. Errors: Unavailable."""
+def _locate(namespace: str, layout: Layout, name: str) -> str:
+    """Ray's name of an actor, made anew where it is gone, as for a driver. Errors: Unavailable."""
     if name == REGISTRAR:
         make_registrar(namespace, layout)
-        return
-    actors = Actors(namespace, partial(_revive, namespace, layout))
-    actors.one(REGISTRAR, Job("ensure", (name,)), _CALL_S)
+        return name
+    actors = Actors(namespace, partial(_locate, namespace, layout))
+    place: str = actors.one(REGISTRAR, Job("ensure", (name,)), _CALL_S)
+    return place

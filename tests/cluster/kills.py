@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import random
 import signal
@@ -320,7 +321,8 @@ class _Moving(threading.Thread):
 
 def _others() -> list[str]:
     """Addresses of the nodes that are alive, without the one of this program, the head."""
-    here = ray.util.get_node_ip_address()
+    here_of: Any = ray.util.get_node_ip_address  # untyped
+    here = here_of()
     return sorted(address for address in alive_nodes().values() if address != here)
 
 
@@ -436,7 +438,7 @@ def with_nodes(given: argparse.Namespace) -> None:
 def inside(given: argparse.Namespace) -> None:
     """The campaign, on a node."""
     storage, data = given.inside
-    ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     cluster = Cluster(
         "ray://auto",
         storage=storage,
