@@ -47,6 +47,8 @@ __all__ = ["DEFAULT_SHARDS", "MAX_SHARDS", "Cluster"]
 
 DEFAULT_SHARDS = 4
 MAX_SHARDS = 4096
+_log = logging.getLogger("soardb")
+
 _MOVE_FAILURES = 5  # of moves before a rebalancing gives up
 _OPEN_S = 120.0  # to make the actors of a cluster and wait for them
 
