@@ -22,7 +22,13 @@ from math import inf
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnschedulableError,
+    GetTimeoutError,
+    RayError,
+    RayTaskError,
+)
 
 from soardb import deadline
 from soardb.cluster.handover import Moved, Moving
@@ -309,7 +315,7 @@ class _Round:
                 )
 
     def _lost(self, name: str, handle: Any, error: BaseException) -> None:
-        if isinstance(error, ActorDiedError):
+        if isinstance(error, ActorDiedError | ActorUnschedulableError):  # or its node is lost
             self._actors.forget(name, handle)
         self._later(name, error)
 
