@@ -111,7 +111,7 @@ class TestCopy:
         target.finish_parts({name: part.size for name, part in parts.items()})
         assert target.count("c", None, None) == source.count("c", None, None) == 640
         found = [shard.search("c", VECTORS[:9], {"limit": 20}) for shard in (source, target)]
-        assert (found[0].ids == found[1].ids).all()
+        assert np.array_equal(found[0].ids, found[1].ids)
         assert (found[0].scores == found[1].scores).all()
         seq = target.describe("c")[0]
         assert target.delete("c", np.arange(40, 50), None, "fsync", "gone") == 10
@@ -181,13 +181,14 @@ class TestOwner:
         for shard in (source, Shard(str(tmp_path / "shard-0000"), 0, {})):
             assert shard.count("c", None, None) == 300
             assert len(shard.search("c", VECTORS[:1], {"limit": 5}).ids) == 5
-            for write in (
+            writes: tuple[Any, ...] = (
                 lambda shard=shard: put(shard, 0, 1, "late"),
                 lambda shard=shard: shard.delete("c", np.arange(3), None, "fsync", "late"),
                 lambda shard=shard: shard.create(SETTINGS | {"name": "other"}),
                 lambda shard=shard: shard.compact("c", False, "late"),
                 lambda shard=shard: shard.drop(["c"]),
-            ):
+            )
+            for write in writes:
                 with pytest.raises(Moving):
                     write()
         shard.close()
