@@ -120,7 +120,6 @@ class TestGonzalez:
         assert centres.tolist() == plain_gonzalez(keys, k)
         assert radius == pytest.approx(np.sqrt(keys[:, centres].min(axis=1).max()), abs=5e-3)
 
-
     def test_of_equally_far_points_the_first_is_taken_and_each_once(self) -> None:
         """Whole numbers as distances, of which many are equal, and points that repeat."""
         places = RNG.integers(0, 9, 500)
