@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ import soardb
 from benchmarks import provenance
 from benchmarks.datasets import load
 from benchmarks.judge import TOLERANCE, Judge
-from benchmarks.ray_processes import descendants, message_bytes, processor_s, ray_for
+from benchmarks.ray_processes import descendants, loads, pickled, processor_s, ray_for
 from soardb.cluster import Cluster
 from soardb.cluster.calls import Job, shard_name
 from soardb.cluster.merge import merged
@@ -49,6 +50,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 NAME, FLOOR = "bench", "bench-floor"
 _CHUNK = 20_000
 Row = dict[str, Any]
+Held = dict[tuple[str, str], Any]  # collections by system and name
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def timed(
     search: Callable[[F32], object], queries: F32, batch: int, calls: int, clock: Clock
 ) -> Row:
     """Milliseconds of each call, and microseconds of processor time a query by process."""
-    before, each = clock.read_before(), []
+    before, each = clock.read_before(), list[float]()
     for call in range(calls):
         first = call * batch % max(1, len(queries) - batch + 1)
         asked = queries[first : first + batch]
@@ -175,7 +177,8 @@ def ask_of(cluster: Cluster) -> Callable[[dict[str, Job]], dict[str, Any]]:
 def least_ms(run: Callable[[], object], seconds: float = 0.3) -> float:
     """Median milliseconds of a call that is repeated for a while."""
     run()
-    each, until = [], time.perf_counter() + seconds
+    each: list[float] = []
+    until = time.perf_counter() + seconds
     while time.perf_counter() < until or len(each) < 5:
         began = time.perf_counter()
         run()
@@ -197,28 +200,31 @@ def parts_of(cluster: Cluster, collection: Any, queries: F32, setup: Setup) -> l
         jobs = {shard_name(number): job for number in range(setup.shards)}
         replies = list(ask(jobs).values())
         is_put = asked.nbytes > 100_000  # as searching.py does, once for all shards
-        request = message_bytes((collection.id, None, options) if is_put else arguments)
-        pickled = ray.cloudpickle.dumps(replies[0], protocol=5)
+        sent = (collection.id, None, options) if is_put else arguments
+        sizes = [len(pickled(reply)) for reply in replies]
         rows.append(
             {
                 "batch": batch,
                 "c": c,
                 "messages": setup.shards,
-                "request_bytes": request * setup.shards,
-                "stored_once_bytes": message_bytes(asked) if is_put else 0,
-                "reply_bytes": sum(message_bytes(reply) for reply in replies),
-                "ms": {
-                    "merge": least_ms(lambda r=replies: merged(r, setup.k)),
-                    "pickle_requests": setup.shards
-                    * least_ms(lambda a=arguments: ray.cloudpickle.dumps(a, protocol=5)),
-                    "pickle_replies": setup.shards
-                    * least_ms(lambda r=replies: ray.cloudpickle.dumps(r[0], protocol=5)),
-                    "unpickle_replies": setup.shards
-                    * least_ms(lambda p=pickled: ray.cloudpickle.loads(p)),
-                },
+                "request_bytes": len(pickled(sent)) * setup.shards,
+                "stored_once_bytes": len(pickled(asked)) if is_put else 0,
+                "reply_bytes": sum(sizes),
+                "ms": _handling_ms(arguments, replies, setup),
             }
         )
     return rows
+
+
+def _handling_ms(arguments: Any, replies: list[HitColumns], setup: Setup) -> Row:
+    """Milliseconds of what is done to the messages of one call, for all shards."""
+    first, data = replies[0], pickled(replies[0])
+    return {
+        "merge": least_ms(partial(merged, replies, setup.k)),
+        "pickle_requests": setup.shards * least_ms(partial(pickled, arguments)),
+        "pickle_replies": setup.shards * least_ms(partial(pickled, first)),
+        "unpickle_replies": setup.shards * least_ms(partial(loads, data)),
+    }
 
 
 def empty_calls(cluster: Cluster, setup: Setup) -> Row:
@@ -228,7 +234,7 @@ def empty_calls(cluster: Cluster, setup: Setup) -> Row:
     found["ray_get_of_1_shard"] = least_ms(lambda: ray.get(handle.process.remote()), 0.6)
     for shards in sorted({1, 2, setup.shards}):
         jobs = {shard_name(number): Job("process") for number in range(shards)}
-        found[f"ask_of_{shards}_shards"] = least_ms(lambda jobs=jobs: ask(jobs), 0.6)
+        found[f"ask_of_{shards}_shards"] = least_ms(partial(ask, jobs), 0.6)
     handles = [cluster._actors.handle(shard_name(number)) for number in range(setup.shards)]
     found[f"ray_get_of_{setup.shards}_shards"] = least_ms(
         lambda: ray.get([h.process.remote() for h in handles]), 0.6
@@ -261,7 +267,7 @@ def run(
             pids = tuple(cluster.processes().values()) if here else ()
             others = sorted(descendants(os.getpid()) - set(pids)) if here and made_here else []
             clock = Clock(pids, tuple(others))
-            held: dict[str, Any] = {}
+            held: Held = {}
             for system, home in (("embedded", database), ("cluster", cluster)):
                 for name, rows in ((NAME, vectors), (FLOOR, vectors[: setup.floor_points])):
                     held[system, name] = home.create_collection(name, vectors.shape[1])
@@ -277,7 +283,7 @@ def run(
 
 
 def _measured(
-    setup: Setup, held: Row, cluster: Cluster, clock: Clock, vectors: F32, queries: F32
+    setup: Setup, held: Held, cluster: Cluster, clock: Clock, vectors: F32, queries: F32
 ) -> Row:
     same = same_answers(held["embedded", NAME], held["cluster", NAME], queries, setup)
     print(f"same answers: {same}", flush=True)
@@ -293,9 +299,7 @@ def _measured(
                 collection = held[system, name]
                 ways[system, mode, batch] = {
                     "passes": [],
-                    "search": lambda asked, c=collection, o=options: c.search_columns(
-                        asked, setup.k, **o
-                    ),
+                    "search": partial(collection.search_columns, limit=setup.k, **options),
                 }
     interleaved(ways, queries, setup, clock)
     truth = ids_of(held["embedded", NAME].search_columns(queries, setup.k, exact=True), setup.k)
@@ -415,7 +419,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             here=made_here or given.same_host,
             made_here=made_here,
         )
-        nodes = len([node for node in ray.nodes() if node["Alive"]])
+        known: Any = ray.nodes  # untyped
+        nodes = sum(node["Alive"] for node in known())
     report = {
         "benchmark": "cluster",
         "setup": asdict(setup),

@@ -78,7 +78,7 @@ def answers(
 
     vectors (n, d), queries (nq, d) float32; ids (n,) int64, by which points are placed.
     """
-    owner, parts = shard_of(ids, shards), []
+    owner, parts = shard_of(ids.tolist(), shards), []
     for shard in range(shards):
         rows = np.flatnonzero(owner == shard)
         most = min(k, len(rows))

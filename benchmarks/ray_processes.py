@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 
-__all__ = ["descendants", "message_bytes", "processor_s", "ray_for"]
+__all__ = ["descendants", "loads", "pickled", "processor_s", "ray_for"]
 
 _OBJECT_STORE_BYTES = 160 * 2**20
 _PROC = Path("/proc")
@@ -71,6 +71,15 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def message_bytes(value: Any) -> int:
-    """How long a value is as Ray sends it, without Ray's own header of a call."""
-    return len(ray.cloudpickle.dumps(value, protocol=5))
+_cloudpickle: Any = ray.cloudpickle  # untyped
+
+
+def pickled(value: Any) -> bytes:
+    """A value as Ray sends it, without Ray's own header of a call."""
+    data: bytes = _cloudpickle.dumps(value, protocol=5)
+    return data
+
+
+def loads(data: bytes) -> Any:
+    """The value of what pickled() made here."""
+    return _cloudpickle.loads(data)

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("ray", reason="Ray is an extra: pip install 'soardb[test-ray]'")
 
 from benchmarks import bench_merge
-from soardb.cluster.merge import merged
+from soardb.cluster.merge import cut, merged
 from soardb.kernels.layout import F32
 from soardb.metrics import unit_rows
 from soardb.topk import expected_recall, plan_shards
@@ -66,7 +66,7 @@ def test_recall_counts_each_query_by_itself() -> None:
     parts = bench_merge.answers(vectors, queries, bench_merge.ids_of(N, 1), 4, 12)
     whole = merged(parts, 12)
     found = bench_merge.merge_recall(parts, whole, 4, 12)
-    few = merged([bench_merge.cut(part, 4) for part in parts], 12)
+    few = merged([cut(part, 4) for part in parts], 12)
     expected = [
         len(set(np.asarray(a.ids).tolist()) & set(np.asarray(b.ids).tolist())) / 12
         for a, b in zip(whole.each(), few.each(), strict=True)
