@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from benchmarks import provenance
 from benchmarks.bench_scale import Setup as Distribution
 from benchmarks.bench_scale import chunk
 from benchmarks.cluster_model import asked_of_shards
-from benchmarks.ray_processes import pickled, processor_s, ray_for
+from benchmarks.ray_processes import busy_s, descendants, pickled, processor_s, ray_for
 from soardb.cluster import Cluster
 from soardb.cluster.calls import Job, shard_name
 from soardb.cluster.merge import merged
@@ -116,11 +117,16 @@ def _calls(cluster: Cluster, setup: Measure, vectors: F32, queries: F32) -> Row:
     ]
     pids = list(cluster.processes().values())
     held = {"floor": floor.id, "real": real.id, "paid": real.id}
+    ours = [os.getpid(), *descendants(os.getpid())]
+    others = []
     for number in range(setup.passes + 1):
+        began, busy, own = time.perf_counter(), busy_s(), processor_s(ours)
         for way in ways:
             found = _timed(cluster, held[way["what"]], way, queries, setup, pids, warm=not number)
             if number:
                 way["passes"].append(found)
+        of_others = busy_s() - busy - (processor_s(ours) - own)
+        others.append(max(0.0, of_others / (time.perf_counter() - began)))
         print(f"pass {number} of {setup.passes}", flush=True)
     for way in ways:
         passes = way.pop("passes")
@@ -133,7 +139,12 @@ def _calls(cluster: Cluster, setup: Measure, vectors: F32, queries: F32) -> Row:
         way["calls"] = len(every)
         way["c"] = _options(setup, way)["limit"]
     replies = _replies(cluster, held["real"], queries, setup)
-    return {"points_of_shards": points.tolist(), "ways": ways, "messages": replies}
+    return {
+        "points_of_shards": points.tolist(),
+        "cores_busy_with_other_work": others,
+        "ways": ways,
+        "messages": replies,
+    }
 
 
 def _options(setup: Measure, way: Row) -> Row:

@@ -121,7 +121,8 @@ class Messages:
     """Processor seconds that messages take, for a call on s shards with a batch of B queries.
 
     driver: around + s * (message + B * c * hit), the merge included
-    shard:  message + B * query, beside the search itself, and B * c * payload where they are read
+    shard:  message + B * query, beside the search itself, and where payloads are read
+            reading + B * c * payload
     idle_s: what a call on one shard takes beyond all processor time
     """
 
@@ -130,6 +131,7 @@ class Messages:
     driver_hit: float
     shard_message: float
     shard_query: float
+    shard_reading: float
     shard_payload: float
     idle_s: float
 
@@ -306,16 +308,21 @@ def messages_of(ways: Sequence[Mapping[str, Any]]) -> Messages:
     single = next(way for way in floor if way["shards"] == 1 and way["batch"] == 1)
     busy = (single["cpu_ms_driver"] + single["cpu_ms_shards"]) / 1e3
     idle = max(0.0, single["ms"]["0.5"] / 1e3 - busy)
-    payload = _payload_s(ways)
-    return Messages(around, message, hit, shard_message, shard_query, payload, idle)
+    reading, payload = _payloads(ways)
+    return Messages(around, message, hit, shard_message, shard_query, reading, payload, idle)
 
 
-def _payload_s(ways: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds to read the payload of a hit: what the largest batch of one shard takes more."""
-    by_name = {way["what"]: way for way in sorted(ways, key=lambda w: w["batch"])
-               if way["shards"] == 1 and way["what"] in ("real", "paid")}  # fmt: skip
-    more = by_name["paid"]["cpu_ms_shards"] - by_name["real"]["cpu_ms_shards"]
-    return max(0.0, more / 1e3 / by_name["paid"]["batch"] / by_name["paid"]["c"])
+def _payloads(ways: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Seconds of a message and of a hit that one shard takes more where it reads payloads."""
+    by_name = {(way["what"], way["batch"]): way for way in ways if way["shards"] == 1}
+    hits, more = [], []
+    for (what, batch), way in by_name.items():
+        if what == "paid":
+            without = by_name["real", batch]
+            hits.append(float(batch * way["c"]))
+            more.append(max(1e-9, (way["cpu_ms_shards"] - without["cpu_ms_shards"]) / 1e3))
+    reading, payload = _fit(np.stack([np.ones(len(hits)), np.array(hits)], axis=1), np.array(more))
+    return reading, payload
 
 
 def _fit(columns: Any, values: Any) -> list[float]:

@@ -108,8 +108,10 @@ def costs_of(work: Workload, cluster: Cluster, known: Calibration) -> tuple[Cost
     answer = known.wire.answer(work.batch, c, work.payload_bytes)
     rate = cluster.gbit_s * 1e9 / 8
     search = Lognormal(query_s, known.sigma).of_sum(work.batch)
-    read_s = c * talk.shard_payload if work.payload_bytes else 0.0
-    message = talk.shard_message + work.batch * (talk.shard_query + read_s)
+    read_s = 0.0
+    if work.payload_bytes:
+        read_s = talk.shard_reading + work.batch * c * talk.shard_payload
+    message = talk.shard_message + work.batch * talk.shard_query + read_s
     per_message = talk.driver_message + work.batch * c * talk.driver_hit
     one_way = (talk.idle_s + cluster.network_ms / 1e3) / 2 + request / rate
 
@@ -138,7 +140,7 @@ def costs_of(work: Workload, cluster: Cluster, known: Calibration) -> tuple[Cost
         "merge_recall": asked.expected_recall,
         "shard_recall": recall,
         "search_us_a_query": query_s * 1e6,
-        "payloads_us_a_query": read_s * 1e6,
+        "payloads_us_a_query": read_s / work.batch * 1e6,
         "service_ms_a_message": (message + work.batch * query_s + late_s) * 1e3,
         "request_bytes": request,
         "answer_bytes": answer,

@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 
-__all__ = ["descendants", "loads", "pickled", "processor_s", "ray_for"]
+__all__ = ["busy_s", "descendants", "loads", "pickled", "processor_s", "ray_for"]
 
 _OBJECT_STORE_BYTES = 160 * 2**20
 _PROC = Path("/proc")
@@ -52,6 +52,13 @@ def processor_s(pids: Iterable[int]) -> float:
             with contextlib.suppress(OSError):
                 total += int(file.read_text("ascii").split()[0])
     return total / 1e9
+
+
+def busy_s() -> float:
+    """Seconds that all cores of this machine together have worked, for whomever."""
+    fields = (_PROC / "stat").read_text("ascii").splitlines()[0].split()[1:]
+    user, nice, system, _, _, irq, soft = (int(field) for field in fields[:7])
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
 
 
 def descendants(pid: int) -> set[int]:

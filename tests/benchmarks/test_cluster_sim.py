@@ -131,6 +131,7 @@ def calls_report() -> dict[str, Any]:
             for batch in (1, 1024):
                 driver = 0.5 + shards * (0.1 + 0.0002 * batch * c)
                 of_shards = shards * (0.2 + (0.002 + search + c * payload) * batch)
+                of_shards += shards * (0.04 if payload else 0.0)
                 latency = driver + of_shards / min(shards, 2) + 0.3
                 ways.append(
                     {
@@ -192,6 +193,7 @@ class TestCalibration:
         assert talk.shard_message == pytest.approx(0.2e-3)
         assert talk.shard_query == pytest.approx(2e-6)
         assert talk.shard_payload == pytest.approx(3e-6)
+        assert talk.shard_reading == pytest.approx(0.04e-3)
         assert talk.idle_s == pytest.approx(0.3e-3)
         assert known.wire.request(64, 96) == pytest.approx(1000 + 200 + 384 * 64)
         assert known.wire.answer(64, 5, 7.0) == pytest.approx(1300 + 64 * (8 + 5 * 19.0))
@@ -272,7 +274,7 @@ class TestPlans:
         c = found["c"]
         each = talk.driver_message + c * talk.driver_hit
         service = talk.shard_message + talk.shard_query + found["search_us_a_query"] / 1e6
-        service += c * talk.shard_payload
+        service += talk.shard_reading + c * talk.shard_payload
         # The last message leaves after all others, so its answer is the last one, too.
         expected = talk.driver_around + 4 * each / 2 + talk.idle_s + service + each / 2
         assert one == pytest.approx(expected, rel=1e-3)
@@ -358,6 +360,8 @@ class TestCommandLine:
             "50",
             "--target-recall",
             "0.95",
+            "--calls",
+            "2000",
         ]
         assert cluster_sim.main([*asked, "--out", str(folder)]) == 0
         said = capsys.readouterr().out
@@ -369,7 +373,7 @@ class TestCommandLine:
     def test_it_says_that_nothing_does(
         self, folder: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        asked = ["--vectors", "1e9", "--qps", "1000", "--p99-ms", "0.01"]
+        asked = ["--vectors", "1e9", "--qps", "1000", "--p99-ms", "0.01", "--calls", "1000"]
         assert cluster_sim.main([*asked, "--out", str(folder)]) == 1
         assert "no number of shards" in capsys.readouterr().out
         over = ["--vectors", "1e9", "--qps", "1e6", "--shards", "3"]
