@@ -85,7 +85,7 @@ demo: $(STAMPS)/extra-demo $(PACKAGE)  ## build an index over real word vectors 
 	$(INPATH) $(BIN)/soardb demo $(ARGS)
 
 test: $(STAMPS)/extra-test $(PACKAGE)  ## all tests, against the installed package
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest -n $(or $(JOBS),2) --dist loadgroup $(ARGS)
 
 # ---- what developers run ----
 
@@ -107,7 +107,7 @@ fuzz: $(STAMPS)/extra-test $(PACKAGE)  ## hostile requests to every method of th
 attacks: $(STAMPS)/extra-test $(PACKAGE)  ## slow, stalled and flooding clients beside one that is to be served
 	$(RUN) tests.service.attacks $(ARGS)
 
-ray-kills: $(STAMPS)/extra-test-ray $(PACKAGE)  ## shards, registrar and drivers of a Ray cluster killed under load: 100 times
+ray-kills: $(STAMPS)/extra-test $(PACKAGE)  ## shards, registrar and drivers of a Ray cluster killed under load: 100 times
 	$(RUN) tests.cluster.kills $(ARGS)
 
 proto: $(STAMPS)/extra-test  ## the Python of the protocol, from its .proto files

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         WriteFailed,
     )
     from soardb.filters.expr import F
-    from soardb.hits import Group, Hit, HitColumns, Hits, Plan, Point
+    from soardb.hits import Group, Hit, HitColumns, Hits, Plan, Point, Spread
     from soardb.index import FlatIndex, Layout, SoarIndex, choose_layout
     from soardb.pages import Page
 
@@ -84,6 +84,7 @@ __all__ = [
     "ReadOnly",
     "SoarError",
     "SoarIndex",
+    "Spread",
     "TimedOut",
     "Unavailable",
     "WriteFailed",
@@ -106,6 +107,7 @@ _HOMES = {
     "Point": "soardb.hits",
     "Policy": "soardb.compaction",
     "SoarIndex": "soardb.index",
+    "Spread": "soardb.hits",
     "choose_layout": "soardb.index",
 }
 """Where a public name is at home; those that stand neither here nor above are errors."""

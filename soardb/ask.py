@@ -26,6 +26,7 @@ from soardb.options import (
     Filter,
     Fusion,
     as_number,
+    as_share,
     check_group_by,
     check_sought,
     check_words,
@@ -64,6 +65,9 @@ def ask(
     with_payload: bool = True,
     with_vectors: bool = False,
     explain: bool = False,
+    merge_recall: float | None = None,
+    measure_merge: bool = False,
+    allow_partial: bool = False,
     timeout: float | None = None,
 ) -> HitColumns:
     """Check one search call and answer it; see Collection.search.
@@ -81,6 +85,8 @@ def ask(
             as_int(threads, "threads", 1, 1024),
             None if target_recall is None else as_only_target(target_recall, nprobe, rerank, exact),
         )
+        if merge_recall is not None:
+            as_share(merge_recall, "merge_recall")
         check_sought(query, id, text)
         if score_threshold is not None:
             score_threshold = as_number(score_threshold, "score_threshold")

@@ -384,10 +384,21 @@ class Database:
     ) -> Collection:
         """A snapshot as a new collection. Errors: AlreadyExists, InvalidArgument, CorruptStorage.
 
+        archive  a file; or the snapshot of a collection over shards, a folder or the tar of one,
+                 whose points are written anew and whose index is built here
+
         A hostile archive is refused, and nothing of it stays.
         """
         self._check_writable()
-        as_name(name)
+        self._catalog.check_free(as_name(name))
+        with snapshot.unpacked(Path(archive), self.path) as place:
+            if place.is_dir():
+                return self._restore_parts(place, name, progress)
+            return self._restore_file(place, name, progress)
+
+    def _restore_file(
+        self, archive: Path, name: str, progress: Callable[[str, float], None]
+    ) -> Collection:
         with self._lock:
             self._catalog.check_free(name)
             folder = new_folder()
@@ -395,7 +406,7 @@ class Database:
             with translated(new):
                 new.mkdir()
             try:
-                snapshot.unpack(Path(archive), new, name, progress)
+                snapshot.unpack(archive, new, name, progress)
                 core = Core(new)  # the points must be there and sound before the name is
                 core.close()
             except BaseException:
@@ -403,6 +414,22 @@ class Database:
                 raise
             self._adopt(folder, name)
         return self.get_collection(name)
+
+    def _restore_parts(
+        self, archive: Path, name: str, progress: Callable[[str, float], None]
+    ) -> Collection:
+        parts = snapshot.parts_of(archive)
+        self._catalog.check_free(name)
+        made = self.create_collection(f"restoring-{new_folder()}", **parts.settings.asking)
+        try:
+            files = [archive / file for file in parts.files]
+            snapshot.pour(files, len(files), self.path, made, progress)
+            self.rename_collection(made.name, name)
+        except BaseException:
+            self.drop_collection(made.name)
+            raise
+        progress("done", 1.0)
+        return made
 
     def _adopt(self, folder: str, name: str) -> None:
         """List a folder that was made as `.new`."""
@@ -457,15 +484,42 @@ class Database:
         if self.is_read_only:
             raise ReadOnly(f"database {self.path} was opened with read_only=True")
 
-    def close(self) -> None:
-        """Finish what is queued, stop the worker, let the next process have the directory."""
-        if self._closed:
-            return
+    def cede(self) -> None:
+        """Stop writing for good and let another process own the directory; reads go on.
+
+        What is queued is written first. From then on writes are refused (Closed, ReadOnly), and
+        reads answer as of now until close().
+        """
+        with self._lock:
+            self._check_open()
+            if self.is_read_only:
+                return
+            self.is_read_only = True  # what is opened from now on is opened for reading
+            opening = list(self._opening.values())
+        self._end_worker()
+        for others in opening:
+            others.wait()
+        for core in list(self._cores.values()):
+            core.stop_build.set()
+        for folder, collection in list(self._open.items()):
+            with self._cores[folder].building:
+                collection._writer.close()
+        if self._owner is not None:
+            self._owner.release()
+            self._owner = None
+
+    def _end_worker(self) -> None:
         self._stop.set()
         self._wake.set()
         for core in list(self._cores.values()):
             core.stop_build.set()
         self._worker.join()
+
+    def close(self) -> None:
+        """Finish what is queued, stop the worker, let the next process have the directory."""
+        if self._closed:
+            return
+        self._end_worker()
         with self._lock:
             self._closed = True
             opening = list(self._opening.values())
@@ -538,7 +592,8 @@ class Database:
             if len(due):
                 writer.submit(Delete(rows=due), "logged")
         if why_due(core, self._policy) is None:
-            self._measure(core, writer)
+            if not core.is_awaiting():
+                self._measure(core, writer)
             return
         with core.building:
             reason = why_due(core, self._policy)

@@ -20,7 +20,7 @@ from math import inf
 
 from soardb.errors import InvalidArgument, TimedOut
 
-__all__ = ["POLL_S", "check", "is_set", "within", "without"]
+__all__ = ["POLL_S", "check", "is_set", "until", "within", "without"]
 
 POLL_S = 0.02
 """How often those that wait for something else look at the limit, in seconds."""
@@ -59,6 +59,12 @@ def check() -> None:
 def is_set() -> bool:
     """Whether there is a limit, so that long work is to be cut into parts."""
     return _limit.get() is not None
+
+
+def until() -> float:
+    """Monotonic second at which the time of the call is up; infinity without a limit."""
+    limit = _limit.get()
+    return inf if limit is None else limit.until
 
 
 class without:  # noqa: N801  with deadline.without()

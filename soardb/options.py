@@ -37,6 +37,7 @@ __all__ = [
     "as_mode",
     "as_number",
     "as_settings",
+    "as_share",
     "as_weights",
     "check_group_by",
     "check_request_id",
@@ -80,6 +81,9 @@ class SearchOptions(TypedDict, total=False):
     with_payload: bool
     with_vectors: bool
     explain: bool
+    merge_recall: float | None
+    measure_merge: bool
+    allow_partial: bool
     timeout: float | None
 
 
@@ -125,6 +129,14 @@ def as_number(value: Any, name: str) -> float:
     if not is_number or not math.isfinite(value):
         raise InvalidArgument(f"expected {name} as a finite number, got {shown(value)}")
     return float(value)
+
+
+def as_share(value: object, name: str) -> float:
+    """A share above 0 and at most 1. Errors: InvalidArgument."""
+    number = as_number(value, name)
+    if not 0 < number <= 1:
+        raise InvalidArgument(f"expected {name} above 0 and at most 1, got {shown(value)}")
+    return number
 
 
 def check_sought(query: object, id: object, text: object) -> None:

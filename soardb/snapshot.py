@@ -6,6 +6,10 @@ A snapshot is an uncompressed tar of soardb-snapshot.json (format, settings, siz
 file), rows.sqlite as of one moment, and the generation of the index if there is one. What a
 restored archive says is not trusted: only these members are read, their names are never used as
 paths, sizes and checksums must be those announced, and the tables must be exactly ours.
+
+A collection over shards is a folder of such files, one a shard, and of soardb-cluster-snapshot.json
+(format, settings, the files). What was taken of one number of shards is restored to any other, one
+included, by writing its points anew. It travels as a tar of its files.
 """
 
 from __future__ import annotations
@@ -13,12 +17,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -32,17 +38,35 @@ from soardb.errors import (
     OutOfSpace,
     SoarError,
 )
+from soardb.schema import decode_payload
 from soardb.storage.faults import reach
 from soardb.storage.format import sync_folder
 from soardb.storage.rows import RowStore
 from soardb.storage.sqlite import translated
 
-__all__ = ["SNAPSHOT_FORMAT", "describe", "take", "unpack"]
+__all__ = [
+    "PART",
+    "SHARDS",
+    "SNAPSHOT_FORMAT",
+    "Parts",
+    "describe",
+    "packed",
+    "parts_of",
+    "pour",
+    "take",
+    "unpack",
+    "unpacked",
+]
 
 SNAPSHOT_FORMAT = 1
 
 _MANIFEST, _ROWS, _GENERATION = "soardb-snapshot.json", "rows.sqlite", "index.generation"
+SHARDS = "soardb-cluster-snapshot.json"
+"""The file that is written last to a snapshot of a collection over shards."""
+
 _MAX_MANIFEST = 2**20
+PART = re.compile(r"shard-[0-9]{4}\.snapshot", re.ASCII)
+_POURED = 4096  # points a batch
 _CHUNK = 2**20
 
 Progress = Callable[[str, float], None]
@@ -131,11 +155,148 @@ def _add(archive: tarfile.TarFile, name: str, source: IO[bytes], size: int) -> N
     archive.addfile(member, source)
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the manifest of a snapshot of shards says. files: {name: bytes}, in order of shards."""
+
+    settings: Settings
+    files: Mapping[str, int]
+
+    def to_bytes(self) -> bytes:
+        """What of_bytes reads."""
+        body = {
+            "format": SNAPSHOT_FORMAT,
+            "settings": self.settings.to_json(),
+            "files": dict(self.files),
+        }
+        return json.dumps(body, indent=1).encode()
+
+    @classmethod
+    def of_bytes(cls, data: bytes, where: str) -> Parts:
+        """Checked: the names are plain ones. Errors: InvalidArgument, naming `where`."""
+        try:
+            body = json.loads(data)
+            if body["format"] != SNAPSHOT_FORMAT:
+                raise InvalidArgument(
+                    f"{where}: snapshot format {body['format']!r}, this soardb reads "
+                    f"{SNAPSHOT_FORMAT}"
+                )
+            files = {str(name): int(size) for name, size in body["files"].items()}
+            settings = Settings.of_json(body["settings"])
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            if isinstance(error, InvalidArgument):
+                raise
+            raise InvalidArgument(f"{where}: {SHARDS} is none of ours: {error!r}") from None
+        if not files or not all(PART.fullmatch(name) for name in files):
+            raise InvalidArgument(f"{where}: expected files such as shard-0000.snapshot")
+        return cls(settings, files)
+
+
+def parts_of(folder: Path) -> Parts:
+    """Of a folder that holds a snapshot of shards. Errors: NotFound, InvalidArgument."""
+    manifest = folder / SHARDS
+    with translated(manifest):
+        if not manifest.is_file():
+            raise NotFound(f"expected a snapshot of a collection over shards, found no {manifest}")
+        return Parts.of_bytes(manifest.read_bytes()[: _MAX_MANIFEST + 1], str(folder))
+
+
+def pour(
+    parts: Iterable[Path], count: int, scratch: Path, collection: Any, progress: Progress = _quiet
+) -> None:
+    """Write the points of snapshots, each a file, to a collection of any kind.
+
+    parts    `count` of them; one is looked at when the one before is done
+    scratch  a folder with room for the largest
+    """
+    for number, part in enumerate(parts):
+        with tempfile.TemporaryDirectory(prefix=".restore-", dir=scratch) as folder:
+            settings = unpack(part, Path(folder), collection.name)
+            store = RowStore(Path(folder), settings.d)
+            try:
+                collection.ingest(
+                    (b.ids, b.vectors, [decode_payload(text) for text in b.payloads])
+                    for b in store.consistent(_POURED)
+                )
+            finally:
+                store.close()
+        progress("write", (number + 1) / count)
+
+
+@contextlib.contextmanager
+def packed(folder: Path) -> Iterator[IO[bytes]]:
+    """A snapshot of shards as a tar to be read, in a file that nobody sees and as large as it is.
+
+    soardb-cluster-snapshot.json is its first member. Errors: those of parts_of, OutOfSpace.
+    """
+    with tempfile.TemporaryFile(dir=folder.parent) as out:
+        with (
+            translated(folder),
+            tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive,
+        ):
+            for name in (SHARDS, *parts_of(folder).files):
+                archive.add(folder / name, name, recursive=False)
+        out.seek(0)
+        yield out
+
+
+@contextlib.contextmanager
+def unpacked(archive: Path, scratch: Path) -> Iterator[Path]:
+    """A snapshot as it can be restored: itself, or a folder in scratch where it is one of packed().
+
+    The folder is removed at the end, unless it was moved. Errors: NotFound, InvalidArgument for a
+    file that is none or a hostile one, OutOfSpace.
+    """
+    if archive.is_dir():
+        yield archive
+        return
+    if not archive.is_file():
+        raise NotFound(f"expected a snapshot at {archive}, found none")
+    with contextlib.ExitStack() as stack:
+        try:
+            with translated(archive):
+                opened = stack.enter_context(tarfile.open(archive, mode="r:"))
+                first = opened.next()
+            if first is None or first.name != SHARDS:
+                yield archive
+                return
+            folder = scratch / f".restore-{secrets.token_hex(8)}"
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            with translated(folder):
+                folder.mkdir()
+                _take_parts(opened, first, folder, archive)
+        except tarfile.TarError as error:
+            raise InvalidArgument(f"{archive}: not a snapshot of ours: {error}") from None
+        yield folder
+
+
+def _take_parts(
+    opened: tarfile.TarFile, member: tarfile.TarInfo | None, folder: Path, archive: Path
+) -> None:
+    _expect_room(folder, archive.stat().st_size)
+    while member is not None:
+        is_known = member.name == SHARDS or PART.fullmatch(member.name) is not None
+        source = opened.extractfile(member) if is_known and member.isreg() else None
+        if source is None:
+            raise InvalidArgument(f"{archive}: expected no member {member.name[:80]!r}")
+        with (folder / member.name).open("xb") as out:
+            shutil.copyfileobj(source, out, _CHUNK)
+            out.flush()
+            os.fsync(out.fileno())
+        member = opened.next()
+    found = {path.name: path.stat().st_size for path in folder.iterdir()}
+    del found[SHARDS]
+    if found != dict(parts_of(folder).files):
+        raise InvalidArgument(f"{archive}: expected the files that {SHARDS} names, of their sizes")
+
+
 def describe(archive: Path) -> Settings:
     """What a snapshot says it is of, read from its manifest alone: its files are not checked.
 
     Errors: NotFound, InvalidArgument for a file that is none.
     """
+    if archive.is_dir():
+        return parts_of(archive).settings
     if not archive.is_file():
         raise NotFound(f"expected a snapshot at {archive}, found none")
     try:

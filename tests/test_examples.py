@@ -16,7 +16,7 @@ from tests.service.conftest import Served
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-ASKS_A_SERVER = {"client"}
+ASKS_A_SERVER, ASKS_RAY = {"client"}, {"cluster"}
 
 
 def run(file: Path, folder: Path, *arguments: str) -> str:
@@ -29,6 +29,8 @@ def run(file: Path, folder: Path, *arguments: str) -> str:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs(example: Path, tmp_path: Path) -> None:
     """In a folder of its own; an example that is broken teaches the wrong thing."""
+    if example.stem in ASKS_RAY:
+        pytest.importorskip("ray", reason="Ray is an extra: pip install 'soardb[ray]'")
     if example.stem not in ASKS_A_SERVER:
         assert run(example, tmp_path)
         return

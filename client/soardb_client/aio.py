@@ -303,6 +303,9 @@ class AsyncCollection:
         with_payload: bool = True,
         with_vectors: bool = False,
         explain: bool = False,
+        merge_recall: float | None = None,
+        measure_merge: bool = False,
+        allow_partial: bool = False,
         timeout: float | None = None,
     ) -> Any:
         """The closest points to a query: Hits, or a list of Hits for (nq, d) queries.
@@ -328,6 +331,9 @@ class AsyncCollection:
             "with_payload": with_payload,
             "with_vectors": with_vectors,
             "explain": explain,
+            "merge_recall": merge_recall,
+            "measure_merge": measure_merge,
+            "allow_partial": allow_partial,
         }
         return await self._wire.run(points.search(self._held, query, limit, options), timeout)
 

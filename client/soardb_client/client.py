@@ -315,6 +315,9 @@ class Collection:
         with_payload: bool = True,
         with_vectors: bool = False,
         explain: bool = False,
+        merge_recall: float | None = None,
+        measure_merge: bool = False,
+        allow_partial: bool = False,
         timeout: float | None = None,
     ) -> Any:
         """The closest points to a query: Hits, or a list of Hits for (nq, d) queries.
@@ -334,6 +337,8 @@ class Collection:
         score_threshold  leave out scores below
         group_by         field: `limit` groups of at most `group_size` hits each
         explain          say how it was done in `plan`
+        merge_recall, measure_merge, allow_partial  for a collection over shards, whose
+                         ShardedCollection.search says what they mean
 
         Scores are exact for the ids returned; equal scores come in a fixed order.
         """
@@ -356,6 +361,9 @@ class Collection:
             "with_payload": with_payload,
             "with_vectors": with_vectors,
             "explain": explain,
+            "merge_recall": merge_recall,
+            "measure_merge": measure_merge,
+            "allow_partial": allow_partial,
         }
         gather = self._wire.gather
         if gather is not None and query is not None and gather.takes(query, options):

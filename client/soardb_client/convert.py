@@ -20,7 +20,7 @@ from soardb.curve import Curve
 from soardb.errors import InvalidArgument, Unavailable
 from soardb.filters.check import as_filter
 from soardb.filters.json_form import to_json
-from soardb.hits import HitColumns, Plan, Point
+from soardb.hits import HitColumns, Plan, Point, Spread
 from soardb.kernels.layout import F32, Metric
 from soardb.pages import Page
 from soardb.schema import PointId, Schema, decode_payload
@@ -131,6 +131,17 @@ def _plan(message: types_pb2.Plan) -> Plan:
         message.expected_recall if message.HasField("expected_recall") else None,
         message.expected_low if message.HasField("expected_low") else None,
         message.expected_high if message.HasField("expected_high") else None,
+        _spread(message.spread) if message.HasField("spread") else None,
+    )
+
+
+def _spread(message: types_pb2.Spread) -> Spread:
+    return Spread(
+        message.shards,
+        message.c,
+        message.planned_recall,
+        message.measured_recall if message.HasField("measured_recall") else None,
+        tuple(message.missing),
     )
 
 

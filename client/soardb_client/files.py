@@ -24,7 +24,7 @@ __all__ = ["CHUNK_BYTES", "Chunks", "chunks_of", "new_file"]
 
 CHUNK_BYTES = 2**20
 
-_MANIFEST = "soardb-snapshot.json"
+_MANIFESTS = ("soardb-snapshot.json", "soardb-cluster-snapshot.json")
 _MAX_MANIFEST = 2**20
 
 
@@ -86,9 +86,9 @@ def _source_of(archive: Path) -> str:
         with tarfile.open(archive, mode="r:") as opened:
             member = opened.next()
             source = None if member is None or not member.isreg() else opened.extractfile(member)
-            if source is None or member is None or member.name != _MANIFEST:
+            if source is None or member is None or member.name not in _MANIFESTS:
                 raise InvalidArgument(
-                    f"{archive}: expected a snapshot, which begins with {_MANIFEST}"
+                    f"{archive}: expected a snapshot, which begins with {_MANIFESTS[0]}"
                 )
             return str(json.loads(source.read(_MAX_MANIFEST))["settings"]["name"])
     except tarfile.TarError as error:
@@ -96,7 +96,7 @@ def _source_of(archive: Path) -> str:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, InvalidArgument):
             raise
-        raise InvalidArgument(f"{archive}: {_MANIFEST} is none of ours: {error!r}") from None
+        raise InvalidArgument(f"{archive}: its manifest is none of ours: {error!r}") from None
 
 
 def _chunks(archive: Path) -> Iterator[bytes]:

@@ -46,7 +46,7 @@ class Gather:
             query is not None
             and np.ndim(query) == 1
             and options["id"] is options["text"] is options["group_by"] is None
-            and not options["explain"]
+            and not (options["explain"] or options["measure_merge"])
         )
 
     def search(

@@ -33,6 +33,7 @@ from soardb.options import (
     SearchOptions,
     as_mode,
     as_number,
+    as_share,
     check_group_by,
     check_request_id,
     check_sought,
@@ -373,6 +374,9 @@ def search_request(
     with_payload: bool = True,
     with_vectors: bool = False,
     explain: bool = False,
+    merge_recall: float | None = None,
+    measure_merge: bool = False,
+    allow_partial: bool = False,
     timeout: float | None = None,
 ) -> points_pb2.SearchRequest:
     """Check one search as soardb/ask.py does, and in its order. timeout: not its affair."""
@@ -389,6 +393,9 @@ def search_request(
         ),
         exact=bool(exact),
         explain=bool(explain),
+        merge_recall=None if merge_recall is None else as_share(merge_recall, "merge_recall"),
+        measure_merge=bool(measure_merge),
+        allow_partial=bool(allow_partial),
         min_seq=held.seq,
     )
     as_int(threads, "threads", 1, 1024)  # how many it takes is the server's affair

@@ -34,7 +34,7 @@ _DEFAULTS = Limits()
 
 
 class ServerConfig(BaseSettings):
-    """Serve a database directory over gRPC and REST."""
+    """Serve a database directory, or a cluster on Ray, over gRPC and REST."""
 
     model_config = SettingsConfigDict(
         env_prefix="SOARDB_SERVE_",
@@ -61,6 +61,23 @@ class ServerConfig(BaseSettings):
     )
     ready_file: Path | None = Field(
         None, description="Written once the server answers: JSON with its ports and process id."
+    )
+
+    ray: str | None = Field(
+        None,
+        description="Serve a cluster in place of a database: ray://auto, or ray://HOST:PORT. The "
+        "directory then is for keys.",
+    )
+    storage: str | None = Field(
+        None,
+        description="With --ray: a folder that all nodes reach, or a URI such as s3://bucket/a; "
+        "the directory unless told.",
+    )
+    shards: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="With --ray: how many, when the cluster is made."
+    )
+    data: Path | None = Field(
+        None, description="With --ray: the folder of each node for its shards; storage unless told."
     )
 
     tls_certificate: Path | None = Field(None, description="PEM file of the certificate chain.")
@@ -245,6 +262,18 @@ class ServerConfig(BaseSettings):
             return ipaddress.ip_address(self.host.strip("[]")).is_loopback
         except ValueError:
             return False
+
+    def check_cluster(self) -> None:
+        """Refuse what only a cluster has without one, and what it has not."""
+        if self.ray is None:
+            told = [n for n in ("storage", "shards", "data") if getattr(self, n) is not None]
+            if told:
+                raise InvalidArgument(f"expected --ray beside --{told[0]}, got none")
+        elif self.readers:
+            raise InvalidArgument(
+                f"expected no --readers with --ray, got {self.readers}: start more servers, of "
+                "which any number may stand before one cluster"
+            )
 
     def check_exposure(self, has_keys: bool) -> None:
         """Refuse an open door: beyond loopback it takes TLS and a key, or --insecure."""

@@ -24,7 +24,7 @@ from soardb import errors
 from soardb.errors import InvalidArgument, SoarError
 from soardb.filters.expr import Expr
 from soardb.filters.json_form import from_json
-from soardb.hits import HitColumns, Plan, Point
+from soardb.hits import HitColumns, Plan, Point, Spread
 from soardb.kernels.layout import Metric
 from soardb.options import Ack, Mode
 from soardb.schema import encode_payload, parse_payload
@@ -249,6 +249,17 @@ def plan_message(plan: Plan) -> types_pb2.Plan:
         expected_recall=plan.expected_recall,
         expected_low=plan.expected_low,
         expected_high=plan.expected_high,
+        spread=None if plan.spread is None else _spread_message(plan.spread),
+    )
+
+
+def _spread_message(spread: Spread) -> types_pb2.Spread:
+    return types_pb2.Spread(
+        shards=spread.shards,
+        c=spread.c,
+        planned_recall=spread.planned_recall,
+        measured_recall=spread.measured_recall,
+        missing=spread.missing,
     )
 
 

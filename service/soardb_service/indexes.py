@@ -28,6 +28,7 @@ class Indexes:
     def Status(self, request: pb.IndexStatusRequest, call: Call) -> pb.IndexStatus:  # noqa: N802
         """Counts and bytes."""
         stats = opened(self._database, call, request.collection).stats()
+        stats.pop("shards", None)
         return pb.IndexStatus(**(stats | {"damage": stats["damage"] or ""}))
 
     def Build(self, request: pb.BuildRequest, call: Call) -> operations_pb2.Operation:  # noqa: N802

@@ -21,16 +21,25 @@ from soardb import deadline
 from soardb.collection import Collection
 from soardb.database import Database
 from soardb.errors import InvalidArgument
+from soardb.options import Ack
 from soardb_proto.v1 import points_pb2 as pb
 from soardb_service.convert import ack_of, ids_of, mode_of, payloads_of, vectors_of
 from soardb_service.limits import Limits
 from soardb_service.observe import Metrics
 from soardb_service.rpc import Call, opened
 
-__all__ = ["ingest"]
+__all__ = ["ingest", "seq_of"]
 
 _MAX_STREAM_ID = 64
 _LOOK_S = 0.1
+
+
+def seq_of(collection: Collection, ack: Ack = "fsync") -> int:
+    """What a read must name to see all that was written; 0: nothing, or it sees that anyway.
+
+    Over a cluster each shard has one process, which searches all that it acknowledged.
+    """
+    return 0 if ack == "memory" or collection.shards > 1 else collection.seq
 
 
 def ingest(
@@ -64,9 +73,7 @@ def ingest(
         for number, count in stream.finished():
             total += count
             metrics.rows.inc(count)
-            yield pb.IngestAck(
-                batch=number, count=total, seq=0 if stream.ack == "memory" else collection.seq
-            )
+            yield pb.IngestAck(batch=number, count=total, seq=seq_of(collection, stream.ack))
     finally:
         stream.is_over.set()
         call.notes["points"] = total

@@ -20,6 +20,7 @@ from soardb.database import Database
 from soardb.errors import InvalidArgument
 from soardb.hits import Point
 from soardb.kernels.layout import F32
+from soardb.options import Ack
 from soardb_proto import columns
 from soardb_proto.v1 import points_pb2 as pb
 from soardb_proto.v1 import types_pb2
@@ -36,7 +37,7 @@ from soardb_service.convert import (
     vectors_of,
 )
 from soardb_service.gate import NotYet
-from soardb_service.ingest import ingest
+from soardb_service.ingest import ingest, seq_of
 from soardb_service.limits import Limits
 from soardb_service.observe import Metrics
 from soardb_service.rpc import Call, opened
@@ -109,15 +110,15 @@ class Points:
             raise InvalidArgument("expected either ids or a filter, got both or neither")
         return None, where
 
-    def _written(self, collection: Collection, count: int, ack: str) -> pb.WriteReply:
+    def _written(self, collection: Collection, count: int, ack: Ack) -> pb.WriteReply:
         self._metrics.rows.inc(count)
-        return pb.WriteReply(count=count, seq=0 if ack == "memory" else collection.seq)
+        return pb.WriteReply(count=count, seq=seq_of(collection, ack))
 
     def Flush(self, request: pb.FlushRequest, call: Call) -> pb.FlushReply:  # noqa: N802
         """Wait for writes that were acknowledged from memory."""
         collection = opened(self._database, call, request.collection)
         collection.flush()
-        return pb.FlushReply(seq=collection.seq)
+        return pb.FlushReply(seq=seq_of(collection))
 
     def Ingest(self, requests: Iterator[pb.IngestRequest], call: Call) -> Iterator[pb.IngestAck]:  # noqa: N802
         """Write a stream of batches."""
@@ -212,7 +213,7 @@ class Points:
         self._limits.check("results", n * limit, "queries times limit", "ask in several calls")
         call.notes.update(queries=n, limit=limit)
         self._metrics.queries.inc(n)
-        if self._batcher is not None and _can_gather(request, queries, collection.d):
+        if self._batcher is not None and _can_gather(request, queries, collection):
             return self._gathered(collection, request, queries, limit, asked)
         if request.WhichOneof("query") == "like":
             asked["id"] = _one_id(request.like, self._limits)
@@ -232,7 +233,7 @@ class Points:
         """One query, searched together with others of its kind if there are any waiting."""
         assert self._batcher is not None
         where = request.filter.SerializeToString(deterministic=True)
-        kind: Hashable = (id(collection), where, limit, *sorted(asked.items()))
+        kind: Hashable = (collection.id, where, limit, *sorted(asked.items()))
 
         def search(together: Sequence[F32]) -> Sequence[pb.SearchReply]:
             if len(together) > 1:
@@ -256,11 +257,12 @@ def _asked(request: pb.SearchRequest) -> dict[str, Any]:
         "with_payload": request.with_payload,
         "with_vectors": request.with_vectors,
     }
-    for name in ("nprobe", "rerank", "target_recall", "score_threshold"):
+    for name in ("nprobe", "rerank", "target_recall", "score_threshold", "merge_recall"):
         if request.HasField(name):
             asked[name] = getattr(request, name)
-    if request.explain:
-        asked["explain"] = True
+    for name in ("explain", "measure_merge", "allow_partial"):
+        if getattr(request, name):
+            asked[name] = True
     if request.group_by:
         asked["group_by"] = request.group_by
         asked["group_size"] = request.group_size or 3
@@ -276,13 +278,18 @@ def _asked(request: pb.SearchRequest) -> dict[str, Any]:
     return asked
 
 
-def _can_gather(request: pb.SearchRequest, queries: Any, d: int) -> bool:
-    """Whether it is one plain query, which may share a call with others."""
+def _can_gather(request: pb.SearchRequest, queries: Any, collection: Collection) -> bool:
+    """Whether it is one plain query, which may share a call with others.
+
+    Not over shards: one that is slow would keep all of them beyond the deadlines of some.
+    """
     return (
         queries is not None
-        and queries.shape == (1, d)
+        and queries.shape == (1, collection.d)
+        and collection.shards == 1
         and queries.dtype == np.float32
-        and not (request.exact or request.explain or request.group_by or request.HasField("text"))
+        and not (request.exact or request.explain or request.measure_merge)
+        and not (request.group_by or request.HasField("text"))
     )
 
 

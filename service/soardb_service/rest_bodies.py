@@ -274,6 +274,9 @@ class SearchBody(_Body):
     with_payload: bool = True
     with_vectors: bool = False
     explain: bool = False
+    merge_recall: float | None = None
+    measure_merge: bool = False
+    allow_partial: bool = False
     min_seq: int = 0
 
     def message(self, collection: str) -> points_pb2.SearchRequest:
@@ -299,6 +302,9 @@ class SearchBody(_Body):
             with_payload=self.with_payload,
             with_vectors=self.with_vectors,
             explain=self.explain,
+            merge_recall=self.merge_recall,
+            measure_merge=self.measure_merge,
+            allow_partial=self.allow_partial,
             min_seq=_uint(self.min_seq, "min_seq", 2**64),
         )
         if self.id is not None:

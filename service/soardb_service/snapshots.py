@@ -3,7 +3,8 @@
     rpc.py -> [snapshots.py] -> operations.py, soardb.Database, soardb/snapshot.py
 
 A client names a snapshot by what List and Create told it; a name of another form is refused, and
-so never is a path. Of which collection a snapshot is, its own manifest says.
+so never is a path. Of which collection a snapshot is, its own manifest says. That of a collection
+over shards is a folder, which travels as a tar.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,12 +41,15 @@ _log = structlog.get_logger("soardb_service")
 
 
 class Snapshots:
-    """One method an rpc, named as in the .proto file. folder: made when it is first needed."""
+    """One method an rpc, named as in the .proto file.
 
-    def __init__(self, database: Database, operations: Operations, folder: Path) -> None:
+    folder: made when it is first needed; None: every call is refused.
+    """
+
+    def __init__(self, database: Database, operations: Operations, folder: Path | None) -> None:
         self._database = database
         self._operations = operations
-        self._folder = folder
+        self._place = folder
 
     def Create(self, request: pb.CreateSnapshotRequest, call: Call) -> operations_pb2.Operation:  # noqa: N802
         """Take a snapshot."""
@@ -55,7 +60,7 @@ class Snapshots:
             target = self._made() / f"{taken}{_ENDING}"
             self._database.snapshot(name, target, progress)
             with translated(target):  # it may have been deleted at once
-                return {"snapshot": taken, "size": target.stat().st_size}
+                return {"snapshot": taken, "size": _size_of(target)}
 
         return self._operations.start(request.collection, "snapshot", work)
 
@@ -70,7 +75,10 @@ class Snapshots:
         """Delete a snapshot."""
         path = self._path(request.snapshot, request.collection)
         with translated(path):
-            path.unlink()
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
             sync_folder(self._folder)
         return pb.DeleteSnapshotReply()
 
@@ -90,7 +98,8 @@ class Snapshots:
 
     def Download(self, request: pb.DownloadSnapshotRequest, call: Call) -> Iterator[pb.Chunk]:  # noqa: N802
         """The bytes of a snapshot."""
-        with self._path(request.snapshot, request.collection).open("rb") as file:
+        path = self._path(request.snapshot, request.collection)
+        with snapshot.packed(path) if path.is_dir() else path.open("rb") as file:
             while data := file.read(_CHUNK):
                 deadline.check()
                 yield pb.Chunk(data=data)
@@ -110,19 +119,29 @@ class Snapshots:
                     file.write(request.data)
                 file.flush()
                 os.fsync(file.fileno())
-            found = snapshot.describe(temporary)
-            if found.name != first.collection:
-                raise InvalidArgument(
-                    f"expected a snapshot of {first.collection!r}, got one of {found.name!r}"
-                )
-            with translated(target):
-                temporary.rename(target)
-                sync_folder(self._folder)
+            with snapshot.unpacked(temporary, self._folder) as place:
+                found = snapshot.describe(place)
+                if found.name != first.collection:
+                    raise InvalidArgument(
+                        f"expected a snapshot of {first.collection!r}, got one of {found.name!r}"
+                    )
+                with translated(target):
+                    place.rename(target)
+                    sync_folder(self._folder)
         finally:
             temporary.unlink(missing_ok=True)
         return _described(name, target)
 
     # ---- the folder ----
+
+    @property
+    def _folder(self) -> Path:
+        if self._place is None:
+            raise InvalidArgument(
+                "expected --storage as a folder, since a server keeps snapshots in one; take and "
+                "restore those of a cluster in a bucket with soardb.connect('ray://...')"
+            )
+        return self._place
 
     def _made(self) -> Path:
         with translated(self._folder):
@@ -135,7 +154,7 @@ class Snapshots:
     def _path(self, name: str, collection: str) -> Path:
         """The file of a snapshot of this collection. Errors: NotFound."""
         path = self._folder / f"{name}{_ENDING}"
-        is_there = _NAME.fullmatch(name) is not None and path.is_file()
+        is_there = _NAME.fullmatch(name) is not None and path.exists()
         if is_there and _described(name, path).collection == self._real(collection):
             return path
         raise NotFound(f"expected a snapshot of {collection!r}, there is no {name[:80]!r}")
@@ -151,7 +170,11 @@ class Snapshots:
 
 
 def _described(name: str, path: Path) -> pb.Snapshot:
-    size = path.stat()
-    out = pb.Snapshot(name=name, collection=snapshot.describe(path).name, size=size.st_size)
-    out.created.FromNanoseconds(size.st_mtime_ns)
+    out = pb.Snapshot(name=name, collection=snapshot.describe(path).name, size=_size_of(path))
+    out.created.FromNanoseconds(path.stat().st_mtime_ns)
     return out
+
+
+def _size_of(path: Path) -> int:
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)

@@ -14,15 +14,24 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnschedulableError,
+    GetTimeoutError,
+    RayError,
+    RayTaskError,
+)
 
 from soardb import deadline
+from soardb.cluster.handover import Moved, Moving
 from soardb.errors import InUse, SoarError, TimedOut, Unavailable
 
 __all__ = ["REGISTRAR", "Actors", "Answers", "Job", "expect_all", "shard_name"]
@@ -44,11 +53,24 @@ _GROUPS = {
     "update_payload": "writes",
     "delete": "writes",
     "flush": "writes",
+    "begin_load": "writes",
+    "load_part": "writes",
+    "loaded": "reads",
+    "end_load": "care",
     "batches": "care",
     "compact": "care",
     "tune": "care",
     "snapshot": "care",
     "restore": "care",
+    "list_parts": "moves",
+    "read_part": "moves",
+    "write_part": "moves",
+    "finish_parts": "moves",
+    "cede": "moves",
+    "resume": "moves",
+    "ready": "moves",
+    "ceded_to": "moves",
+    "leave": "moves",
 }
 
 
@@ -78,13 +100,17 @@ class Answers:
 class Actors:
     """The actors of one cluster, found by name. Safe for many threads.
 
-    revive  makes an actor that is gone for good, by name; it may raise
+    locate  says which name Ray has for an actor, made anew where it is gone; it may raise
     """
 
-    def __init__(self, namespace: str, revive: Callable[[str], None]) -> None:
+    def __init__(self, namespace: str, locate: Callable[[str], str]) -> None:
         self.namespace = namespace
-        self._revive = revive
+        self._locate = locate
         self._handles: dict[str, Any] = {}
+        self._sought: set[str] = set()
+        self._failed: dict[str, str] = {}
+        self._lock = threading.Lock()  # of these three
+        self._one_lookup = threading.Lock()  # Ray looks names up slowly, and badly many at once
 
     def one(self, name: str, job: Job, timeout: float | None) -> Any:
         """The answer of one actor. Errors: those of the method, TimedOut, Unavailable."""
@@ -106,42 +132,86 @@ class Actors:
         """What each answers within `timeout` seconds; None: however long it takes."""
         return _Round(self, jobs, timeout).run()
 
-    def stream(self, name: str, job: Job) -> Iterator[Any]:
-        """What a generator of an actor yields, as it comes. Not asked again after Unavailable."""
-        method = self.handle(name)
-        method = getattr(method, job.method).options(
-            num_returns="streaming", concurrency_group=_GROUPS[job.method]
-        )
-        with _translated(name):
-            for reference in method.remote(*job.arguments):
-                yield ray.get(reference)
+    def stream(self, name: str, job: Job, timeout: float) -> Iterator[Any]:
+        """What a generator of an actor yields, as it comes. Not asked again after Unavailable.
 
-    def handle(self, name: str, *, anew: bool = False) -> Any:
-        """An actor. Errors: Unavailable."""
-        if anew:
-            self._handles.pop(name, None)
-        known = self._handles.get(name)
-        if known is None:
-            known = self._handles[name] = self._found(name)
-        return known
+        timeout: seconds for the actor to be found.
+        """
+        until = time.monotonic() + timeout
+        while True:
+            handle, has_begun = self._waited_for(name, until, timeout), False
+            try:
+                with _translated(name):
+                    for reference in _called(handle, name, job, streaming=True):
+                        item, has_begun = ray.get(reference), True
+                        yield item
+                return
+            except Moved:
+                if has_begun or time.monotonic() > until:
+                    raise
+                self.forget(name, handle)
+
+    def _waited_for(self, name: str, until: float, timeout: float) -> Any:
+        while (handle := self.known(name)) is None:
+            deadline.check()
+            if time.monotonic() > until:
+                raise Unavailable(f"{name} was not found in {timeout:g} s: {self.why(name)}")
+            time.sleep(_FIRST_S)
+        return handle
+
+    def known(self, name: str) -> Any:
+        """The actor's handle; None while it is looked for, which this begins. Never waits."""
+        handle = self._handles.get(name)
+        if handle is None:
+            with self._lock:
+                is_sought = name in self._sought
+                self._sought.add(name)
+            if not is_sought:
+                threading.Thread(
+                    target=self._seek, args=(name,), name=f"soardb-{name}", daemon=True
+                ).start()
+        return handle
+
+    def why(self, name: str) -> str:
+        """Why the last look for an actor found none."""
+        return self._failed.get(name, "it is being looked for")
+
+    def forget(self, name: str, handle: Any) -> None:
+        """An actor is gone for good: the next call looks for the one in its place.
+
+        One that Ray starts again keeps its handle and is not to be forgotten.
+        """
+        with self._lock:
+            if self._handles.get(name) is handle:
+                del self._handles[name]
+
+    def _seek(self, name: str) -> None:
+        """Find an actor, made anew if it is gone: what a caller cannot wait for without a bound."""
+        try:
+            handle = self._found(name)
+        except Exception as error:  # noqa: BLE001  whoever asks for the actor is told
+            self._failed[name] = _first_line(error)
+        else:
+            self._failed.pop(name, None)
+            self._handles[name] = handle
+        finally:
+            with self._lock:
+                self._sought.discard(name)
 
     def _found(self, name: str) -> Any:
-        try:
-            return ray.get_actor(name, namespace=self.namespace)
-        except ValueError:
-            self._revive(name)
-        try:
-            return ray.get_actor(name, namespace=self.namespace)
-        except ValueError as error:
-            raise Unavailable(f"{name} of the cluster is not there: {error}") from None
+        place = self._locate(name)
+        with self._one_lookup:
+            return ray.get_actor(place, namespace=self.namespace)
 
-    def start(self, name: str, job: Job, *, anew: bool = False) -> Any:
-        """Call, and do not wait: a reference."""
-        method = getattr(self.handle(name, anew=anew), job.method)
-        group = _GROUPS.get(job.method)
-        if group is not None and name != REGISTRAR:
-            method = method.options(concurrency_group=group)
-        return method.remote(*job.arguments)
+
+def _called(handle: Any, name: str, job: Job, *, streaming: bool = False) -> Any:
+    """Call, and do not wait: a reference, or a generator of them."""
+    options: dict[str, Any] = {"num_returns": "streaming"} if streaming else {}
+    group = _GROUPS.get(job.method)
+    if group is not None and name != REGISTRAR:
+        options["concurrency_group"] = group
+    method = getattr(handle, job.method)
+    return (method.options(**options) if options else method).remote(*job.arguments)
 
 
 def expect_all(answers: Answers, timeout: float | None) -> None:
@@ -152,7 +222,7 @@ def expect_all(answers: Answers, timeout: float | None) -> None:
     reasons = {reason for reason in answers.missing.values() if reason}
     if not reasons:
         raise TimedOut(
-            f"expected an answer of {names} within {timeout:g} s, there was none; allow more time"
+            f"expected an answer of {names} within {timeout:.3g} s, there was none; allow more time"
             if timeout is not None
             else f"expected an answer of {names}, there was none in time"
         )
@@ -164,8 +234,10 @@ class _Round:
 
     def __init__(self, actors: Actors, jobs: Mapping[str, Job], timeout: float | None) -> None:
         self._actors, self._jobs = actors, jobs
-        self._until = None if timeout is None else time.monotonic() + timeout
-        self._flying: dict[Any, str] = {}
+        own = inf if timeout is None else time.monotonic() + timeout
+        # The shorter of both, so that who did not answer is told before the limit of the call is.
+        self._until = min(own, deadline.until())
+        self._flying: dict[Any, tuple[str, Any]] = {}  # {reference: actor, its handle}
         self._due: dict[str, float] = {}  # when to ask again
         self._tried: dict[str, int] = dict.fromkeys(jobs, 0)
         self._why: dict[str, str] = {}
@@ -175,10 +247,10 @@ class _Round:
         for name in self._jobs:
             self._ask(name)
         while self._flying or self._due:
-            deadline.check()
             wait_s = self._wait_s()
             if wait_s is not None and wait_s < 0:
                 break
+            deadline.check()
             if self._flying:
                 ready, _ = ray.wait(list(self._flying), num_returns=1, timeout=wait_s)
                 for reference in ready:
@@ -189,14 +261,14 @@ class _Round:
             for name in [name for name, at in self._due.items() if at <= now]:
                 del self._due[name]
                 self._ask(name)
-        for name in [*self._flying.values(), *self._due]:
+        for name in [*(name for name, _ in self._flying.values()), *self._due]:
             self._answers.missing[name] = self._why.get(name, "")
         return self._answers
 
     def _wait_s(self) -> float | None:
         """How long to wait at most; negative: the time is up."""
         now, ends = time.monotonic(), []
-        if self._until is not None:
+        if self._until < inf:
             if now >= self._until:
                 return -1.0
             ends.append(self._until - now)
@@ -207,33 +279,45 @@ class _Round:
         return min(ends, default=None)
 
     def _ask(self, name: str) -> None:
-        again = self._tried[name] > 0
         self._tried[name] += 1
+        handle = self._actors.known(name)
+        if handle is None:
+            self._why[name] = self._actors.why(name)
+            self._due[name] = time.monotonic() + _FIRST_S
+            return
         try:
-            reference = self._actors.start(name, self._jobs[name], anew=again)
-        except (RayError, Unavailable) as error:  # nothing was asked
-            self._later(name, error)
+            reference = _called(handle, name, self._jobs[name])
+        except RayError as error:  # nothing was asked
+            self._lost(name, handle, error)
         else:
-            self._flying[reference] = name
+            self._flying[reference] = name, handle
 
     def _take(self, reference: Any) -> None:
-        name = self._flying.pop(reference)
+        name, handle = self._flying.pop(reference)
         try:
             self._answers.found[name] = ray.get(reference)
         except RayTaskError as error:
             cause = refusal_of(error)
             if isinstance(cause, InUse):  # the process before is not quite gone
                 self._later(name, cause)
+            elif isinstance(cause, Moving | Moved):  # nothing was done
+                self._actors.forget(name, handle)
+                self._later(name, cause)
             else:
                 self._answers.refused[name] = cause
         except RayError as error:
             if self._jobs[name].is_repeatable:
-                self._later(name, error)
+                self._lost(name, handle, error)
             else:
                 self._answers.refused[name] = Unavailable(
                     f"{name} ended while it was asked; whether it did it is not known: "
                     f"{_first_line(error)}"
                 )
+
+    def _lost(self, name: str, handle: Any, error: BaseException) -> None:
+        if isinstance(error, ActorDiedError | ActorUnschedulableError):  # or its node is lost
+            self._actors.forget(name, handle)
+        self._later(name, error)
 
     def _later(self, name: str, error: BaseException) -> None:
         self._why[name] = _first_line(error)

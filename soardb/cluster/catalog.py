@@ -45,6 +45,7 @@ class ClusterCatalog:
     data      the folder on each node under which shards lie; None: in the storage itself
     names     collections and aliases -> ids
     listed    {id: what it is}
+    homes     {name of a shard: token of the actor that has it}, of those that have moved
     answered  {request id: second} of changes that were made in the last WINDOW_S seconds
     """
 
@@ -54,6 +55,12 @@ class ClusterCatalog:
     names: Catalog = field(default_factory=Catalog)
     listed: Mapping[str, Listed] = field(default_factory=dict)
     answered: Mapping[str, int] = field(default_factory=dict)
+    homes: Mapping[str, str] = field(default_factory=dict)
+
+    def place_of(self, shard: str) -> str:
+        """The name of a shard's actor, and of its directory on a node with a disk of its own."""
+        token = self.homes.get(shard)
+        return shard if token is None else f"{shard}-{token}"
 
     def answering(self, request_id: str, now: int) -> ClusterCatalog:
         """With one more request that was done, and without those that are too old."""
@@ -73,6 +80,7 @@ class ClusterCatalog:
                 for name, held in self.listed.items()
             },
             "answered": dict(self.answered),
+            "homes": dict(self.homes),
         }
         outer = {"format": CLUSTER_FORMAT, "crc32": _checksum(body), "body": body}
         return json.dumps(outer, indent=1).encode()
@@ -99,6 +107,7 @@ class ClusterCatalog:
                     for name, held in body["listed"].items()
                 },
                 {name: int(second) for name, second in body["answered"].items()},
+                dict(body["homes"]),
             )
         except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             if isinstance(error, SoarError) and not isinstance(error, ValueError):

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
+import tempfile
+import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +25,34 @@ import ray
 from ray.exceptions import RayError
 
 from soardb.arrays import as_int
+from soardb.cluster.building import Build
 from soardb.cluster.calls import REGISTRAR, Actors, Job, shard_name
 from soardb.cluster.collection import Held, ShardedCollection, Waits
+from soardb.cluster.moves import plan_moves
+from soardb.cluster.parquet import open_source
 from soardb.cluster.registrar import Layout, make_registrar
-from soardb.cluster.storage import storage_of
+from soardb.cluster.storage import Storage, storage_of
 from soardb.cluster.totals import total
 from soardb.core import Settings
 from soardb.errors import (
     AlreadyExists,
     Closed,
-    CorruptStorage,
     InvalidArgument,
     NotFound,
+    TimedOut,
     Unavailable,
 )
 from soardb.options import as_number
-from soardb.storage.catalog import as_name
+from soardb.snapshot import SHARDS, Parts, describe, parts_of, pour, unpacked
+from soardb.storage.catalog import as_name, new_folder
 
 __all__ = ["DEFAULT_SHARDS", "MAX_SHARDS", "Cluster"]
 
 DEFAULT_SHARDS = 4
 MAX_SHARDS = 4096
-SNAPSHOT = "soardb-cluster-snapshot.json"
-SNAPSHOT_FORMAT = 1
+_log = logging.getLogger("soardb")
 
+_MOVE_FAILURES = 5  # of moves before a rebalancing gives up
 _OPEN_S = 120.0  # to make the actors of a cluster and wait for them
 
 
@@ -76,7 +82,7 @@ class Cluster:
         storage: str | os.PathLike[str],
         shards: int | None = None,
         data: str | os.PathLike[str] | None = None,
-        timeout: float = 10.0,
+        timeout: float = 30.0,
         write_timeout: float = 60.0,
         cpus: float = 0.0,
         memory_limit: int | None = None,
@@ -86,7 +92,7 @@ class Cluster:
         storage_of(place)  # says what is wrong with it before anything is started
         limit = None if memory_limit is None else as_int(memory_limit, "memory_limit", 2**20, 2**62)
         options = {"memory_limit": limit, "allow_network": bool(allow_network)}
-        self.target, self.storage = target, place
+        self.target, self.storage, self.is_read_only = target, place, False
         self._layout = Layout(
             place,
             None if shards is None else as_int(shards, "shards", 1, MAX_SHARDS),
@@ -101,7 +107,7 @@ class Cluster:
         self._closed = False
         self._held: dict[str, Held] = {}
         self._began_ray = _begin_ray(target)
-        self._actors = Actors(self._namespace, self._revive)
+        self._actors = Actors(self._namespace, self._locate)
         try:
             make_registrar(self._namespace, self._layout)
             job = Job("open", (self._layout, DEFAULT_SHARDS))
@@ -110,12 +116,18 @@ class Cluster:
             self._leave()
             raise
 
-    def _revive(self, name: str) -> None:
-        """Make an actor that Ray no longer has. Errors: Unavailable."""
+    def _locate(self, name: str) -> str:
+        """Ray's name of an actor, made anew where it is gone. Errors: Unavailable."""
         if name == REGISTRAR:
             make_registrar(self._namespace, self._layout)
-        else:
-            self._registrar("ensure", name)
+            return name
+        place: str = self._registrar("ensure", name)
+        return place
+
+    @property
+    def _names(self) -> list[str]:
+        """Of the actors of all shards, in order."""
+        return [shard_name(number) for number in range(self.shards)]
 
     def _registrar(self, method: str, *arguments: Any, timeout: float | None = None) -> Any:
         self._check_open()
@@ -179,6 +191,71 @@ class Cluster:
             if held.name == name and not held.closed:
                 held.name = new_name
 
+    # ------------------------------------------------------------------ loading
+
+    def load(
+        self,
+        name: str,
+        source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        id_column: str = "id",
+        vector_column: str = "vector",
+        metric: str | None = None,
+        schema: Mapping[str, str] | None = None,
+        index: Mapping[str, Any] | None = None,
+        ttl: str | None = None,
+        parallel: int | None = None,
+        progress: Callable[[str, float], None] = lambda stage, share: None,
+        stop: threading.Event | None = None,
+    ) -> ShardedCollection:
+        """Load Parquet files into a collection without points, and build its index, on all nodes.
+
+        source         files, folders or patterns, or a list of them, as every node reaches them:
+                       paths, or URIs that pyarrow.fs knows
+        id_column      integers or strings, each of which comes once
+        vector_column  lists of numbers; every other column is payload
+        metric, schema, index, ttl
+                       of a collection that is not there yet, as in create_collection; unless told
+                       they are those of an export, or the defaults
+        parallel       row groups that are read at once; as many as Ray has CPUs unless told
+        progress       called with (stage, share): sample, k-means, codebooks, load, build
+        stop           once it is set, the load ends (Closed)
+
+        Partitions and codebooks are learnt once, on a sample of all files; each shard encodes its
+        points with them. Memory: of a task some MiB, of a shard as docs/cluster-build.md tells.
+
+        After an interruption of any kind the same call goes on where it was: each part is written
+        once. Files must not change meanwhile. Errors: NotFound, AlreadyExists where there are
+        points or an id comes twice, InvalidArgument for values that cannot be, each with file, row
+        group and row; Unavailable where tasks or shards died too often: call again.
+        """
+        self._check_open()
+        most = None if parallel is None else as_int(parallel, "parallel", 1, 2**20)
+        found = open_source(source, id_column, vector_column, self.shards)
+        made = {"metric": metric, "schema": schema, "index": index, "ttl": ttl}
+        told: dict[str, Any] = {k: v for k, v in made.items() if v is not None}
+        if name in self.list_collections() or name in self.list_aliases():
+            collection = self.get_collection(name)
+            held = replace(collection._held.settings, name=collection.name)
+            given = held.to_json() | {"index": held.to_json()["params"]} | told
+            said = [given[key] for key in ("metric", "schema", "index", "ttl")]
+            asked = Settings.asked(held.name, found.d, *said)
+            held.expect_same(asked)
+            if asked.params != held.params:
+                raise AlreadyExists(
+                    f"collection {held.name!r} is there with index {held.params}, expected "
+                    f"{asked.params}"
+                )
+        else:
+            options: dict[str, Any] = {key: found.about.get(key) for key in made} | told
+            if schema is not None and ttl is None:
+                options["ttl"] = None  # that of the export is a field of its schema
+            options["metric"] = options["metric"] or "cosine"
+            collection = self.create_collection(name, found.d, **options)
+        storage = storage_of(self.storage)
+        Build(self._actors, storage, self._layout, collection, found, most, progress, stop).run()
+        return collection
+
     # ------------------------------------------------------------------ aliases
 
     def set_alias(self, alias: str, collection: str, *, timeout: float | None = None) -> None:
@@ -212,27 +289,23 @@ class Cluster:
 
         target: a folder that all nodes reach, or a URI that pyarrow.fs knows. Of each shard it is
         as of one moment; the moments differ by how long it takes. The snapshot is there once its
-        last file is, soardb-cluster-snapshot.json; each other file is one that an embedded database
-        restores, too. Errors: AlreadyExists, NotFound for the collection, Unavailable.
+        last file is, soardb-cluster-snapshot.json; an embedded database restores the folder, too.
+        Errors: AlreadyExists, NotFound for the collection, Unavailable.
         """
         place = _absolute(target)
         storage = storage_of(place)
-        if storage.read(SNAPSHOT) is not None:
+        if storage.read(SHARDS) is not None:
             raise AlreadyExists(f"expected a new folder for the snapshot, one is in {place}")
         held = self.get_collection(name)._held
-        files = [f"{shard_name(number)}.snapshot" for number in range(self.shards)]
+        files = {f"{shard}.snapshot": shard for shard in self._names}
         progress("write", 0.0)
-        jobs = {
-            shard_name(number): Job("snapshot", (held.id, place, file))
-            for number, file in enumerate(files)
-        }
+        jobs = {shard: Job("snapshot", (held.id, place, file)) for file, shard in files.items()}
         sizes = self._actors.all(jobs, None)
-        manifest = {
-            "format": SNAPSHOT_FORMAT,
-            "settings": held.settings.to_json() | {"name": held.name},
-            "files": {file: sizes[shard_name(number)] for number, file in enumerate(files)},
-        }
-        storage.replace(SNAPSHOT, json.dumps(manifest, indent=1).encode())
+        parts = Parts(
+            replace(held.settings, name=held.name),
+            {file: sizes[shard] for file, shard in files.items()},
+        )
+        storage.replace(SHARDS, parts.to_bytes())
         progress("done", 1.0)
 
     def restore(
@@ -241,36 +314,65 @@ class Cluster:
         name: str,
         progress: Callable[[str, float], None] = lambda stage, share: None,
     ) -> ShardedCollection:
-        """A snapshot of as many shards as a new collection.
+        """A snapshot as a new collection.
 
-        Errors: NotFound, AlreadyExists, InvalidArgument for one of another number of shards,
-        CorruptStorage.
+        archive  where snapshot() wrote one, of a cluster of as many shards: each takes its file. Of
+                 another number of shards, or a file of this machine that an embedded database or a
+                 server wrote: the points are written anew, and each shard builds its index
+
+        Errors: NotFound, AlreadyExists, InvalidArgument, CorruptStorage.
         """
         place = _absolute(archive)
-        data = storage_of(place).read(SNAPSHOT)
+        as_name(name)
+        if name in self.list_collections() or name in self.list_aliases():
+            raise AlreadyExists(f"expected a new name, a collection or alias {name!r} is there")
+        if "://" not in place and Path(place).is_file():
+            return self._restore_file(Path(place), name, progress)
+        storage = storage_of(place)
+        data = storage.read(SHARDS)
         if data is None:
-            raise NotFound(f"expected a snapshot of a cluster in {place}, found no {SNAPSHOT}")
+            raise NotFound(f"expected a snapshot in {place}, found no {SHARDS}")
+        parts = Parts.of_bytes(data, place)
+        files = list(parts.files)
+        if files == [f"{shard}.snapshot" for shard in self._names]:
+            progress("unpack", 0.0)
+            told = parts.settings.to_json()
+            job = Job("restore", (name, place, files, told, uuid.uuid4().hex))
+            self._actors.one(REGISTRAR, job, None)
+            progress("done", 1.0)
+            return self.get_collection(name)
+        with tempfile.TemporaryDirectory(prefix="soardb-restore-") as folder:
+            fetched = _fetched(storage, files, Path(folder))
+            return self._poured(fetched, len(files), parts.settings, Path(folder), name, progress)
+
+    def _restore_file(
+        self, archive: Path, name: str, progress: Callable[[str, float], None]
+    ) -> ShardedCollection:
+        with tempfile.TemporaryDirectory(prefix="soardb-restore-") as folder:
+            scratch = Path(folder)
+            with unpacked(archive, scratch) as place:
+                files = [place]
+                if place.is_dir():
+                    files = [place / file for file in parts_of(place).files]
+                return self._poured(files, len(files), describe(place), scratch, name, progress)
+
+    def _poured(
+        self,
+        files: Iterable[Path],
+        count: int,
+        settings: Settings,
+        scratch: Path,
+        name: str,
+        progress: Callable[[str, float], None],
+    ) -> ShardedCollection:
+        """The points of some snapshots as a new collection, which has its name at the end."""
+        made = self.create_collection(f"restoring-{new_folder()}", **settings.asking)
         try:
-            manifest = json.loads(data)
-            if manifest["format"] != SNAPSHOT_FORMAT:
-                raise InvalidArgument(
-                    f"{place}: format {manifest['format']!r}, this soardb reads {SNAPSHOT_FORMAT}"
-                )
-            files, settings = list(manifest["files"]), manifest["settings"]
-            Settings.of_json(settings)
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InvalidArgument):
-                raise
-            raise CorruptStorage(f"{place}: {SNAPSHOT} is none of ours: {error!r}") from None
-        if files != [f"{shard_name(number)}.snapshot" for number in range(self.shards)]:
-            raise InvalidArgument(
-                f"expected a snapshot of {self.shards} shards, as this cluster has, got one of "
-                f"{len(files)}; restore it in a cluster of as many, and export it there"
-            )
-        progress("unpack", 0.0)
-        job = Job("restore", (as_name(name), place, files, settings, uuid.uuid4().hex))
-        self._check_open()
-        self._actors.one(REGISTRAR, job, None)
+            pour(files, count, scratch, made, progress)
+            self.rename_collection(made.name, name)
+        except BaseException:
+            self.drop_collection(made.name)
+            raise
         progress("done", 1.0)
         return self.get_collection(name)
 
@@ -279,7 +381,7 @@ class Cluster:
     def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Bytes by part and counts, of all shards together, and of each under "shards"."""
         self._check_open()
-        jobs = {shard_name(number): Job("database_stats") for number in range(self.shards)}
+        jobs = dict.fromkeys(self._names, Job("database_stats"))
         found = self._actors.all(jobs, self._waits.read_s if timeout is None else timeout)
         each = [found[name] for name in sorted(found)]
         whole = total([{k: v for k, v in one.items() if k != "collections"} for one in each])
@@ -292,8 +394,59 @@ class Cluster:
     def processes(self, *, timeout: float | None = None) -> dict[str, int]:
         """{name of an actor: number of its process on its node}, of all shards."""
         self._check_open()
-        jobs = {shard_name(number): Job("process") for number in range(self.shards)}
+        jobs = dict.fromkeys(self._names, Job("process"))
         return self._actors.all(jobs, self._waits.read_s if timeout is None else timeout)
+
+    def places(self, *, timeout: float | None = None) -> dict[str, str]:
+        """{name of a shard: address of the node that it is on}."""
+        places, nodes = self._registrar("nodes", timeout=timeout)
+        return {shard: nodes.get(node, node) for shard, node in sorted(places.items())}
+
+    def rebalance(
+        self,
+        progress: Callable[[str, float], None] = lambda stage, share: None,
+        *,
+        without: Iterable[str] = (),
+        timeout: float | None = None,
+    ) -> dict[str, str]:
+        """Move shards until each node has its share: as few as can be, one after the other.
+
+        To be called when nodes have joined, or are to leave. Reads and writes go on; writes of a
+        shard wait for a moment while it moves. Where each node has a disk of its own (`data`), the
+        shard's directory is copied to the other node first.
+
+        without  addresses of nodes that are to have none, as they will leave
+        timeout  seconds for each shard; unless told, as long as it takes
+
+        Returns {name of a shard: address of its new node} of those that moved. A shard of which an
+        actor or a node is lost meanwhile stays where it was, and is tried again. Errors:
+        InvalidArgument for an unknown node, Unavailable.
+        """
+        leaving, failures = set(without), 0
+        moved: dict[str, str] = {}
+        while True:
+            places, nodes = self._registrar("nodes", timeout=timeout)
+            unknown = leaving - set(nodes.values())
+            if unknown:
+                raise InvalidArgument(
+                    f"expected addresses of nodes, {', '.join(sorted(nodes.values()))}, got "
+                    f"{', '.join(sorted(map(str, unknown)))}"
+                )
+            plan = plan_moves(places, [node for node in nodes if nodes[node] not in leaving])
+            if not plan:
+                progress("done", 1.0)
+                return moved
+            shard, node = plan[0]
+            progress(f"move {shard} to {nodes[node]}", len(moved) / (len(moved) + len(plan)))
+            try:
+                self._actors.one(REGISTRAR, Job("move", (shard, node)), timeout)
+            except (TimedOut, Unavailable) as error:
+                _log.warning("%s was not moved to %s: %s", shard, nodes[node], error)
+                failures += 1
+                if failures > _MOVE_FAILURES:
+                    raise
+            else:
+                moved[shard] = nodes[node]
 
     def stop(self) -> None:
         """End the actors of the cluster for all drivers, and close this one. The data stay.
@@ -301,11 +454,12 @@ class Cluster:
         What was acknowledged from memory is written first.
         """
         self._check_open()
-        names = [shard_name(number) for number in range(self.shards)]
-        self._actors.ask(dict.fromkeys(names, Job("close")), self._waits.write_s)
-        for name in [REGISTRAR, *names]:
-            with contextlib.suppress(ValueError, RayError):
-                ray.kill(ray.get_actor(name, namespace=self._namespace), no_restart=True)
+        self._actors.ask(dict.fromkeys(self._names, Job("close")), self._waits.write_s)
+        handles = [self._actors.known(name) for name in [REGISTRAR, *self._names]]
+        for handle in handles:
+            if handle is not None:
+                with contextlib.suppress(RayError):
+                    ray.kill(handle, no_restart=True)
         self.close()
 
     def _check_open(self) -> None:
@@ -335,6 +489,15 @@ class Cluster:
 
     def __repr__(self) -> str:
         return f"Cluster({self.storage!r})"
+
+
+def _fetched(storage: Storage, files: Iterable[str], folder: Path) -> Iterator[Path]:
+    """Files of a storage, one at a time, each gone when the next is asked for."""
+    for file in files:
+        here = folder / file
+        storage.fetch(file, here)
+        yield here
+        here.unlink()
 
 
 def _absolute(place: str | os.PathLike[str]) -> str:

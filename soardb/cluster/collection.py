@@ -29,7 +29,7 @@ from soardb.arrays import as_int
 from soardb.cluster.calls import REGISTRAR, Actors, Answers, Job, expect_all, shard_name
 from soardb.cluster.curves import joined_curve
 from soardb.cluster.placement import order_of, pack_ids, rows_by_shard
-from soardb.cluster.searching import Asked, Fan, ShardedOptions, asked_of
+from soardb.cluster.searching import Asked, Fan, asked_of
 from soardb.cluster.totals import total
 from soardb.core import Settings
 from soardb.curve import QUERIES, Curve
@@ -46,6 +46,7 @@ from soardb.options import (
     Filter,
     Fusion,
     Mode,
+    SearchOptions,
     as_mode,
     as_settings,
     check_request_id,
@@ -108,7 +109,7 @@ class Held:
 class ShardedCollection:
     """Made by Cluster.create_collection and Cluster.get_collection; safe for many threads.
 
-    timeout: seconds for the whole call, in which shards that do not answer are asked again; 10 for
+    timeout: seconds for the whole call, in which shards that do not answer are asked again; 30 for
     reads and 60 for writes unless told. Errors of every method: TimedOut where a shard was too
     slow, Unavailable where one was not there, Closed.
     """
@@ -517,7 +518,7 @@ class ShardedCollection:
         self._held.check_open()
         for shard in range(self._shards):
             for ids, payloads, vectors in self._actors.stream(
-                shard_name(shard), Job("batches", (self.id, size))
+                shard_name(shard), Job("batches", (self.id, size)), self._waits.read_s
             ):
                 plain = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
                 yield PointBatch(plain, payloads, vectors)
@@ -555,10 +556,10 @@ class ShardedCollection:
         with_payload: bool = True,
         with_vectors: bool = False,
         explain: bool = False,
-        timeout: float | None = None,
         merge_recall: float | None = None,
         measure_merge: bool = False,
         allow_partial: bool = False,
+        timeout: float | None = None,
     ) -> Any:
         """The closest points to a query: Hits, or a list of Hits for (nq, d) queries.
 
@@ -609,7 +610,7 @@ class ShardedCollection:
         self,
         query: npt.ArrayLike | None = None,
         limit: int = 10,
-        **options: Unpack[ShardedOptions],
+        **options: Unpack[SearchOptions],
     ) -> HitColumns:
         """What search() finds, as flat columns, and payloads as the JSON that is stored.
 

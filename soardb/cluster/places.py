@@ -14,15 +14,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from soardb.errors import Unavailable
+from soardb.cluster.handover import owner_of
+from soardb.errors import SoarError, Unavailable
 
-__all__ = ["holder_of", "shared_strategy"]
+__all__ = [
+    "alive_nodes",
+    "bound_to",
+    "holder_of",
+    "on_node",
+    "remove_copies",
+    "shared_strategy",
+    "this_node",
+]
 
 _PROBE_S = 10.0
 
@@ -37,25 +49,55 @@ def holder_of(path: str, number: int | None) -> Any:
 
     Errors: Unavailable where no node of the cluster has it.
     """
-    known: Any = ray.nodes  # untyped
-    nodes = sorted(node["NodeID"] for node in known() if node["Alive"])
-    probe = ray.remote(num_cpus=0, max_retries=0)(_is_there)
-    asked = {probe.options(scheduling_strategy=_on(node)).remote(path): node for node in nodes}
+    nodes = sorted(alive_nodes())
+    asked = {on_node(node, _is_there, path): node for node in nodes}
     ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_PROBE_S)
     for reference in ready:
         with contextlib.suppress(RayError):  # a node that has just left has nothing
             if ray.get(reference):
-                return _on(asked[reference])
+                return bound_to(asked[reference])
     if number is not None:
-        return _on(nodes[number % len(nodes)])
+        return bound_to(nodes[number % len(nodes)])
     raise Unavailable(
         f"expected {path} on one of the {len(nodes)} nodes of the cluster, found it on none; let "
         "the node that has it join again, or restore a snapshot"
     )
 
 
-def _on(node: str) -> Any:
+def alive_nodes() -> dict[str, str]:
+    """{id of a node: its address}, of those that are alive."""
+    known: Any = ray.nodes  # untyped
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in known() if node["Alive"]}
+
+
+def this_node() -> str:
+    """The id of the node that this process is on."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def bound_to(node: str) -> Any:
+    """Of an actor that lives on one node. Should that be lost, Ray gives it up."""
     return NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+
+
+def on_node(node: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Begin a function in a process on a node: a reference to what it returns."""
+    task = ray.remote(num_cpus=0, max_retries=0)(function)
+    return task.options(scheduling_strategy=bound_to(node)).remote(*arguments)
+
+
+def remove_copies(folder: str, homes: Mapping[str, str]) -> None:
+    """Remove what moved away from a folder of shards, and copies that were never finished.
+
+    homes: the token of each shard's actor. A directory goes only where its own OWNER says that the
+    present one took it over: then it is all there.
+    """
+    for path in Path(folder).glob("shard-*"):
+        token = homes.get("-".join(path.name.split("-")[:2]))
+        with contextlib.suppress(SoarError):
+            is_old = token is not None and owner_of(path) == token
+            if path.name.endswith(".partial") or (is_old and not path.name.endswith(token or "")):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_there(path: str) -> bool:

@@ -13,20 +13,32 @@ again after a lost reply is done once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
+import ray.util
+from ray.exceptions import RayError
 
 from soardb.cluster.calls import REGISTRAR, Actors, Job, shard_name
 from soardb.cluster.catalog import ClusterCatalog, Listed
-from soardb.cluster.places import holder_of, shared_strategy
+from soardb.cluster.moves import Copy
+from soardb.cluster.places import (
+    alive_nodes,
+    bound_to,
+    holder_of,
+    on_node,
+    remove_copies,
+    shared_strategy,
+    this_node,
+)
 from soardb.cluster.shard import Shard
 from soardb.cluster.storage import storage_of
 from soardb.core import Settings
@@ -39,7 +51,10 @@ _log = logging.getLogger("soardb")
 
 CATALOG = "soardb-cluster.json"
 _SHARD_S = 60.0  # a shard has so long for a change of the catalog
-_READ_THREADS, _WRITE_THREADS, _CARE_THREADS = 8, 8, 4
+_SWEEP_S = 10.0  # for what may as well be done later
+_READY_S = 600.0  # a shard has so long to open what it took over
+_LINGER_S = 10.0  # calls under way have so long on a shard that has moved
+_THREADS = {"reads": 8, "writes": 8, "care": 4, "moves": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +74,21 @@ class Layout:
     options: Mapping[str, Any]
 
 
+class ShardActor(Shard):
+    """A shard that Ray calls, and that knows where it is."""
+
+    def node(self) -> str:
+        """The id of its node."""
+        return this_node()
+
+
 class Registrar:
     """See above. Safe for many threads; made by make_registrar()."""
 
     def __init__(self, namespace: str, layout: Layout) -> None:
         self._layout = layout
         self._storage = storage_of(layout.storage)
-        self._actors = Actors(namespace, self._revive)
+        self._actors = Actors(namespace, self._locate)
         self._namespace = namespace
         self._lock = threading.RLock()  # of the catalog
         self._shards_lock = threading.Lock()  # one makes a shard at a time
@@ -73,6 +96,9 @@ class Registrar:
         data = self._storage.read(CATALOG)
         self._known = None if data is None else ClusterCatalog.of_bytes(data, CATALOG)
         self._is_swept = False
+        self._moving = threading.Lock()  # one shard at a time
+        self._under_way: str | None = None  # the shard that moves
+        self._end_strangers()
 
     # ------------------------------------------------------------------ the cluster
 
@@ -95,7 +121,10 @@ class Registrar:
                 f"expected data={catalog.data!r}, as this cluster was made, got {layout.data!r}"
             )
         for number in range(catalog.shards):
-            self.ensure(shard_name(number))
+            try:
+                self.ensure(shard_name(number))
+            except Unavailable as error:  # its node is away: whoever asks for it is told
+                _log.warning("%s", error)
         self._sweep()
         return catalog.cluster, catalog.shards
 
@@ -122,30 +151,46 @@ class Registrar:
 
     # ------------------------------------------------------------------ shards
 
-    def ensure(self, name: str) -> None:
-        """Make the actor of a shard, if Ray has none of that name. Errors: Unavailable."""
-        catalog = self._catalog()
+    def ensure(self, name: str) -> str:
+        """Make the actor of a shard, if Ray has none: under which name. Errors: Unavailable."""
         with self._shards_lock:
+            catalog = self._catalog()
+            place = catalog.place_of(name)
             try:
-                ray.get_actor(name, namespace=self._namespace)
+                actor = ray.get_actor(place, namespace=self._namespace)
             except ValueError:
                 self._start(catalog, name, is_new=False)
+                return place
+        if name != self._under_way:
+            threading.Thread(target=self._resume, args=(name, actor), daemon=True).start()
+        return place
 
-    def _revive(self, name: str) -> None:
-        if name != REGISTRAR:
-            self.ensure(name)
+    def _resume(self, name: str, actor: Any) -> None:
+        """Let a shard take writes again, where a move of it came to nothing."""
+        with contextlib.suppress(RayError):
+            ceded_to = _moves(actor, "ceded_to", timeout=_SHARD_S)
+            if ceded_to is not None and name != self._under_way:
+                _moves(actor, "resume", ceded_to, timeout=_SHARD_S)
+
+    def _locate(self, name: str) -> str:
+        # Before the catalog is there, and while a shard moves, actors are called as they are named.
+        is_shard = self._known is not None and name in self._shards()
+        return self.ensure(name) if is_shard else name
 
     def _start(self, catalog: ClusterCatalog, name: str, *, is_new: bool) -> None:
-        path, number = self._path_of(catalog, name), int(name.rpartition("-")[2])
+        place, number = catalog.place_of(name), int(name.rpartition("-")[2])
+        path = self._path_of(catalog, name, place)
         if catalog.data is None:
             strategy = shared_strategy()
         else:
             strategy = holder_of(str(path), number if is_new else None)
-        groups = {"reads": _READ_THREADS, "writes": _WRITE_THREADS, "care": _CARE_THREADS}
+        self._make(place, path, number, catalog.homes.get(name, ""), strategy)
+
+    def _make(self, place: str, path: Path, number: int, token: str, strategy: Any) -> Any:
         made: Any = ray.remote  # typed for other classes
-        actor = made(concurrency_groups=groups)(Shard)
-        actor.options(
-            name=name,
+        actor = made(concurrency_groups=_THREADS)(ShardActor)
+        return actor.options(
+            name=place,
             namespace=self._namespace,
             lifetime="detached",
             max_restarts=-1,
@@ -153,13 +198,102 @@ class Registrar:
             num_cpus=self._layout.cpus,
             scheduling_strategy=strategy,
             get_if_exists=True,
-        ).remote(str(path), number, dict(self._layout.options))
+        ).remote(str(path), number, dict(self._layout.options), token)
 
-    def _path_of(self, catalog: ClusterCatalog, name: str) -> Path:
+    def _path_of(self, catalog: ClusterCatalog, name: str, place: str) -> Path:
+        """The directory of a shard: where all nodes see it, it stays when the shard moves."""
         if catalog.data is not None:
-            return Path(catalog.data) / f"soardb-{catalog.cluster}" / name
+            return Path(catalog.data) / f"soardb-{catalog.cluster}" / place
         assert self._storage.folder is not None
         return self._storage.folder / "shards" / name
+
+    # ------------------------------------------------------------------ moving shards
+
+    def nodes(self) -> tuple[dict[str, str], dict[str, str]]:
+        """{shard: id of its node}, and {id: address} of the nodes that are alive."""
+        places = self._actors.all(dict.fromkeys(self._shards(), Job("node")), _SHARD_S)
+        return places, alive_nodes()
+
+    def move(self, name: str, node: str) -> None:
+        """Let a shard be on a node; see moves.py. Twice is once.
+
+        Errors: Unavailable where an actor or a node is lost meanwhile: the shard is where it was.
+        """
+        with self._moving:
+            from_node = self._actors.one(name, Job("node"), _SHARD_S)
+            if from_node == node:
+                return
+            if node not in alive_nodes():
+                raise Unavailable(f"expected a node of the cluster for {name}, {node} is none now")
+            self._under_way = name
+            try:
+                source = self._moved(name, node)
+            finally:
+                self._under_way = None
+            with contextlib.suppress(RayError):
+                _moves(source, "leave", _LINGER_S, timeout=2 * _LINGER_S)
+            ray.kill(source, no_restart=True)
+            self._remove_copies([from_node])
+
+    def _moved(self, name: str, node: str) -> Any:
+        """Move a shard; the actor that had it."""
+        catalog, token = self._catalog(), secrets.token_hex(4)
+        source = ray.get_actor(self.ensure(name), namespace=self._namespace)
+        place = f"{name}-{token}"
+        path, number = self._path_of(catalog, name, place), int(name.rpartition("-")[2])
+        is_shared = catalog.data is None
+        target = self._make(place, path, number, token, bound_to(node))
+        try:
+            copy = None if is_shared else Copy(source, target, token)
+            if copy is not None:
+                copy.most()
+            self._actors.one(name, Job("cede", (token, is_shared)), _SHARD_S)
+            if copy is not None:
+                copy.rest()
+            self._actors.one(place, Job("ready"), _READY_S)
+            with self._shards_lock:  # nobody is told of the new one before the old one has ended
+                with self._lock:
+                    catalog = self._catalog()
+                    self._save(replace(catalog, homes={**catalog.homes, name: token}))
+                with contextlib.suppress(RayError):
+                    _moves(source, "leave", 0.0, timeout=_LINGER_S)
+        except BaseException:
+            if self._catalog().homes.get(name) != token:
+                self._undo(source, target, token, is_shared)
+            raise
+        return source
+
+    def _undo(self, source: Any, target: Any, token: str, is_shared: bool) -> None:
+        """What is not undone now is when the shard is next looked for."""
+        with contextlib.suppress(RayError):
+            if not is_shared:
+                _moves(target, "drop_parts", timeout=_LINGER_S)
+        ray.kill(target, no_restart=True)
+        with contextlib.suppress(RayError):
+            _moves(source, "resume", token, timeout=_LINGER_S)
+
+    def _end_strangers(self) -> None:
+        """End actors of shards which the catalog does not name: a crash came between the two."""
+        if self._known is None:
+            return
+        ours = {self._known.place_of(name) for name in self._shards()}
+        listed: Any = ray.util.list_named_actors(all_namespaces=True)
+        for actor in listed:
+            is_here = actor["namespace"] == self._namespace
+            if is_here and actor["name"].startswith("shard-") and actor["name"] not in ours:
+                with contextlib.suppress(ValueError, RayError):
+                    stranger = ray.get_actor(actor["name"], namespace=self._namespace)
+                    ray.kill(stranger, no_restart=True)
+
+    def _remove_copies(self, nodes: Iterable[str]) -> None:
+        """Let nodes remove the directories of shards that are elsewhere now."""
+        catalog = self._catalog()
+        if catalog.data is None:
+            return
+        folder = str(self._path_of(catalog, "", ""))
+        with contextlib.suppress(RayError):  # a node that is lost: the next registrar does it
+            asked = [on_node(node, remove_copies, folder, dict(catalog.homes)) for node in nodes]
+            ray.get(asked, timeout=_SHARD_S)
 
     def _sweep(self) -> None:
         """Once in the life of this process: let shards drop what a crash left unlisted.
@@ -172,7 +306,9 @@ class Registrar:
                 return
             self._is_swept = True
         names = self._shards()
-        answers = self._actors.ask(dict.fromkeys(names, Job("collections")), _SHARD_S)
+        with self._moving:
+            self._remove_copies(alive_nodes())
+        answers = self._actors.ask(dict.fromkeys(names, Job("collections")), _SWEEP_S)
         with self._lock:
             kept = {*self._catalog().listed, *self._making}
         for name, held in answers.found.items():
@@ -182,7 +318,7 @@ class Registrar:
         """What shards cannot delete now, the next registrar lets them delete."""
         if not ids:
             return
-        answers = self._actors.ask(dict.fromkeys(names, Job("drop", (sorted(ids),))), _SHARD_S)
+        answers = self._actors.ask(dict.fromkeys(names, Job("drop", (sorted(ids),))), _SWEEP_S)
         for name, why in (*answers.missing.items(), *answers.refused.items()):
             _log.warning("%s: what was dropped is not deleted there yet: %s", name, why)
 
@@ -350,6 +486,12 @@ class Registrar:
 
     def _shards(self) -> list[str]:
         return [shard_name(number) for number in range(self._catalog().shards)]
+
+
+def _moves(actor: Any, method: str, *arguments: Any, timeout: float) -> Any:
+    """The answer of an actor that moves, in the threads for that. Errors: RayError."""
+    called = getattr(actor, method).options(concurrency_group="moves").remote(*arguments)
+    return ray.get(called, timeout=timeout)
 
 
 def make_registrar(namespace: str, layout: Layout) -> None:

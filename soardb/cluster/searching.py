@@ -23,11 +23,11 @@ import numpy as np
 import numpy.typing as npt
 import ray
 
+from soardb import deadline
 from soardb.arrays import as_asked, as_int
 from soardb.cluster.calls import Actors, Answers, Job, expect_all, shard_name
 from soardb.cluster.merge import cut, kept_share, merged, merged_plan, spliced, taken, without
 from soardb.curve import DEFAULT_TARGET, as_only_target
-from soardb.errors import InvalidArgument
 from soardb.filters import as_filter, to_json
 from soardb.fulltext import fuse
 from soardb.grouping import grouped
@@ -37,33 +37,28 @@ from soardb.options import (
     MAX_LIMIT,
     Filter,
     Fusion,
-    SearchOptions,
     as_number,
+    as_share,
     check_group_by,
     check_sought,
     check_words,
     one_query,
 )
 from soardb.points import as_point_ids
-from soardb.schema import PointId, Schema, shown
+from soardb.schema import PointId, Schema
 from soardb.topk import ShardPlan, plan_shards
 
-__all__ = ["Asked", "Fan", "ShardedOptions", "asked_of"]
+__all__ = ["Asked", "Fan", "asked_of"]
 
 _MERGE_SHARE = 0.05
 """Part of the loss that a target allows which the merge may take, unless merge_recall says."""
 
+_PATIENCE = 0.8
+"""Share of its time for which a search waits that may answer without those it waits for."""
+
 _LARGE_BYTES = 100_000  # of an argument that is stored once and not sent with each call
 _LEAST_DEPTH = 100  # of two rankings that are fused, as in query.py
 _MOST_N = 2**30
-
-
-class ShardedOptions(SearchOptions, total=False):
-    """Also the keywords that only a collection of several shards has."""
-
-    merge_recall: float | None
-    measure_merge: bool
-    allow_partial: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +164,7 @@ def asked_of(
         target,
         bool(exact),
         nprobe is not None or rerank is not None,
-        _as_share(merge_recall),
+        None if merge_recall is None else as_share(merge_recall, "merge_recall"),
         bool(measure_merge),
         bool(allow_partial),
         group_by,
@@ -179,15 +174,6 @@ def asked_of(
         text_fields,
         shared,
     )
-
-
-def _as_share(value: object) -> float | None:
-    if value is None:
-        return None
-    number = as_number(value, "merge_recall")
-    if not 0 < number <= 1:
-        raise InvalidArgument(f"expected merge_recall above 0 and at most 1, got {shown(value)}")
-    return number
 
 
 @lru_cache(maxsize=1024)
@@ -213,7 +199,9 @@ class Fan:
     ) -> None:
         self._actors, self._shards, self._id, self._live = actors, shards, id, live
         self._asked = asked
-        self._timeout, self._until = timeout, time.monotonic() + timeout
+        now = time.monotonic()
+        self._until = min(now + timeout, deadline.until())
+        self._timeout = self._until - now
         self._missing: set[int] = set()
         self._stages: dict[str, float] = {}
         self.live: int | None = None  # as the shards said, all of them
@@ -232,7 +220,8 @@ class Fan:
         else:
             assert queries is not None
             found = self._left(self._vectors(queries, asked.limit + self._extra), asked.limit)
-        return found if asked.explain or found.is_partial else replace(found, plan=None)
+        is_told = asked.explain or asked.measure_merge or found.is_partial
+        return found if is_told else replace(found, plan=None)
 
     @property
     def _extra(self) -> int:
@@ -315,6 +304,8 @@ class Fan:
         began = time.perf_counter()
         wanted = set(range(self._shards)) - self._missing if shards is None else shards
         left = max(0.001, self._until - time.monotonic())
+        if self._asked.allow_partial:
+            left *= _PATIENCE
         sent: Any = queries
         if queries is not None and queries.nbytes > _LARGE_BYTES and len(wanted) > 1:
             sent = ray.put(queries)

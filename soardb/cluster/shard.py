@@ -1,16 +1,20 @@
 """A shard: one ordinary database directory, and the methods that a cluster calls on it.
 
-    calls.py (as a Ray actor) -> [shard.py] -> database.py, collection.py
+    calls.py (as a Ray actor) -> [shard.py] -> database.py, collection.py, handover.py
 
 It is reloaded from its directory whenever its process starts; whatever was acknowledged is there.
 Every collection is called by the id that the cluster's catalog gives it. Every write carries a
 request id, so that one which is asked for twice, before a crash and after it, is done once.
+
+A shard that moves first cedes its directory: it answers reads and no writes. Then it leaves, and
+whoever asks is told that the shard is elsewhere.
 
 Nothing here imports Ray or knows of other shards: plain values in, plain values out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -22,6 +26,16 @@ from typing import Any
 
 import numpy as np
 
+from soardb.cluster.handover import (
+    Arriving,
+    Calls,
+    Leaving,
+    Part,
+    owner_of,
+    reading,
+    set_owner,
+    writing,
+)
 from soardb.cluster.storage import storage_of
 from soardb.collection import Collection
 from soardb.core import Settings
@@ -38,22 +52,34 @@ __all__ = ["Shard"]
 
 _log = logging.getLogger("soardb")
 
+_LINGER_S = 10.0  # for reads under way, when what they read is given up
+
 Ids = Any  # (n,) int64, or a list of strings
 
 
 class Shard:
-    """One directory of a cluster. Safe for many threads."""
+    """One directory of a cluster. Safe for many threads.
 
-    def __init__(self, path: str, number: int, options: Mapping[str, Any]) -> None:
+    token    of this actor, "" for the first one of a shard: what OWNER says of a directory that
+             another actor had before
+    options  of the database
+    """
+
+    def __init__(self, path: str, number: int, options: Mapping[str, Any], token: str = "") -> None:
         self._path, self.number, self._options = Path(path), number, dict(options)
+        self._token = token
         self._lock = threading.Lock()
         self._open: Database | None = None
         self._stops: dict[str, threading.Event] = {}
-        if self._path.exists():
-            try:
+        self._calls = Calls()
+        self._leaving: Leaving | None = None
+        self._copy = ""  # the name of what is being copied
+        self._arriving = Arriving(self._path)
+        try:
+            if self._path.exists() and (owner_of(self._path) or "") == token:
                 self._database()
-            except SoarError as error:  # whoever calls is told; then it is tried again
-                _log.warning("shard %d: %s", number, error)
+        except SoarError as error:  # whoever calls is told; then it is tried again
+            _log.warning("shard %d: %s", number, error)
 
     def make(self) -> None:
         """Make the directory of a new cluster. Errors: InvalidArgument where it holds something."""
@@ -71,14 +97,25 @@ class Shard:
         with self._lock:
             if self._open is None:
                 try:
-                    self._open = Database(self._path, create=False, **self._options)
-                    self._sweep()
+                    is_ours = owner_of(self._path) in (None, self._token)
+                    if not is_ours:
+                        self._calls.cede(self._is_shared_by_network)
+                    self._open = Database(
+                        self._path, create=False, read_only=not is_ours, **self._options
+                    )
+                    if is_ours:
+                        self._sweep()
                 except NotFound as error:
                     raise Unavailable(
                         f"shard {self.number} has no data on this node: {error}; let the node that "
                         "has them join the cluster again"
                     ) from None
             return self._open
+
+    @property
+    def _is_shared_by_network(self) -> bool:
+        """Whether two processes must not have it open at once, as one of them may be elsewhere."""
+        return bool(self._options.get("allow_network"))
 
     def _sweep(self) -> None:
         """Remove half-made snapshots of a process that was killed."""
@@ -98,29 +135,25 @@ class Shard:
         """The number of the process that it lives in."""
         return os.getpid()
 
+    @writing
     def create(self, settings: Mapping[str, Any]) -> None:
         """Make the part of a collection that lies here, if it is not there."""
         made = Settings.of_json(dict(settings))
-        self._database().create_collection(
-            made.name,
-            made.d,
-            made.metric,
-            schema=made.schema.to_json(),
-            index=settings["params"],
-            ttl=made.ttl,
-            exist_ok=True,
-        )
+        self._database().create_collection(made.name, **made.asking, exist_ok=True)
 
+    @reading
     def collections(self) -> list[str]:
         """The ids of those that have a part here."""
         return self._database().list_collections()
 
+    @writing
     def drop(self, names: Sequence[str]) -> None:
         """Delete the parts of some, if they are there."""
         database = self._database()
         for name in set(database.list_collections()) & set(names):
             database.drop_collection(name)
 
+    @reading
     def describe(self, name: str) -> tuple[int, int, str | None]:
         """Number of the last write, points, kind of ids."""
         collection = self._collection(name)
@@ -128,6 +161,7 @@ class Shard:
 
     # ------------------------------------------------------------------ writing
 
+    @writing
     def put(
         self,
         name: str,
@@ -144,6 +178,7 @@ class Shard:
         given = None if payloads is None else [decode_payload(payload) for payload in payloads]
         return write(ids, vectors, given, ack=ack, request_id=request_id)
 
+    @writing
     def update_payload(
         self,
         name: str,
@@ -164,6 +199,7 @@ class Shard:
             request_id=request_id,
         )
 
+    @writing
     def delete(
         self,
         name: str,
@@ -175,21 +211,58 @@ class Shard:
         """Delete points; how many there were."""
         return self._collection(name).delete(ids, filter=where, ack=ack, request_id=request_id)
 
+    @writing
     def flush(self, name: str) -> None:
         """See Collection.flush."""
         self._collection(name).flush()
 
+    # ------------------------------------------------------------------ loading
+
+    @writing
+    def begin_load(self, name: str, load: str, model: bytes | None) -> None:
+        """See Collection._begin_load."""
+        self._collection(name)._begin_load(load, model)
+
+    @reading
+    def loaded(self, name: str) -> tuple[str, list[tuple[int, int]]] | None:
+        """Name of the load that brought the first points, and the ranges of its parts here."""
+        held = self._collection(name)._loaded()
+        return None if held is None else (held.load, held.ranges)
+
+    @writing
+    def load_part(
+        self,
+        name: str,
+        load: str,
+        number: int,
+        ids: Ids,
+        vectors: F32,
+        payloads: Sequence[bytes] | None,
+    ) -> int:
+        """See Collection._load_part; payloads as JSON."""
+        given = None if payloads is None else [decode_payload(payload) for payload in payloads]
+        return self._collection(name)._load_part(load, number, ids, vectors, given)
+
+    @writing
+    def end_load(self, name: str, operation: str) -> None:
+        """See Collection._end_load; stop(operation) ends it."""
+        with self._operation(operation) as stop:
+            self._collection(name)._end_load(stop)
+
     # ------------------------------------------------------------------ reading
 
+    @reading
     def there(self, name: str, ids: Ids) -> int:
         """How many of distinct ids have a point."""
         found = self._collection(name).get(ids)
         return sum(point is not None for point in found)
 
+    @reading
     def get(self, name: str, ids: Ids, with_vectors: bool) -> list[Point | None]:
         """See Collection.get."""
         return self._collection(name).get(ids, with_vectors=with_vectors)
 
+    @reading
     def page(
         self,
         name: str,
@@ -218,27 +291,32 @@ class Shard:
 
     def batches(self, name: str, size: int) -> Iterator[tuple[Ids, list[bytes], F32]]:
         """Every point as of one moment, some at a time: ids, payloads as JSON, vectors."""
-        for batch in self._collection(name).batches(size):
-            ids: Ids = batch.ids
-            if ids and isinstance(ids[0], int):
-                ids = np.array(ids, np.int64)
-            yield ids, batch.payloads, batch.vectors
+        with self._calls.one(is_write=False):
+            for batch in self._collection(name).batches(size):
+                ids: Ids = batch.ids
+                if ids and isinstance(ids[0], int):
+                    ids = np.array(ids, np.int64)
+                yield ids, batch.payloads, batch.vectors
 
+    @reading
     def count(self, name: str, where: Mapping[str, Any] | None, timeout: float | None) -> int:
         """See Collection.count."""
         return self._collection(name).count(where, timeout=timeout)
 
+    @reading
     def search(self, name: str, query: F32 | None, options: Mapping[str, Any]) -> HitColumns:
         """See Collection.search_columns."""
         return self._collection(name).search_columns(query, **options)
 
     # ------------------------------------------------------------------ care
 
+    @writing
     def compact(self, name: str, retrain: bool, operation: str) -> None:
         """See Collection.compact; stop(operation) ends it."""
         with self._operation(operation) as stop:
             self._collection(name).compact(retrain=retrain, stop=stop)
 
+    @writing
     def tune(self, name: str, options: Mapping[str, Any], operation: str) -> dict[str, Any]:
         """See Collection.tune: a curve as JSON values; stop(operation) ends it."""
         with self._operation(operation) as stop:
@@ -254,20 +332,116 @@ class Shard:
     def _operation(self, operation: str) -> _Operation:
         return _Operation(self._stops, self._lock, operation)
 
+    @reading
     def keep_queries(self, name: str, count: int) -> None:
         """See Collection.keep_queries."""
         self._collection(name).keep_queries(count)
 
+    @reading
     def stats(self, name: str) -> dict[str, Any]:
         """See Collection.stats."""
         return self._collection(name).stats()
 
+    @reading
     def database_stats(self) -> dict[str, Any]:
         """See Database.stats."""
         return self._database().stats()
 
+    # ------------------------------------------------------------------ moving
+
+    def cede(self, token: str, lets_close: bool) -> None:
+        """Let another actor have the directory. Reads go on, writes are refused (Moving).
+
+        token: of that actor. lets_close: whether it will open the same directory; where that is
+        shared by a network, reads wait too until it has, since the files are closed here.
+        """
+        database = self._database()
+        set_owner(self._path, token)
+        is_closed = lets_close and self._is_shared_by_network
+        self._calls.cede(is_closed)
+        database.cede()
+        if is_closed:
+            self.close()
+
+    def ceded_to(self) -> str | None:
+        """The token of the actor that has the directory in the place of this one, or None."""
+        owner = owner_of(self._path)
+        return None if owner in (None, self._token) else owner
+
+    def resume(self, ceded_to: str) -> None:
+        """Be the one that writes again, after a move to that actor which failed.
+
+        Where the directory is another's by now, this was said too late, and does nothing.
+        """
+        with self._lock:
+            if owner_of(self._path) != ceded_to:
+                return
+            set_owner(self._path, self._token)
+            before = self._open
+            self._open = Database(self._path, create=False, **self._options)
+            self._calls.resume()
+        if before is not None:  # what reads there are have so long
+            threading.Timer(_LINGER_S, before.close).start()
+        self._end_copy()
+
+    def ready(self) -> None:
+        """Have everything open, before others wait for it."""
+        database = self._database()
+        for name in database.list_collections():
+            with contextlib.suppress(NotFound):  # dropped meanwhile
+                database.get_collection(name)
+
+    def leave(self, wait_s: float) -> None:
+        """Refuse all that comes (Moved); wait so long for what is under way."""
+        self._calls.leave(wait_s)
+
+    def list_parts(self, copy: str, begins: bool) -> dict[str, Part]:
+        """The files of this directory, to be copied; see handover.py.
+
+        copy: a name for it; begins: whether it begins with this call. Errors: Unavailable where the
+        process is another one than it began with: what was copied before is worth nothing.
+        """
+        database = self._database()
+        cores = []
+        for name in database.list_collections():
+            with contextlib.suppress(NotFound):
+                cores.append(database.get_collection(name)._core)
+        with self._lock:
+            if begins:
+                self._end_copy()
+                self._leaving, self._copy = Leaving(self._path), copy
+            return self._copied(copy).parts(cores)
+
+    def read_part(self, copy: str, name: str, offset: int, size: int) -> tuple[bytes, int]:
+        """Bytes of a file that was listed, and their checksum."""
+        return self._copied(copy).read(name, offset, size)
+
+    def _copied(self, copy: str) -> Leaving:
+        if self._leaving is None or self._copy != copy:
+            raise Unavailable(f"shard {self.number} was restarted while it was copied")
+        return self._leaving
+
+    def write_part(self, name: str, offset: int, part: tuple[bytes, int]) -> None:
+        """Take over bytes of a directory that is copied to here."""
+        self._arriving.write(name, offset, part)
+
+    def finish_parts(self, sizes: Mapping[str, int]) -> None:
+        """All has come: have the directory."""
+        self._arriving.finish(sizes)
+
+    def drop_parts(self) -> None:
+        """Nothing more will come: forget it. Of a directory that is nobody's yet."""
+        self.close()
+        self._arriving.drop()
+
+    def _end_copy(self) -> None:
+        if self._leaving is not None:
+            self._leaving.close()
+        self._leaving = None
+
     # ------------------------------------------------------------------ snapshots
 
+    @reading
     def snapshot(self, name: str, storage: str, file: str) -> int:
         """Write the part of a collection that lies here to a storage; its size in bytes."""
         database = self._database()
@@ -277,6 +451,7 @@ class Shard:
             storage_of(storage).send(archive, file)
             return archive.stat().st_size
 
+    @writing
     def restore(self, name: str, storage: str, file: str) -> str | None:
         """Make the part of a collection of a snapshot; the kind of its ids."""
         database = self._database()

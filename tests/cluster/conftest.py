@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ray", reason="Ray is an extra: pip install 'soardb[test-ray]'")
+pytest.importorskip("ray", reason="Ray is an extra: pip install 'soardb[test]'")
 
 import ray
 
@@ -36,7 +36,10 @@ def ray_here() -> Iterator[None]:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    # What "auto" means to programs that are started from here, whatever else runs beside.
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     yield
+    del os.environ["RAY_ADDRESS"]
     ray.shutdown()
 
 

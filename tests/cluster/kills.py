@@ -1,23 +1,26 @@
 """Kills under load: shards, the registrar and drivers die while others write, read and check.
 
-    make ray-kills -> [kills.py] -> soardb.cluster; test_faults.py runs a short form
+    make ray-kills -> [kills.py] -> soardb.cluster, nodes.py; test_faults.py runs a short form
 
 Writers own ids of their own and know what was acknowledged. A call that ends in an error is made
 again under its request id until it is answered, as a caller would. What must hold:
 
 * no acknowledged write is lost: at the end every point is exactly as its writer knows it;
 * none is applied twice: every count that was answered is right (a delete done again would answer 0,
-  an insert done again AlreadyExists), and shards have numbered as many rows as were written;
+  an insert done again AlreadyExists), and shards have given as many numbers as was written;
 * a search that is not marked as partial has every point; one that is names the shards without which
   it was answered, and nothing is missing but what is on them.
 
     python -m tests.cluster.kills --kills 100 --seed 1
+    python -m tests.cluster.kills --nodes 3 --kills 100   (nodes die too, and shards move: Linux)
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
 import os
 import random
 import signal
@@ -29,7 +32,6 @@ import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +42,9 @@ from soardb import F
 from soardb.cluster import Cluster, ShardedCollection
 from soardb.cluster.calls import REGISTRAR, shard_name
 from soardb.cluster.placement import shard_of
-from soardb.errors import TimedOut, Unavailable
+from soardb.cluster.places import alive_nodes
+from soardb.errors import InvalidArgument, TimedOut, Unavailable
+from tests.cluster.nodes import Around, Nodes, why_not
 
 D = 8
 STILL = list(range(1_000_000, 1_000_200))
@@ -62,7 +66,7 @@ class Tally:
 
     kills: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
-    rows: int = 0
+    numbers: int = 0
     wrong: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -115,13 +119,19 @@ class WriterOfOwn(threading.Thread):
             self._wrote(there, version)
         elif kind == "delete":
             self._sure("delete", len(there), ids)
+            self._numbered(0, there)
             for i in there:
                 del self.known[i]
 
     def _wrote(self, ids: list[int], version: int) -> None:
+        self._numbered(len(ids), [i for i in ids if i in self.known])
         self.known |= dict.fromkeys(ids, version)
+
+    def _numbered(self, rows: int, struck: list[int]) -> None:
+        """A shard numbers each row, and once each call that strikes some."""
+        shards = len(set(shard_of(struck, self._collection.shards).tolist()))
         with self._tally.lock:
-            self._tally.rows += len(ids)
+            self._tally.numbers += rows + shards
 
     def _sure(self, method: str, expected: int, *arguments: Any, **options: Any) -> None:
         """Make a call until it is answered; the answer must be that of one that was made once."""
@@ -143,8 +153,11 @@ class WriterOfOwn(threading.Thread):
 class Reader(threading.Thread):
     """Searches that must have every point that nobody changes, or say which shards are missing."""
 
-    def __init__(self, collection: ShardedCollection, tally: Tally, stop: Any) -> None:
+    def __init__(
+        self, collection: ShardedCollection, tally: Tally, stop: Any, wait_s: float = _SEARCH_S
+    ) -> None:
         super().__init__(name="reader", daemon=True)
+        self._wait_s = wait_s
         self._collection, self._tally, self._stopped = collection, tally, stop
         self._owners = dict(zip(STILL, shard_of(STILL, collection.shards).tolist(), strict=True))
 
@@ -165,7 +178,7 @@ class Reader(threading.Thread):
                 filter=F("still") == True,  # noqa: E712
                 exact=True,  # c = k: nothing may be lost by the merge
                 with_payload=False,
-                timeout=_SEARCH_S,
+                timeout=self._wait_s,
                 allow_partial=allow_partial,
             )
         except (TimedOut, Unavailable):
@@ -186,9 +199,16 @@ class Reader(threading.Thread):
 class Killer:
     """Kills one thing at a time and waits until the cluster answers again."""
 
-    def __init__(self, cluster: Cluster, tally: Tally, seed: int, kinds: list[str]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        tally: Tally,
+        seed: int,
+        kinds: list[str],
+        around: Around | None = None,
+    ) -> None:
         self._cluster, self._tally, self._kinds = cluster, tally, kinds
-        self._random = random.Random(seed)
+        self._random, self._around = random.Random(seed), around
 
     def kill(self) -> None:
         """One kill of a kind that is drawn."""
@@ -207,7 +227,11 @@ class Killer:
             self._end(name)
 
     def _end(self, name: str) -> None:
-        os.kill(self._cluster.processes(timeout=180.0)[name], signal.SIGKILL)
+        number = self._cluster.processes(timeout=180.0)[name]
+        if self._around is None:
+            os.kill(number, signal.SIGKILL)
+        else:
+            self._around.kill_process(self._cluster.places(timeout=180.0)[name], number)
 
     def _actor(self) -> None:
         """ray.kill, after which Ray starts it again."""
@@ -224,9 +248,9 @@ class Killer:
     def _driver(self) -> None:
         """A program that writes to a collection of its own is killed in the middle of it."""
         name = f"driver-{self._tally.kills['driver']}"
-        script = Path(__file__)
+        program = [sys.executable, "-P", "-m", "tests.cluster.kills", "--drive"]
         process = subprocess.Popen(
-            [sys.executable, "-P", str(script), "--drive", self._cluster.storage, name],
+            [*program, self._cluster.storage, name],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -254,8 +278,52 @@ class Killer:
         return shard_name(self._random.randrange(self._cluster.shards))
 
     def _ray_kill(self, name: str, *, no_restart: bool) -> None:
-        handle = ray.get_actor(name, namespace=self._cluster._namespace)
-        ray.kill(handle, no_restart=no_restart)
+        place = self._cluster._locate(name)
+        ray.kill(ray.get_actor(place, namespace=self._cluster._namespace), no_restart=no_restart)
+
+    # ------------------------------------------------------------------ with nodes
+
+    def _node(self) -> None:
+        """All processes of a node die at once; some time later it is there again."""
+        assert self._around is not None
+        address = self._random.choice(_others())
+        self._around.kill(address)
+        time.sleep(self._random.uniform(0.0, 12.0))
+        self._around.start(address)
+        while address not in _others():
+            time.sleep(0.2)
+
+    def _move(self) -> None:
+        """Something dies while shards move off a node or back."""
+        without = self._random.choice([[], [self._random.choice(_others())]])
+        moving = _Moving(self._cluster, without)
+        moving.start()
+        time.sleep(self._random.uniform(0.0, 3.0))
+        getattr(self, f"_{self._random.choice(['shard_process', 'registrar', 'actor', 'node'])}")()
+        moving.join(300.0)
+        if moving.is_alive():
+            self._tally.say("a rebalancing hangs")
+        self._tally.count("shards moved", len(moving.moved))
+
+
+class _Moving(threading.Thread):
+    """One rebalancing; what goes wrong with it is no loss."""
+
+    def __init__(self, cluster: Cluster, without: list[str]) -> None:
+        super().__init__(name="moving", daemon=True)
+        self._cluster, self._without = cluster, without
+        self.moved: dict[str, str] = {}
+
+    def run(self) -> None:
+        with contextlib.suppress(TimedOut, Unavailable, InvalidArgument):  # the node is away now
+            self.moved = self._cluster.rebalance(without=self._without, timeout=120.0)
+
+
+def _others() -> list[str]:
+    """Addresses of the nodes that are alive, without the one of this program, the head."""
+    here_of: Any = ray.util.get_node_ip_address  # untyped
+    here = here_of()
+    return sorted(address for address in alive_nodes().values() if address != here)
 
 
 KINDS = ["shard_process", "two_processes", "actor", "actor_for_good", "registrar"]
@@ -273,21 +341,29 @@ def drive(storage: str, name: str) -> None:
             print(done, flush=True)
 
 
-def campaign(cluster: Cluster, kills: int, seed: int, kinds: list[str], writers: int = 3) -> Tally:
+def campaign(
+    cluster: Cluster,
+    kills: int,
+    seed: int,
+    kinds: list[str],
+    writers: int = 3,
+    around: Around | None = None,
+) -> Tally:
     """Kill so often under load, then check everything; `wrong` of what comes back must be empty."""
     tally, stop = Tally(), threading.Event()
     collection: Any = cluster.create_collection(
         "load", D, "l2", schema={"version": "int", "still": "bool", "owner": "int"}
     )
     collection.upsert(STILL, vectors_of(STILL, 0), {"still": [True] * len(STILL)})
-    tally.rows = len(STILL)
+    tally.numbers = len(STILL)
     threads = [WriterOfOwn(collection, i, seed, tally, stop) for i in range(writers)]
     reader = Reader(collection, tally, stop)
     for thread in (*threads, reader):
         thread.start()
-    killer = Killer(cluster, tally, seed, kinds)
+    killer = Killer(cluster, tally, seed, kinds, around)
     for _ in range(kills):
         killer.kill()
+        print(dict(tally.kills), dict(tally.calls), file=sys.stderr, flush=True)
         if tally.wrong:
             break
     stop.set()
@@ -320,13 +396,8 @@ def check(collection: Any, writers: list[WriterOfOwn], tally: Tally) -> None:
         tally.say(f"lost {sorted(lost)[:9]}, came back {sorted(strange)[:9]}, old {old[:9]}")
     if collection.count() != len(expected) + len(STILL):
         tally.say(f"count {collection.count()}, expected {len(expected) + len(STILL)}")
-    if rows_numbered(collection) != tally.rows:
-        tally.say(f"{rows_numbered(collection)} rows were numbered, {tally.rows} were written")
-
-
-def rows_numbered(collection: Any) -> int:
-    """How many rows the shards have given numbers to, those that went included."""
-    return int(collection.seq)
+    if collection.seq != tally.numbers:
+        tally.say(f"the shards gave {collection.seq} numbers, expected {tally.numbers}")
 
 
 def main() -> None:
@@ -336,10 +407,55 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--drive", nargs=2, help="storage and name: be a driver that is killed")
+    parser.add_argument("--nodes", type=int, help="so many nodes in namespaces of their own")
+    parser.add_argument("--data", action="store_true", help="nodes have disks of their own")
+    parser.add_argument("--inside", nargs=2, help="storage and data: be the driver on the head")
     given = parser.parse_args()
     if given.drive:
         drive(*given.drive)
-        return
+    elif given.inside:
+        inside(given)
+    elif given.nodes:
+        with_nodes(given)
+    else:
+        alone(given)
+
+
+def with_nodes(given: argparse.Namespace) -> None:
+    """Make the nodes and let the campaign run on the first."""
+    missing = why_not()
+    if missing is not None:
+        sys.exit(f"no nodes can be made here: {missing}")
+    with Nodes(given.nodes) as nodes:
+        data = nodes.data if given.data else ""
+        options = ["--kills", given.kills, "--seed", given.seed, "--shards", given.shards]
+        command = ["-m", "tests.cluster.kills", *options, "--inside", nodes.storage, data]
+        told, code = nodes.drive([sys.executable, "-P", *map(str, command)])
+    print(told, end="")
+    sys.exit(code)
+
+
+def inside(given: argparse.Namespace) -> None:
+    """The campaign, on a node."""
+    storage, data = given.inside
+    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+    cluster = Cluster(
+        "ray://auto",
+        storage=storage,
+        data=data or None,
+        shards=given.shards,
+        timeout=120.0,
+        write_timeout=120.0,
+    )
+    began = time.monotonic()
+    kinds = [*KINDS, "driver", "node", "move"]
+    tally = campaign(cluster, given.kills, given.seed, kinds, around=Around())
+    cluster.stop()
+    report(tally, began)
+
+
+def alone(given: argparse.Namespace) -> None:
+    """A Ray of this machine and process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(
         num_cpus=1,
@@ -355,12 +471,17 @@ def main() -> None:
         tally = campaign(cluster, given.kills, given.seed, [*KINDS, "driver"])
         cluster.stop()
     ray.shutdown()
+    report(tally, began)
+
+
+def report(tally: Tally, began: float) -> None:
+    """Print what was done, and end with 1 where something was wrong."""
     print(
         json.dumps(
             {
                 "kills": dict(tally.kills),
                 "calls": dict(tally.calls),
-                "rows": tally.rows,
+                "numbers": tally.numbers,
                 "seconds": round(time.monotonic() - began),
                 "wrong": tally.wrong,
             },

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,12 +145,13 @@ class TestMissingShards:
         points.search(VECTORS[0])
         stopped(2)
         began = time.monotonic()
-        for ask in (
+        asks: list[Callable[[], Any]] = [
             lambda: points.search(VECTORS[0], timeout=1.0),
             lambda: points.count(timeout=1.0),
             lambda: points.scroll(timeout=1.0),
             lambda: points.get(IDS, timeout=1.0),
-        ):
+        ]
+        for ask in asks:
             with pytest.raises(TimedOut, match=r"within 1 s"):
                 ask()
         hits = points.search(VECTORS[:3], len(IDS), timeout=1.0, allow_partial=True)

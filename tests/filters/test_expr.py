@@ -162,7 +162,9 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
 
 
 class TestMistakes:
-    @pytest.mark.parametrize(("mistake", "message"), MISTAKES, ids=lambda value: str(value)[:40])
+    @pytest.mark.parametrize(
+        ("mistake", "message"), MISTAKES, ids=lambda v: v[:40] if isinstance(v, str) else None
+    )
     def test_a_mistake_fails_where_it_is_made(
         self, mistake: Callable[[], Any], message: str
     ) -> None:

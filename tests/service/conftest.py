@@ -29,7 +29,7 @@ import soardb
 from soardb_client import AsyncClient, Client
 from soardb_service.convert import discreet
 
-START_S = 30.0
+START_S = 90.0
 
 
 class Served:

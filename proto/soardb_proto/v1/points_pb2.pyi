@@ -124,7 +124,7 @@ class TextQuery(_message.Message):
     def __init__(self, words: _Optional[str] = ..., fields: _Optional[_Iterable[str]] = ..., fusion: _Optional[str] = ..., vector_weight: _Optional[float] = ..., text_weight: _Optional[float] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("collection", "vectors", "like", "text", "filter", "limit", "nprobe", "rerank", "exact", "score_threshold", "group_by", "group_size", "with_payload", "with_vectors", "explain", "min_seq", "target_recall")
+    __slots__ = ("collection", "vectors", "like", "text", "filter", "limit", "nprobe", "rerank", "exact", "score_threshold", "group_by", "group_size", "with_payload", "with_vectors", "explain", "min_seq", "target_recall", "merge_recall", "measure_merge", "allow_partial")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     LIKE_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +142,9 @@ class SearchRequest(_message.Message):
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     MIN_SEQ_FIELD_NUMBER: _ClassVar[int]
     TARGET_RECALL_FIELD_NUMBER: _ClassVar[int]
+    MERGE_RECALL_FIELD_NUMBER: _ClassVar[int]
+    MEASURE_MERGE_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_PARTIAL_FIELD_NUMBER: _ClassVar[int]
     collection: str
     vectors: _types_pb2.Matrix
     like: _types_pb2.Ids
@@ -159,7 +162,10 @@ class SearchRequest(_message.Message):
     explain: bool
     min_seq: int
     target_recall: float
-    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[_types_pb2.Matrix, _Mapping]] = ..., like: _Optional[_Union[_types_pb2.Ids, _Mapping]] = ..., text: _Optional[_Union[TextQuery, _Mapping]] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., limit: _Optional[int] = ..., nprobe: _Optional[int] = ..., rerank: _Optional[int] = ..., exact: bool = ..., score_threshold: _Optional[float] = ..., group_by: _Optional[str] = ..., group_size: _Optional[int] = ..., with_payload: bool = ..., with_vectors: bool = ..., explain: bool = ..., min_seq: _Optional[int] = ..., target_recall: _Optional[float] = ...) -> None: ...
+    merge_recall: float
+    measure_merge: bool
+    allow_partial: bool
+    def __init__(self, collection: _Optional[str] = ..., vectors: _Optional[_Union[_types_pb2.Matrix, _Mapping]] = ..., like: _Optional[_Union[_types_pb2.Ids, _Mapping]] = ..., text: _Optional[_Union[TextQuery, _Mapping]] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., limit: _Optional[int] = ..., nprobe: _Optional[int] = ..., rerank: _Optional[int] = ..., exact: bool = ..., score_threshold: _Optional[float] = ..., group_by: _Optional[str] = ..., group_size: _Optional[int] = ..., with_payload: bool = ..., with_vectors: bool = ..., explain: bool = ..., min_seq: _Optional[int] = ..., target_recall: _Optional[float] = ..., merge_recall: _Optional[float] = ..., measure_merge: bool = ..., allow_partial: bool = ...) -> None: ...
 
 class SearchReply(_message.Message):
     __slots__ = ("counts", "ids", "scores", "payloads", "vectors", "plan", "groups", "metric", "seq")

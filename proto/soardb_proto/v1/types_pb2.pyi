@@ -78,7 +78,7 @@ class Filter(_message.Message):
     def __init__(self, sql: _Optional[str] = ..., json: _Optional[bytes] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("strategy", "live", "matching", "selectivity", "nprobe", "rerank", "rows_scanned", "stages", "target_recall", "expected_recall", "expected_low", "expected_high")
+    __slots__ = ("strategy", "live", "matching", "selectivity", "nprobe", "rerank", "rows_scanned", "stages", "target_recall", "expected_recall", "expected_low", "expected_high", "spread")
     class StagesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class Plan(_message.Message):
     EXPECTED_RECALL_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_LOW_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_HIGH_FIELD_NUMBER: _ClassVar[int]
+    SPREAD_FIELD_NUMBER: _ClassVar[int]
     strategy: str
     live: int
     matching: int
@@ -110,4 +111,19 @@ class Plan(_message.Message):
     expected_recall: float
     expected_low: float
     expected_high: float
-    def __init__(self, strategy: _Optional[str] = ..., live: _Optional[int] = ..., matching: _Optional[int] = ..., selectivity: _Optional[float] = ..., nprobe: _Optional[int] = ..., rerank: _Optional[int] = ..., rows_scanned: _Optional[int] = ..., stages: _Optional[_Mapping[str, float]] = ..., target_recall: _Optional[float] = ..., expected_recall: _Optional[float] = ..., expected_low: _Optional[float] = ..., expected_high: _Optional[float] = ...) -> None: ...
+    spread: Spread
+    def __init__(self, strategy: _Optional[str] = ..., live: _Optional[int] = ..., matching: _Optional[int] = ..., selectivity: _Optional[float] = ..., nprobe: _Optional[int] = ..., rerank: _Optional[int] = ..., rows_scanned: _Optional[int] = ..., stages: _Optional[_Mapping[str, float]] = ..., target_recall: _Optional[float] = ..., expected_recall: _Optional[float] = ..., expected_low: _Optional[float] = ..., expected_high: _Optional[float] = ..., spread: _Optional[_Union[Spread, _Mapping]] = ...) -> None: ...
+
+class Spread(_message.Message):
+    __slots__ = ("shards", "c", "planned_recall", "measured_recall", "missing")
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    C_FIELD_NUMBER: _ClassVar[int]
+    PLANNED_RECALL_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_RECALL_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    shards: int
+    c: int
+    planned_recall: float
+    measured_recall: float
+    missing: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, shards: _Optional[int] = ..., c: _Optional[int] = ..., planned_recall: _Optional[float] = ..., measured_recall: _Optional[float] = ..., missing: _Optional[_Iterable[int]] = ...) -> None: ...

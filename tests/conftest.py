@@ -1,0 +1,21 @@
+"""How tests are divided among processes: a file stays together, and all that need Ray do.
+
+    pytest-xdist (`make test`) -> [conftest.py]
+
+Fixtures of a file, such as a server, are then made once, and so is the Ray cluster.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TOGETHER = Path(__file__).parent / "cluster"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Name the group of each test, for --dist loadgroup."""
+    for item in items:
+        group = "ray" if item.path.is_relative_to(TOGETHER) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
