@@ -64,7 +64,7 @@ ASSUMPTIONS = (
     "time, plus half of the round trip of the network (a parameter), plus its bytes over the "
     "bandwidth (a parameter); the driver takes the bytes of answers one after the other.",
     "A driver is one process that works on one call's messages at a time (Python holds one lock); "
-    "there are as many drivers as keep each below half of its time.",
+    "there are as many drivers as keep each below a share of its time (a parameter).",
     "Calls come by a Poisson process; a batch is sent once it is full.",
     "Points are placed by hash, so shards are equal but for chance, and c comes from the planner "
     "of DA-TOP-k at the recall that searching.py leaves to the merge.",

@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
-DRIVER_SHARE = 0.5  # of its time that a driver may work
 MOST_BUSY = 0.8  # of the cores of a host, for `smallest`
 MOST_SHARDS = 4096
 _GIB = 2.0**30
@@ -65,6 +64,7 @@ class Cluster:
 
     network_ms, gbit_s      round trip and bandwidth of the network between driver and shards
     straggler, straggler_ms how often a message meets one, and how long that takes in the mean
+    driver_share            of its time that a driver may work: there are as many as that takes
     host_gib, memory_share  memory of a host, and the share of it that a shard may take
     """
 
@@ -76,6 +76,7 @@ class Cluster:
     gbit_s: float = 10.0
     straggler: float = 1e-3
     straggler_ms: float = 10.0
+    driver_share: float = 0.3
     host_gib: float = 256.0
     memory_share: float = 0.8
 
@@ -163,7 +164,7 @@ def plan(
     costs, found = costs_of(work, cluster, known)
     rate = work.qps / work.batch
     in_use = rate * found["service_ms_a_message"] / 1e3 * cluster.shards_per_host / cluster.cores
-    drivers = max(1, math.ceil(rate * costs.driver_s(cluster.shards) / DRIVER_SHARE))
+    drivers = max(1, math.ceil(rate * costs.driver_s(cluster.shards) / cluster.driver_share))
     latency: Row = dict.fromkeys([*QUANTILES, "mean"])
     if in_use < 1 and calls:
         seconds = simulate(

@@ -177,6 +177,7 @@ def _run(given: argparse.Namespace) -> int:
     fields = vars(given)
     prices = Prices(**{name: fields[name] for name in asdict(Prices())})
     _positive(fields, (*asdict(Prices()), "qps", "batch", "dim", "k", "cores", "calls", "p99_ms"))
+    _positive(fields, ("gbit_s", "host_gib", "memory_share", "driver_share", "shards_per_host"))
     shared = {name: fields[name] for name in asdict(Cluster()) if name != "shards"}
     cluster = Cluster(shards=given.shards or 1, **shared)
     if given.measure:
@@ -212,7 +213,7 @@ def _run(given: argparse.Namespace) -> int:
         work, cluster, known, prices, given.p99_ms, calls=calls, seed=given.seed
     )
     if found is None:
-        least = tried[-1]
+        least = nearest(tried)
         print(
             f"no number of shards up to {MOST_SHARDS:,} does it; with {least['shards']:,}: "
             f"{', '.join(failing(least, given.p99_ms))}. Send batches, or allow more time, cores "
@@ -225,6 +226,12 @@ def _run(given: argparse.Namespace) -> int:
         why = ", ".join(failing(fewer[-1], given.p99_ms))
         print(f"with {fewer[-1]['shards']:,} shards: {why}")
     return 0
+
+
+def nearest(tried: Sequence[Row]) -> Row:
+    """Of plans that do not do the one with the least p99, or the last that was overloaded."""
+    known = [row for row in tried if row["latency_ms"]["p99"] is not None]
+    return min(known, key=lambda row: float(row["latency_ms"]["p99"]), default=tried[-1])
 
 
 def _positive(fields: Row, names: Iterable[str]) -> None:
