@@ -230,12 +230,12 @@ def _handling_ms(arguments: Any, replies: list[HitColumns], setup: Setup) -> Row
 def empty_calls(cluster: Cluster, setup: Setup) -> Row:
     """Milliseconds of a call that does nothing: Ray's own, of one shard and of all."""
     ask, found = ask_of(cluster), {}
-    handle = cluster._actors.handle(shard_name(0))
+    handle = cluster._actors.known(shard_name(0))
     found["ray_get_of_1_shard"] = least_ms(lambda: ray.get(handle.process.remote()), 0.6)
     for shards in sorted({1, 2, setup.shards}):
         jobs = {shard_name(number): Job("process") for number in range(shards)}
         found[f"ask_of_{shards}_shards"] = least_ms(partial(ask, jobs), 0.6)
-    handles = [cluster._actors.handle(shard_name(number)) for number in range(setup.shards)]
+    handles = [cluster._actors.known(shard_name(number)) for number in range(setup.shards)]
     found[f"ray_get_of_{setup.shards}_shards"] = least_ms(
         lambda: ray.get([h.process.remote() for h in handles]), 0.6
     )

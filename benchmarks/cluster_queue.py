@@ -99,7 +99,7 @@ def gathered(answers: F64, receive: float) -> F64:
     """(m,) when one who takes `receive` for each answer has taken all of (m, s), as they come."""
     s = answers.shape[1]
     ordered = np.sort(answers, axis=1)
-    left: F64 = receive * np.arange(s, 0, -1)
+    left = receive * np.arange(s, 0, -1, dtype=np.float64)
     return np.asarray((ordered + left).max(axis=1))
 
 
