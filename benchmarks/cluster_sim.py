@@ -44,7 +44,7 @@ from benchmarks.cluster_plan import (
     validate,
 )
 from benchmarks.cluster_report import as_table, plots, sentences, validation_table
-from soardb.errors import InvalidArgument, SoarError
+from soardb.errors import InvalidArgument, SoarError, Unavailable
 
 # ---------------------------------------------------------------- reports
 
@@ -181,8 +181,12 @@ def _run(given: argparse.Namespace) -> int:
     shared = {name: fields[name] for name in asdict(Cluster()) if name != "shards"}
     cluster = Cluster(shards=given.shards or 1, **shared)
     if given.measure:
-        from benchmarks.cluster_measure import Measure, measure
-
+        try:
+            from benchmarks.cluster_measure import Measure, measure
+        except ModuleNotFoundError as error:
+            raise Unavailable(
+                f"{error.name} is not installed; pip install 'soardb[ray]'"
+            ) from error
         measure(Measure(), given.out / "cluster-calls.json")
     known = read_calibration(given.out)
     calls_report = json.loads((given.out / "cluster-calls.json").read_text("utf-8"))
