@@ -111,6 +111,7 @@ class TestLoad:
         assert loaded.count() == loaded.seq == N
         assert loaded.count("n = 3") == sum(i % 7 == 3 for i in range(N))
         (point,) = loaded.get([4321], with_vectors=True)
+        assert point is not None
         assert point.payload == {"n": 4321 % 7}
         assert (point.vector == VECTORS[4321]).all()
         models = places_of(empty)
@@ -164,9 +165,10 @@ class TestLoad:
         system, place = FileSystem.from_uri(bucket)
         pq.write_table(other, f"{place}/some/part-1.parquet", filesystem=system)
         where, _, options = bucket.partition("?")
-        names = {"id_column": "key", "vector_column": "embedding", "metric": "dot"}
+        names: Any = {"id_column": "key", "vector_column": "embedding", "metric": "dot"}
         loaded = empty.load("s", f"{where}/some/*.parquet?{options}", **names)
         (point,) = loaded.get(["p7"])
+        assert point is not None
         assert (loaded.count(), point.payload, loaded.metric) == (300, {"id": 7}, "dot")
         with soardb.connect(tmp_path / "local") as database:
             local = database.create_collection("c", D, "l2", schema={"n": "int"})
@@ -174,7 +176,9 @@ class TestLoad:
             export_points(local, tmp_path / "out.parquet")
         brought = empty.load("e", tmp_path / "out.parquet")
         assert (brought.metric, brought.schema) == ("l2", {"n": "int"})
-        assert brought.get([3])[0].payload == {"n": 3, "x": "y"}
+        (point,) = brought.get([3])
+        assert point is not None
+        assert point.payload == {"n": 3, "x": "y"}
 
 
 def _whole(collection: Any) -> dict[str, Any]:
