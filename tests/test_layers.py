@@ -99,6 +99,7 @@ LAYERS: list[set[str]] = [
     {"exchange"},
     {"cluster"},
     {"connect"},
+    {"pipelines"},
     {"cli", "demo", "integrations"},
 ]
 
