@@ -15,6 +15,7 @@ import fnmatch
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ _SHARD_BYTES = 2**20  # of them for each shard, where there are many shards
 _MOST_BYTES = 128 * 2**20
 _FOOTERS_AT_ONCE = 16
 _STREAM_BYTES = 2**20  # read ahead of a column
+_ROW_OF_ONE = re.compile(r" in row 0\b|\bpayload 0: ")  # of a table of one row it says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,18 +212,24 @@ def _checked(
     """What the gate makes of a table; an error of it with the place of the first bad row."""
     try:
         return gate(table)
-    except InvalidArgument:
-        low, high = 0, table.num_rows  # the first `low` rows pass, the first `high` do not
+    except InvalidArgument as error:
+        low, high, what = 0, table.num_rows, error  # `low` rows pass, `high` do not
         while high - low > 1:
             middle = (low + high) // 2
-            try:
-                gate(table.slice(0, middle))
-                low = middle
-            except InvalidArgument as nearer:
-                high, error = middle, nearer
-        raise InvalidArgument(
-            f"{group.file}, row group {group.number}, row {places[high - 1]}: {error}"
-        ) from None
+            found = _refusal(gate, table.slice(0, middle))
+            low, high, what = (middle, high, what) if found is None else (low, middle, found)
+        what = _refusal(gate, table.slice(high - 1, 1)) or what
+        said = _ROW_OF_ONE.sub("", str(what))
+        where = f"{group.file}, row group {group.number}, row {places[high - 1]}"
+        raise InvalidArgument(f"{where}: {said}") from None
+
+
+def _refusal(gate: Callable[[Any], Batch], table: Any) -> InvalidArgument | None:
+    try:
+        gate(table)
+    except InvalidArgument as error:
+        return error
+    return None
 
 
 def _twice(ids: list[Any], first: int) -> tuple[Any, int, str]:

@@ -179,6 +179,8 @@ class TestLoad:
         (point,) = brought.get([3])
         assert point is not None
         assert point.payload == {"n": 3, "x": "y"}
+        empty.snapshot("e", tmp_path / "snapshot")
+        assert empty.restore(tmp_path / "snapshot", "again").count() == 50
 
 
 def _whole(collection: Any) -> dict[str, Any]:
@@ -420,6 +422,7 @@ class TestBadInput:
         schema = {"n": "int"} if kind == "field" else None
         with pytest.raises(error, match=says) as caught:
             empty.load("c", _bad(tmp_path, kind), schema=schema)
+        assert "row 0" not in str(caught.value)
         if "row group" in str(caught.value):
             assert "A part of the points is in 'c': drop it" in str(caught.value)
         else:
