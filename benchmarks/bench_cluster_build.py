@@ -9,20 +9,22 @@ The points of a set are written to Parquet files of 10,000 rows a row group. The
                tasks on a sample, and every shard encodes its points with it
   local        one collection of all points, its model learnt by compact(); with as many lists as a
                shard of the distributed build has, so that list for list they can be compared
-  other seed   the same with another seed: how far two local builds are from one another
   apart        the same shards, each of which learnt lists of its own points
 
-All are asked every query of the set with the same nprobe: each visits nprobe of its nlist lists, so
-the same share of them, and as the lists of the shards are together those of the local build, the
-same number of points to within chance. Candidates scored again are as many in all: --rerank locally
-and a shard's part of it on each shard. The merge is planned to lose nothing. What is compared is
-the difference of recall@10, query by query: its mean, and the standard error of that.
+the first two of them once for each of --seeds seeds, as two builds of different seeds differ too.
 
-Then local and distributed with the options that each chooses for itself are asked by target_recall:
-a shard then has the lists that fit its points, fewer than the local build has.
+All are asked every query with the same nprobe: each visits nprobe of its nlist lists, so the same
+share of them, and as the lists of the shards are together those of a local build, the same number
+of points to within chance. Candidates scored again are as many in all: --rerank locally and a
+shard's part of it on each shard. The merge is planned to lose nothing. What is compared is
+recall@10, query by query, as a mean over the seeds: the difference, and its standard error.
 
-Times are of the wall: files are read, points written and flushed, indexes built and their curves
-measured, by one machine's cores for all shards.
+Then a local and the distributed build, each with the options that it chooses for itself, are asked
+by target_recall: a shard has the lists that fit its points, fewer than the local build has.
+
+A set with fewer than 5,000 queries has so many of its points set aside and asked too. Times are of
+the wall: files are read, points written and flushed, indexes built and their curves measured, by
+one machine's cores for all shards.
 
     python -m benchmarks.bench_cluster_build wordnet-minilm-384-angular glove6b-50-angular
     python -m benchmarks.bench_cluster_build --tiny
@@ -45,6 +47,7 @@ import numpy as np
 
 import soardb
 from benchmarks.bench_churn import drawn, finish
+from benchmarks.bench_target import with_queries
 from benchmarks.datasets import Dataset, load
 from benchmarks.environment import need
 
@@ -55,7 +58,6 @@ SETS = ("wordnet-minilm-384-angular", "glove6b-50-angular")
 NPROBES = (1, 2, 4, 8, 16, 32, 64, 128)
 TARGETS = (0.8, 0.9, 0.95, 0.99)
 _FILES, _GROUP_ROWS, _BATCH = 8, 10_000, 10_000
-_NAME = "all"
 _OBJECTS = 400 * 2**20
 _PATIENCE_S = 600.0
 
@@ -68,27 +70,30 @@ class Setup:
     shards: int = 4
     cpus: int = 2
     rerank: int = 400
-    queries: int = 2_000
+    queries: int = 10_000
+    seeds: int = 3
     nlist: int | None = None
 
 
 @dataclass
 class Build:
-    """One build: how it was made, seconds in all and by stage, and what it found."""
+    """One kind of build: seconds of each, in all and by stage, and what it found.
+
+    points  by nprobe or by target: recall, its standard error, and for nprobe the recall of each
+            seed and how much more the distributed build found
+    """
 
     name: str
     nlist: int
-    seconds: float
-    stages: dict[str, float] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    stages: list[dict[str, float]] = field(default_factory=list)
     points: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run(setup: Setup, folder: Path) -> list[Build]:
     """Every build and what it found, printed as it is measured."""
     ray = need("ray")
-    data = load(setup.dataset)
-    queries = drawn(data.test, setup.queries, 0)
-    truth = _truth(data, queries)
+    data = with_queries(load(setup.dataset))
     files = _written(data, folder / "source")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(
@@ -99,22 +104,16 @@ def run(setup: Setup, folder: Path) -> list[Build]:
         logging_level=logging.ERROR,
     )
     try:
-        return _compared(setup, data, queries, truth, files, folder)
+        return _compared(setup, data, files, folder)
     finally:
         ray.shutdown()
 
 
-def _compared(
-    setup: Setup,
-    data: Dataset,
-    queries: np.ndarray,
-    truth: np.ndarray,
-    files: Path,
-    folder: Path,
-) -> list[Build]:
+def _compared(setup: Setup, data: Dataset, files: Path, folder: Path) -> list[Build]:
     from soardb.cluster import Cluster
 
-    builds = []
+    queries = drawn(data.test, setup.queries, 0)
+    part = {"rerank": setup.rerank // setup.shards, "merge_recall": 1.0}
     with (
         Cluster(
             "ray://auto",
@@ -125,39 +124,47 @@ def _compared(
         ) as cluster,
         soardb.connect(folder / "local") as database,
     ):
-        index = {} if setup.nlist is None else {"nlist": setup.nlist}
-        made, one = _loaded(cluster, data, files, "distributed", index)
-        builds.append(one)
-        base = _asked(made, queries, truth, one, setup.rerank // setup.shards, merge_recall=1.0)
-        for name, seed in (("local", 0), ("other seed", 1)):
-            local, one = _local(database, data, name, {"nlist": builds[0].nlist, "seed": seed})
-            builds.append(one)
-            found = _asked(local, queries, truth, one, setup.rerank)
-            _differ(one, base, found)
-            database.drop_collection(_safe(name))
-        apart, one = _apart(cluster, data, {"nlist": builds[0].nlist})
-        builds.append(one)
-        found = _asked(apart, queries, truth, one, setup.rerank // setup.shards, merge_recall=1.0)
-        _differ(one, base, found)
-        cluster.drop_collection("apart")
-        local, one = _local(database, data, "local, own options", {})
-        builds.append(one)
-        chosen = Build("distributed, own options", builds[0].nlist, builds[0].seconds)
-        builds.append(chosen)
-        for each, collection in ((one, local), (chosen, made)):
-            for target in TARGETS:
-                hits = collection.search(queries, K, target_recall=target, with_payload=False)
-                recalls = _recalls(hits, truth)
-                each.points.append(_point(recalls) | {"target": target})
-                print(f"{each.name:<26} nlist {each.nlist:>5} asked {target:<5} "
-                      f"found {recalls.mean():.4f}", flush=True)  # fmt: skip
+        own = Build("local, own options", 0)
+        local_own = _local(database, data, own, {})
+        hits = local_own.search(queries, K, exact=True, with_payload=False)
+        truth = np.array([one.ids for one in hits])
+        distributed, local = Build("distributed", 0), Build("local", 0)
+        found: dict[str, list[np.ndarray]] = {"distributed": [], "local": [], "apart": []}
+        own_too = Build("distributed, own options", 0)
+        for seed in range(setup.seeds):
+            index: dict[str, Any] = {"seed": seed}
+            if setup.nlist is not None:
+                index["nlist"] = setup.nlist
+            made = _loaded(cluster, data, files, distributed, index)
+            found["distributed"].append(_asked(made, queries, truth, distributed.nlist, **part))
+            if seed == 0:
+                own_too.nlist = distributed.nlist
+                for build, collection in ((own, local_own), (own_too, made)):
+                    _promised(build, collection, queries, truth)
+            cluster.drop_collection(distributed.name)
+            made = _local(database, data, local, {"seed": seed, "nlist": distributed.nlist})
+            found["local"].append(_asked(made, queries, truth, local.nlist, rerank=setup.rerank))
+            database.drop_collection(_safe(local.name))
+        apart = Build("apart", 0)
+        made = _apart(cluster, data, apart, {"nlist": distributed.nlist})
+        found["apart"].append(_asked(made, queries, truth, apart.nlist, **part))
+        for build in (distributed, local, apart):
+            _differ(build, found["distributed"], found[build.name])
         cluster.stop()
-    return builds
+    return [distributed, local, apart, own, own_too]
 
 
-def _loaded(
-    cluster: Any, data: Dataset, files: Path, name: str, index: dict[str, Any]
-) -> tuple[Any, Build]:
+def _promised(build: Build, made: Any, queries: np.ndarray, truth: np.ndarray) -> None:
+    """Note what is found where a recall is asked for."""
+    for target in TARGETS:
+        hits = made.search(queries, K, target_recall=target, with_payload=False)
+        recalls = _recalls(hits, truth)
+        build.points.append(_point(recalls) | {"target": target})
+        print(f"{build.name:<26} nlist {build.nlist:>5} asked {target:<5} "
+              f"found {recalls.mean():.4f}", flush=True)  # fmt: skip
+
+
+def _loaded(cluster: Any, data: Dataset, files: Path, build: Build, index: dict[str, Any]) -> Any:
     """Cluster.load(), with the seconds of its stages."""
     began: dict[str, float] = {}
     started = time.perf_counter()
@@ -166,39 +173,37 @@ def _loaded(
         del share
         began.setdefault(stage, time.perf_counter())
 
-    made = cluster.load(name, files, metric=data.metric, index=index or None, progress=note)
+    made = cluster.load(build.name, files, metric=data.metric, index=index, progress=note)
     ended = time.perf_counter()
     marks = [*began.items(), ("", ended)]
     stages = {
         stage: following - at for (stage, at), (_, following) in pairwise(marks) if stage != "done"
     }
-    nlist = made.stats()["nlist"] // cluster.shards
-    return made, _told(Build(name, nlist, ended - started, stages))
+    return _told(build, made, cluster.shards, ended - started, stages)
 
 
 def _local(
-    database: soardb.Database, data: Dataset, name: str, index: dict[str, Any]
-) -> tuple[soardb.Collection, Build]:
+    database: soardb.Database, data: Dataset, build: Build, index: dict[str, Any]
+) -> soardb.Collection:
     """One collection of all points, written and compacted."""
-    started = time.perf_counter()
-    made = database.create_collection(_safe(name), data.train.shape[1], data.metric, index=index)
-    stages = {"load": _put(made, data)}
-    made.compact(retrain=True)
-    seconds = time.perf_counter() - started
-    stages["build"] = seconds - stages["load"]
-    return made, _told(Build(name, made.stats()["nlist"], seconds, stages))
+    made: soardb.Collection = _by_hand(database, data, build, index, 1)
+    return made
 
 
-def _apart(cluster: Any, data: Dataset, index: dict[str, Any]) -> tuple[Any, Build]:
+def _apart(cluster: Any, data: Dataset, build: Build, index: dict[str, Any]) -> Any:
     """A collection over shards, each of which learns its own lists."""
+    return _by_hand(cluster, data, build, index, cluster.shards)
+
+
+def _by_hand(database: Any, data: Dataset, build: Build, index: dict[str, Any], shards: int) -> Any:
     started = time.perf_counter()
-    made = cluster.create_collection("apart", data.train.shape[1], data.metric, index=index)
+    d = data.train.shape[1]
+    made = database.create_collection(_safe(build.name), d, data.metric, index=index)
     stages = {"load": _put(made, data)}
     made.compact(retrain=True)
     seconds = time.perf_counter() - started
     stages["build"] = seconds - stages["load"]
-    nlist = made.stats()["nlist"] // cluster.shards
-    return made, _told(Build("apart", nlist, seconds, stages))
+    return _told(build, made, shards, seconds, stages)
 
 
 def _put(made: Any, data: Dataset) -> float:
@@ -209,33 +214,41 @@ def _put(made: Any, data: Dataset) -> float:
     return time.perf_counter() - started
 
 
-def _told(build: Build) -> Build:
-    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in build.stages.items())
-    print(f"{build.name}: {build.nlist} lists, {build.seconds:.1f} s ({stages})", flush=True)
-    return build
+def _told(build: Build, made: Any, shards: int, seconds: float, stages: dict[str, float]) -> Any:
+    build.nlist = made.stats()["nlist"] // shards
+    build.seconds.append(seconds)
+    build.stages.append(stages)
+    said = ", ".join(f"{name} {took:.1f}" for name, took in stages.items())
+    print(f"{build.name}: {build.nlist} lists, {seconds:.1f} s ({said})", flush=True)
+    return made
 
 
 def _asked(
-    made: Any, queries: np.ndarray, truth: np.ndarray, build: Build, rerank: int, **options: Any
-) -> list[np.ndarray]:
-    """Recall of each query at each nprobe, noted in the build."""
+    made: Any, queries: np.ndarray, truth: np.ndarray, nlist: int, **options: Any
+) -> np.ndarray:
+    """(nprobes, nq) recall of each query at each nprobe."""
     every = []
-    for nprobe in _nprobes(build.nlist):
-        hits = made.search(queries, K, nprobe=nprobe, rerank=rerank, with_payload=False, **options)
-        recalls = _recalls(hits, truth)
-        every.append(recalls)
-        build.points.append(_point(recalls) | {"nprobe": nprobe, "share": nprobe / build.nlist})
-    return every
+    for nprobe in _nprobes(nlist):
+        hits = made.search(queries, K, nprobe=nprobe, with_payload=False, **options)
+        every.append(_recalls(hits, truth))
+    return np.array(every)
 
 
-def _differ(build: Build, base: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> None:
-    """Note what the distributed build found more, query by query, at each nprobe."""
-    for point, one, other in zip(build.points, base, found, strict=True):
-        more = one - other
-        point["distributed_more"] = float(more.mean())
-        point["distributed_more_error"] = float(more.std() / np.sqrt(len(more)))
-        print(f"{build.name:<12} nprobe {point['nprobe']:>4} recall {point['recall']:.4f} "
-              f"distributed {one.mean():.4f} {more.mean():+.4f} "
+def _differ(build: Build, distributed: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> None:
+    """Note the recall at each nprobe, and what the distributed build found more."""
+    more = np.mean(distributed, axis=0) - np.mean(found, axis=0)  # (nprobes, nq)
+    for at, nprobe in enumerate(_nprobes(build.nlist)):
+        point = _point(np.mean(found, axis=0)[at]) | {
+            "nprobe": nprobe,
+            "share": nprobe / build.nlist,
+            "of_seeds": [float(one[at].mean()) for one in found],
+            "distributed_more": float(more[at].mean()),
+            "distributed_more_error": float(more[at].std() / np.sqrt(more.shape[1])),
+        }
+        build.points.append(point)
+        seeds = " ".join(f"{recall:.4f}" for recall in point["of_seeds"])
+        print(f"{build.name:<12} nprobe {nprobe:>4} recall {point['recall']:.4f} ({seeds}) "
+              f"distributed more by {point['distributed_more']:+.4f} "
               f"+-{point['distributed_more_error']:.4f}", flush=True)  # fmt: skip
 
 
@@ -252,13 +265,6 @@ def _nprobes(nlist: int) -> list[int]:
 
 def _safe(name: str) -> str:
     return name.replace(", ", "-").replace(" ", "-")
-
-
-def _truth(data: Dataset, queries: np.ndarray) -> np.ndarray:
-    """(nq, K) the exact answers of the queries that were drawn."""
-    rows = {row.tobytes(): i for i, row in enumerate(data.test)}
-    chosen = [rows[query.tobytes()] for query in queries]
-    return np.asarray(data.neighbors[chosen, :K])
 
 
 def _recalls(hits: Sequence[Any], truth: np.ndarray) -> np.ndarray:
@@ -298,7 +304,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
             continue
         shares = [point["share"] for point in points]
         left.plot(shares, [point["recall"] for point in points], marker=".", label=build["name"])
-        if "distributed_more" in points[0]:
+        if build["name"] != "distributed":
             right.errorbar(
                 shares,
                 [point["distributed_more"] for point in points],
@@ -326,6 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shards", type=int, default=Setup.shards)
     parser.add_argument("--cpus", type=int, default=Setup.cpus, help="of Ray's books")
     parser.add_argument("--queries", type=int, default=Setup.queries)
+    parser.add_argument("--seeds", type=int, default=Setup.seeds)
     parser.add_argument("--rerank", type=int, default=Setup.rerank, help="candidates in all")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
@@ -336,6 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.cpus,
             given.rerank,
             given.queries,
+            given.seeds,
             16 if given.tiny else None,
         )
         code = finish("cluster-build", setup, given.results, "builds", run, plot)
