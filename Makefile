@@ -43,8 +43,8 @@ BUILD   := --no-build-isolation --no-deps
 .PHONY: check help setup demo test proto model crash powercut damage test-neon test-llama-index \
         fuzz attacks ray-kills fmt lint types docs bench bench-ingest bench-service bench-batch bench-churn \
         bench-filters bench-scale bench-target bench-kernels bench-topk bench-rpc bench-soar \
-        bench-layout bench-precision bench-merge bench-cluster cluster-sim bench-ann bench-vectordbbench \
-        profile clean
+        bench-layout bench-precision bench-merge bench-cluster bench-cluster-build cluster-sim \
+        bench-ann bench-vectordbbench profile clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
 
@@ -182,6 +182,9 @@ bench-topk: $(STAMPS)/extra-bench $(PACKAGE)  ## top-k, HiRE and DA-TOP-k: recal
 
 bench-target: $(STAMPS)/extra-bench $(PACKAGE)  ## recall asked, expected and found
 	$(RUN) benchmarks.bench_target $(ARGS)
+
+bench-cluster-build: $(STAMPS)/extra-bench $(STAMPS)/extra-ray $(PACKAGE)  ## recall and times of a build over shards, beside a local one
+	$(RUN) benchmarks.bench_cluster_build $(ARGS)
 
 bench-ann: $(STAMPS)/extra-bench $(STAMPS)/extra-server $(PACKAGE)  ## ann-benchmarks itself, embedded and through gRPC
 	$(RUN) benchmarks.ann_benchmarks.bench $(ARGS)
