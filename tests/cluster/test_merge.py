@@ -79,7 +79,7 @@ class TestMerged:
     def test_puts_scores_of_any_size_and_sign_in_order(self, seed: int) -> None:
         """Floats are sorted as integers: below zero, tiny, huge; and both zeros are equal."""
         rng = np.random.default_rng(seed)
-        values = np.float32([-3e38, -2.5, -1e-40, -0.0, 0.0, 1e-40, 1e-7, 2.5, 3e38])
+        values = np.array([-3e38, -2.5, -1e-40, -0.0, 0.0, 1e-40, 1e-7, 2.5, 3e38], np.float32)
         shards = []
         for shard in range(3):
             hits = [(int(i) * 3 + shard, float(rng.choice(values))) for i in rng.permutation(7)]
