@@ -21,7 +21,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ import apsw
 from soardb.core import Core
 from soardb.errors import Closed, CorruptStorage, InvalidArgument, ReadOnly, Unavailable
 from soardb.storage.format import sync_folder
+from soardb.storage.rows import RowStore
 from soardb.storage.sqlite import open_file, translated
 
 __all__ = [
@@ -41,6 +44,7 @@ __all__ = [
     "Arriving",
     "Calls",
     "Leaving",
+    "Mark",
     "Moved",
     "Moving",
     "Part",
@@ -51,10 +55,16 @@ __all__ = [
 ]
 
 OWNER = "OWNER"
+Mark = tuple[int, int]  # number of a collection's last write, and how many points it has
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_WAL_HEAD = 32  # bytes that change when SQLite begins the log anew
+# SQLite's file format, sections "WAL file format" and "WAL-index header": 14 bytes of other things,
+# size of a page, frames that are committed, pages, checksum, salt, checksum.
+_INDEX = struct.Struct("=14sHIIII8s8s")
+_LOG_HEAD, _FRAME_HEAD = 32, 24
+_LOOKS = 1_000
 
 
 class Moving(Unavailable):
@@ -192,8 +202,7 @@ class Leaving:
             if file.suffix in (".sqlite", ".generation"):
                 return Part(size, "")
             if file.name.endswith("-wal"):
-                with file.open("rb") as log:
-                    return Part(size, log.read(_WAL_HEAD).hex())
+                return _log_part(file)
             return Part(size, file.read_bytes().hex())  # some bytes, replaced as a whole
         return None
 
@@ -212,6 +221,23 @@ class Leaving:
         while self._held:
             with contextlib.suppress(apsw.Error):
                 self._held.popitem()[1].close()
+
+
+def _log_part(file: Path) -> Part:
+    """As much of SQLite's log as is committed.
+
+    It is written from the beginning again, within the file, when all of it was folded in; so its
+    end is not that of the file. Both that and which log it is (its salt) stand in the header of the
+    index in shared memory, twice: while the two differ it is being changed.
+    """
+    for _ in range(_LOOKS):
+        head = Path(f"{str(file).removesuffix('-wal')}-shm").read_bytes()[: 2 * _INDEX.size]
+        if len(head) == 2 * _INDEX.size and head[: _INDEX.size] == head[_INDEX.size :]:
+            _, page, frames, _, _, _, salt, _ = _INDEX.unpack(head[: _INDEX.size])
+            page = 65536 if page == 1 else page
+            return Part(_LOG_HEAD + frames * (_FRAME_HEAD + page) if frames else 0, salt.hex())
+        time.sleep(0.001)
+    raise Unavailable(f"{file}: the index of the log is never at rest")
 
 
 def _held_open(path: Path) -> apsw.Connection:
@@ -242,8 +268,11 @@ class Arriving:
             finally:
                 os.close(handle)
 
-    def finish(self, sizes: Mapping[str, int]) -> None:
-        """Give the files their sizes and the folder its name, durably; others are removed."""
+    def finish(self, sizes: Mapping[str, int], marks: Mapping[str, Mark]) -> None:
+        """Give the files their sizes and the folder its name, durably; others are removed.
+
+        marks: what the collections must have come to. Errors: CorruptStorage.
+        """
         with translated(self._beside):
             for file in [file for file in self._beside.rglob("*") if file.is_file()]:
                 if str(file.relative_to(self._beside)) not in sizes:
@@ -256,11 +285,24 @@ class Arriving:
                     os.fsync(out.fileno())
             for folder in self._beside.glob("c-*"):
                 (folder / "index").mkdir(exist_ok=True)
+            self._expect(marks)
             for folder in [f for f in self._beside.rglob("*") if f.is_dir()]:
                 sync_folder(folder)
             sync_folder(self._beside)
             os.replace(self._beside, self._path)
             sync_folder(self._path.parent)
+
+    def _expect(self, marks: Mapping[str, Mark]) -> None:
+        found = {}
+        for folder in self._beside.glob("c-*"):
+            store = RowStore(folder, 0, read_only=True)
+            found[folder.name] = store.seq, store.live
+            store.close()
+        if found != dict(marks):
+            raise CorruptStorage(
+                f"{self._path}: expected a copy of collections that had come to {dict(marks)}, "
+                f"found {found}; the shard stays where it was"
+            )
 
     def drop(self) -> None:
         """Remove what came, and what was finished."""

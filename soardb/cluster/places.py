@@ -16,6 +16,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,12 @@ def bound_to(node: str) -> Any:
 
 def on_node(node: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Begin a function in a process on a node: a reference to what it returns."""
-    task = ray.remote(num_cpus=0, max_retries=0)(function)
-    return task.options(scheduling_strategy=bound_to(node)).remote(*arguments)
+    return _task(function).options(scheduling_strategy=bound_to(node)).remote(*arguments)
+
+
+@cache  # Ray takes each for a kind of task of its own
+def _task(function: Callable[..., Any]) -> Any:
+    return ray.remote(num_cpus=0, max_retries=0)(function)
 
 
 def remove_copies(folder: str, homes: Mapping[str, str]) -> None:

@@ -247,9 +247,9 @@ class Registrar:
             copy = None if is_shared else Copy(source, target, token)
             if copy is not None:
                 copy.most()
-            self._actors.one(name, Job("cede", (token, is_shared)), _SHARD_S)
+            marks = self._actors.one(name, Job("cede", (token, is_shared)), _SHARD_S)
             if copy is not None:
-                copy.rest()
+                copy.rest(marks)
             self._actors.one(place, Job("ready"), _READY_S)
             with self._shards_lock:  # nobody is told of the new one before the old one has ended
                 with self._lock:

@@ -37,6 +37,7 @@ import numpy as np
 import ray
 
 import soardb
+from benchmarks import provenance
 from soardb import F
 from soardb.cluster import Cluster, ShardedCollection
 from soardb.cluster.calls import REGISTRAR, shard_name
@@ -429,8 +430,8 @@ def with_nodes(given: argparse.Namespace) -> None:
         options = ["--kills", given.kills, "--seed", given.seed, "--shards", given.shards]
         command = ["-m", "tests.cluster.kills", *options, "--inside", nodes.storage, data]
         told, code = nodes.drive([sys.executable, "-P", *map(str, command)])
-    print(told, end="")
-    sys.exit(code)
+    print(json.dumps(told, indent=1))
+    sys.exit(code or bool(told["wrong"]))
 
 
 def inside(given: argparse.Namespace) -> None:
@@ -447,9 +448,10 @@ def inside(given: argparse.Namespace) -> None:
     )
     began = time.monotonic()
     kinds = [*KINDS, "driver", "node", "move"]
-    tally = campaign(cluster, given.kills, given.seed, kinds, around=Around())
+    around = Around()
+    tally = campaign(cluster, given.kills, given.seed, kinds, around=around)
     cluster.stop()
-    report(tally, began)
+    around.tell(report(tally, began))
 
 
 def alone(given: argparse.Namespace) -> None:
@@ -469,24 +471,22 @@ def alone(given: argparse.Namespace) -> None:
         tally = campaign(cluster, given.kills, given.seed, [*KINDS, "driver"])
         cluster.stop()
     ray.shutdown()
-    report(tally, began)
-
-
-def report(tally: Tally, began: float) -> None:
-    """Print what was done, and end with 1 where something was wrong."""
-    print(
-        json.dumps(
-            {
-                "kills": dict(tally.kills),
-                "calls": dict(tally.calls),
-                "numbers": tally.numbers,
-                "seconds": round(time.monotonic() - began),
-                "wrong": tally.wrong,
-            },
-            indent=1,
-        )
-    )
+    print(json.dumps(report(tally, began), indent=1))
     sys.exit(bool(tally.wrong))
+
+
+def report(tally: Tally, began: float) -> dict[str, Any]:
+    """What was done, as JSON values; something is wrong where "wrong" is not empty."""
+    return {
+        "commit": provenance.commit(),
+        "machine": provenance.machine(),
+        "ray": ray.__version__,
+        "kills": dict(tally.kills),
+        "calls": dict(tally.calls),
+        "numbers": tally.numbers,
+        "seconds": round(time.monotonic() - began),
+        "wrong": tally.wrong,
+    }
 
 
 if __name__ == "__main__":
