@@ -1,6 +1,6 @@
 """A shard's directory given to another actor: who may write it, and its files as parts.
 
-    shard.py -> [handover.py] -> storage/sqlite.py
+    shard.py -> [handover.py] -> storage/log.py
 
 A shard counts the calls that are under way, and refuses those that are to be made elsewhere.
 
@@ -8,10 +8,9 @@ A directory has one owner, by the token of the actor's name. The file OWNER says
 now on; it is written, durably, before the one before stops to write, so that this one does not
 begin again when its process does.
 
-A database is copied while it is written. For each collection a read transaction is held open: as
-long as it is, SQLite changes the main file by nothing that is not in the log (WAL) as well, and
-adds to the log only. So the main file can be read at leisure, the log in pieces as it grows, and
-what is left once writing has ended is a few pages. Generations of the index never change.
+A database is copied while it is written. SQLite's log (WAL) of each collection is held, see
+storage/log.py, so the main file can be read at leisure, the log in pieces as it grows, and what is
+left once writing has ended is a few pages. Generations of the index never change.
 
 Nothing here knows of Ray or of the catalog.
 """
@@ -21,9 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import struct
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,13 +28,12 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import apsw
-
 from soardb.core import Core
 from soardb.errors import Closed, CorruptStorage, InvalidArgument, ReadOnly, Unavailable
 from soardb.storage.format import sync_folder
+from soardb.storage.log import HeldLog, log_end
 from soardb.storage.rows import RowStore
-from soardb.storage.sqlite import open_file, translated
+from soardb.storage.sqlite import translated
 
 __all__ = [
     "OWNER",
@@ -59,12 +55,6 @@ Mark = tuple[int, int]  # number of a collection's last write, and how many poin
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-# SQLite's file format, sections "WAL file format" and "WAL-index header": 14 bytes of other things,
-# size of a page, frames that are committed, pages, checksum, salt, checksum.
-_INDEX = struct.Struct("=14sHIIII8s8s")
-_LOG_HEAD, _FRAME_HEAD = 32, 24
-_LOOKS = 1_000
 
 
 class Moving(Unavailable):
@@ -176,7 +166,7 @@ class Leaving:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._held: dict[Path, apsw.Connection] = {}
+        self._held: dict[Path, HeldLog] = {}
         self._listed: set[str] = set()
 
     def parts(self, cores: Iterable[Core]) -> dict[str, Part]:
@@ -184,7 +174,7 @@ class Leaving:
         found = {}
         for core in cores:
             if core.folder not in self._held:
-                self._held[core.folder] = _held_open(core.store.path)
+                self._held[core.folder] = HeldLog(core.store.path)
             files = [core.store.path, Path(f"{core.store.path}-wal"), core.folder / "witness"]
             generation = core.generation_file()
             for file in files if generation is None else [*files, generation]:
@@ -202,7 +192,7 @@ class Leaving:
             if file.suffix in (".sqlite", ".generation"):
                 return Part(size, "")
             if file.name.endswith("-wal"):
-                return _log_part(file)
+                return Part(*log_end(file))
             return Part(size, file.read_bytes().hex())  # some bytes, replaced as a whole
         return None
 
@@ -219,33 +209,7 @@ class Leaving:
     def close(self) -> None:
         """Let SQLite have its log back."""
         while self._held:
-            with contextlib.suppress(apsw.Error):
-                self._held.popitem()[1].close()
-
-
-def _log_part(file: Path) -> Part:
-    """As much of SQLite's log as is committed.
-
-    It is written from the beginning again, within the file, when all of it was folded in; so its
-    end is not that of the file. Both that and which log it is (its salt) stand in the header of the
-    index in shared memory, twice: while the two differ it is being changed.
-    """
-    for _ in range(_LOOKS):
-        head = Path(f"{str(file).removesuffix('-wal')}-shm").read_bytes()[: 2 * _INDEX.size]
-        if len(head) == 2 * _INDEX.size and head[: _INDEX.size] == head[_INDEX.size :]:
-            _, page, frames, _, _, _, salt, _ = _INDEX.unpack(head[: _INDEX.size])
-            page = 65536 if page == 1 else page
-            return Part(_LOG_HEAD + frames * (_FRAME_HEAD + page) if frames else 0, salt.hex())
-        time.sleep(0.001)
-    raise Unavailable(f"{file}: the index of the log is never at rest")
-
-
-def _held_open(path: Path) -> apsw.Connection:
-    connection = open_file(path, read_only=True)
-    with translated(path):
-        connection.execute("BEGIN")
-        connection.execute("SELECT count(*) FROM state").fetchall()  # it begins with a look
-    return connection
+            self._held.popitem()[1].close()
 
 
 class Arriving:

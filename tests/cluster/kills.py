@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import random
 import signal
@@ -42,7 +43,7 @@ from soardb import F
 from soardb.cluster import Cluster, ShardedCollection
 from soardb.cluster.calls import REGISTRAR, shard_name
 from soardb.cluster.placement import shard_of
-from soardb.cluster.places import alive_nodes
+from soardb.cluster.places import alive_nodes, this_node
 from soardb.errors import InvalidArgument, TimedOut, Unavailable
 from tests.cluster.nodes import Around, Nodes, why_not
 
@@ -321,8 +322,8 @@ class _Moving(threading.Thread):
 
 def _others() -> list[str]:
     """Addresses of the nodes that are alive, without the one of this program, the head."""
-    here = ray.util.get_node_ip_address()
-    return sorted(address for address in alive_nodes().values() if address != here)
+    here = this_node()
+    return sorted(address for node, address in alive_nodes().items() if node != here)
 
 
 KINDS = ["shard_process", "two_processes", "actor", "actor_for_good", "registrar"]
@@ -437,7 +438,7 @@ def with_nodes(given: argparse.Namespace) -> None:
 def inside(given: argparse.Namespace) -> None:
     """The campaign, on a node."""
     storage, data = given.inside
-    ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     cluster = Cluster(
         "ray://auto",
         storage=storage,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,16 @@ def put(shard: Shard, first: int, count: int, request: str) -> Any:
     return shard.put("c", ids, VECTORS[:count], payloads, "upsert", "fsync", request)
 
 
+def writes_of(shard: Shard) -> list[Callable[[], Any]]:
+    return [
+        lambda: put(shard, 0, 1, "late"),
+        lambda: shard.delete("c", np.arange(3), None, "fsync", "late"),
+        lambda: shard.create(SETTINGS | {"name": "other"}),
+        lambda: shard.compact("c", False, "late"),
+        lambda: shard.drop(["c"]),
+    ]
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Iterator[Shard]:
     """A shard of 300 points."""
@@ -120,8 +130,8 @@ class TestCopy:
         target.finish_parts(sizes, marks)
         assert target.count("c", None, None) == source.count("c", None, None) == 641
         found = [shard.search("c", VECTORS[:9], {"limit": 20}) for shard in (source, target)]
-        assert (found[0].ids == found[1].ids).all()
-        assert (found[0].scores == found[1].scores).all()
+        assert np.array_equal(found[0].ids, found[1].ids)
+        assert np.array_equal(found[0].scores, found[1].scores)
         seq = target.describe("c")[0]
         assert target.delete("c", np.arange(40, 50), None, "fsync", "gone") == 10
         assert target.describe("c")[0] == seq
@@ -190,13 +200,7 @@ class TestOwner:
         for shard in (source, Shard(str(tmp_path / "shard-0000"), 0, {})):
             assert shard.count("c", None, None) == 300
             assert len(shard.search("c", VECTORS[:1], {"limit": 5}).ids) == 5
-            for write in (
-                lambda shard=shard: put(shard, 0, 1, "late"),
-                lambda shard=shard: shard.delete("c", np.arange(3), None, "fsync", "late"),
-                lambda shard=shard: shard.create(SETTINGS | {"name": "other"}),
-                lambda shard=shard: shard.compact("c", False, "late"),
-                lambda shard=shard: shard.drop(["c"]),
-            ):
+            for write in writes_of(shard):
                 with pytest.raises(Moving):
                     write()
         shard.close()
