@@ -260,8 +260,7 @@ def around(given: argparse.Namespace) -> int:
         for _ in range(_CLIENT_TRIES):
             done = subprocess.run(
                 outside,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 text=True,
                 check=False,
                 env=nodes.environment,
