@@ -15,12 +15,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import ray
+import ray.util
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -30,6 +31,7 @@ from soardb.errors import SoarError, Unavailable
 __all__ = [
     "alive_nodes",
     "bound_to",
+    "end_actors",
     "holder_of",
     "on_node",
     "remove_copies",
@@ -69,6 +71,15 @@ def alive_nodes() -> dict[str, str]:
     """{id of a node: its address}, of those that are alive."""
     known: Any = ray.nodes  # untyped
     return {node["NodeID"]: node["NodeManagerAddress"] for node in known() if node["Alive"]}
+
+
+def end_actors(namespace: str, spared: Collection[str] = ()) -> None:
+    """Kill the named actors of a namespace, for good, all but some."""
+    listed: Any = ray.util.list_named_actors(all_namespaces=True)
+    for actor in sorted(listed, key=lambda actor: str(actor["name"])):  # who makes others first
+        if actor["namespace"] == namespace and actor["name"] not in spared:
+            with contextlib.suppress(ValueError, RayError):  # gone meanwhile
+                ray.kill(ray.get_actor(actor["name"], namespace=namespace), no_restart=True)
 
 
 def this_node() -> str:

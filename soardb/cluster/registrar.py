@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import ray.util
 from ray.exceptions import RayError
 
 from soardb.cluster.calls import REGISTRAR, Actors, Job, shard_name
@@ -33,6 +32,7 @@ from soardb.cluster.moves import Copy
 from soardb.cluster.places import (
     alive_nodes,
     bound_to,
+    end_actors,
     holder_of,
     on_node,
     remove_copies,
@@ -277,13 +277,7 @@ class Registrar:
         if self._known is None:
             return
         ours = {self._known.place_of(name) for name in self._shards()}
-        listed: Any = ray.util.list_named_actors(all_namespaces=True)
-        for actor in listed:
-            is_here = actor["namespace"] == self._namespace
-            if is_here and actor["name"].startswith("shard-") and actor["name"] not in ours:
-                with contextlib.suppress(ValueError, RayError):
-                    stranger = ray.get_actor(actor["name"], namespace=self._namespace)
-                    ray.kill(stranger, no_restart=True)
+        end_actors(self._namespace, {REGISTRAR, *ours})
 
     def _remove_copies(self, nodes: Iterable[str]) -> None:
         """Let nodes remove the directories of shards that are elsewhere now."""
