@@ -40,35 +40,6 @@ REGISTRAR = "registrar"
 
 _FIRST_S, _MOST_S = 0.02, 1.0  # bounds of the pause before a call is made again, which doubles
 
-# Threads of an actor that each method may take. Whatever waits for a disk or a build must not keep
-# a search from running; see registrar.py, where the groups are made.
-_GROUPS = {
-    "search": "reads",
-    "get": "reads",
-    "there": "reads",
-    "page": "reads",
-    "count": "reads",
-    "describe": "reads",
-    "put": "writes",
-    "update_payload": "writes",
-    "delete": "writes",
-    "flush": "writes",
-    "batches": "care",
-    "compact": "care",
-    "tune": "care",
-    "snapshot": "care",
-    "restore": "care",
-    "list_parts": "moves",
-    "read_part": "moves",
-    "write_part": "moves",
-    "finish_parts": "moves",
-    "cede": "moves",
-    "resume": "moves",
-    "ready": "moves",
-    "ceded_to": "moves",
-    "leave": "moves",
-}
-
 
 def shard_name(number: int) -> str:
     """The name of a shard's actor, within the namespace of its cluster."""
@@ -138,7 +109,7 @@ class Actors:
             handle, has_begun = self._waited_for(name, until, timeout), False
             try:
                 with _translated(name):
-                    for reference in _called(handle, name, job, streaming=True):
+                    for reference in _called(handle, job, streaming=True):
                         item, has_begun = ray.get(reference), True
                         yield item
                 return
@@ -200,14 +171,12 @@ class Actors:
             return ray.get_actor(place, namespace=self.namespace)
 
 
-def _called(handle: Any, name: str, job: Job, *, streaming: bool = False) -> Any:
+def _called(handle: Any, job: Job, *, streaming: bool = False) -> Any:
     """Call, and do not wait: a reference, or a generator of them."""
-    options: dict[str, Any] = {"num_returns": "streaming"} if streaming else {}
-    group = _GROUPS.get(job.method)
-    if group is not None and name != REGISTRAR:
-        options["concurrency_group"] = group
     method = getattr(handle, job.method)
-    return (method.options(**options) if options else method).remote(*job.arguments)
+    if streaming:
+        method = method.options(num_returns="streaming")
+    return method.remote(*job.arguments)
 
 
 def expect_all(answers: Answers, timeout: float | None) -> None:
@@ -282,7 +251,7 @@ class _Round:
             self._due[name] = time.monotonic() + _FIRST_S
             return
         try:
-            reference = _called(handle, name, self._jobs[name])
+            reference = _called(handle, self._jobs[name])
         except RayError as error:  # nothing was asked
             self._lost(name, handle, error)
         else:

@@ -108,7 +108,7 @@ class Copy:
 
 
 def _called(actor: Any, method: str, *arguments: Any) -> Any:
-    return getattr(actor, method).options(concurrency_group="moves").remote(*arguments)
+    return getattr(actor, method).remote(*arguments)
 
 
 def _got(reference: Any) -> Any:

@@ -54,7 +54,19 @@ _SHARD_S = 60.0  # a shard has so long for a change of the catalog
 _SWEEP_S = 10.0  # for what may as well be done later
 _READY_S = 600.0  # a shard has so long to open what it took over
 _LINGER_S = 10.0  # calls under way have so long on a shard that has moved
+
+# How many threads of an actor methods may take together. Whatever waits for a disk or a build must
+# not keep a search from running.
 _THREADS = {"reads": 8, "writes": 8, "care": 4, "moves": 4}
+_METHODS = {
+    "reads": ["search", "get", "there", "page", "count", "describe"],
+    "writes": ["put", "update_payload", "delete", "flush"],
+    "care": ["batches", "compact", "tune", "snapshot", "restore"],
+    "moves": [
+        *("list_parts", "read_part", "write_part", "finish_parts", "drop_parts"),
+        *("cede", "ceded_to", "resume", "ready", "leave"),
+    ],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +92,12 @@ class ShardActor(Shard):
     def node(self) -> str:
         """The id of its node."""
         return this_node()
+
+
+for _group, _names in _METHODS.items():
+    for _name in _names:
+        # Said here and not with each call, as Ray Client knows no such option of a call.
+        ray.method(concurrency_group=_group)(getattr(ShardActor, _name))
 
 
 class Registrar:
@@ -483,9 +501,8 @@ class Registrar:
 
 
 def _moves(actor: Any, method: str, *arguments: Any, timeout: float) -> Any:
-    """The answer of an actor that moves, in the threads for that. Errors: RayError."""
-    called = getattr(actor, method).options(concurrency_group="moves").remote(*arguments)
-    return ray.get(called, timeout=timeout)
+    """The answer of an actor that moves. Errors: RayError."""
+    return ray.get(getattr(actor, method).remote(*arguments), timeout=timeout)
 
 
 def make_registrar(namespace: str, layout: Layout) -> None:
