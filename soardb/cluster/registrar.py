@@ -14,6 +14,7 @@ again after a lost reply is done once.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import secrets
 import threading
@@ -96,8 +97,9 @@ class ShardActor(Shard):
 
 for _group, _names in _METHODS.items():
     for _name in _names:
-        # Said here and not with each call, as Ray Client knows no such option of a call.
-        ray.method(concurrency_group=_group)(getattr(ShardActor, _name))
+        # Said here and not with each call, as Ray Client knows no such option of a call. Ray looks
+        # for it below what wraps a method.
+        ray.method(concurrency_group=_group)(inspect.unwrap(getattr(ShardActor, _name)))
 
 
 class Registrar:

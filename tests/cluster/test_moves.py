@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
 from soardb.cluster.handover import Arriving, Leaving, Moved, Moving, owner_of, set_owner
 from soardb.cluster.moves import plan_moves
 from soardb.cluster.places import remove_copies
+from soardb.cluster.registrar import _METHODS, _THREADS, ShardActor
 from soardb.cluster.shard import Shard
 from soardb.core import Settings
 from soardb.database import Database
@@ -301,3 +303,11 @@ class TestCede:
             assert len(collection.search(VECTORS[0], 7)) == 7
             assert database.get_collection("unopened").count() == 0
         database.close()
+
+
+class TestThreads:
+    def test_each_method_has_those_of_its_group(self) -> None:
+        """Else a build or a disk would keep searches from running; Ray must see what was said."""
+        actor: Any = ray.remote(concurrency_groups=_THREADS)(ShardActor)
+        found = actor.__ray_metadata__.method_meta.concurrency_group_for_methods
+        assert found == {name: group for group, names in _METHODS.items() for name in names}
