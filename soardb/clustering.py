@@ -1,11 +1,11 @@
 """k-means for the coarse quantizer.
 
-    index/ -> [clustering.py] -> kernels (assign)
+    index/, cluster/ -> [clustering.py] -> kernels (assign)
 
-Lloyd's algorithm with L2 distances on a seeded sample. After every round but the last two, small
-lists take half of giant ones, so that no list ends up empty or giant unless equal vectors make it
-so; a centroid that still has no point at the end is dropped. AVQ's centroid update (Guo et al.,
-ICML 2020) is here too, since it moves the same centroids.
+Lloyd's algorithm with L2 distances on a seeded sample, which need not lie in one process. After
+every round but the last two, small lists take half of giant ones, so that no list ends up empty or
+giant unless equal vectors make it so; a centroid that still has no point at the end is dropped.
+AVQ's centroid update (Guo et al., ICML 2020) is here too, since it moves the same centroids.
 
 Nothing here knows of codes or ids.
 """
@@ -13,16 +13,16 @@ Nothing here knows of codes or ids.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from soardb.errors import InvalidArgument
 from soardb.kernels.dispatch import active
-from soardb.kernels.layout import F32, I32
+from soardb.kernels.layout import F32, I32, I64
 from soardb.metrics import unit_rows
 
-__all__ = ["POINTS_PER_CENTROID", "Progress", "avq_centroids", "kmeans"]
+__all__ = ["POINTS_PER_CENTROID", "Progress", "Sample", "avq_centroids", "kmeans", "lloyd"]
 
 Progress = Callable[[str, float], None]
 
@@ -31,6 +31,58 @@ POINTS_PER_CENTROID = 160
 
 _GIANT = 6.0
 _SETTLING_ROUNDS = 2
+
+
+class Sample(Protocol):
+    """n vectors in a fixed order, wherever they are, as Lloyd's algorithm asks for them."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def rows(self, chosen: I64) -> F32:
+        """The vectors of (m,) places: (m, d), not shared with the sample."""
+        ...
+
+    def sums(self, centroids: F32) -> tuple[F32, I64]:
+        """Give each vector its nearest list: (nlist, d) sums of the lists, (nlist,) counts."""
+        ...
+
+    def members(self, held: int, backwards: I64) -> F32:
+        """Vectors of a list of the last sums(), by their places in it from its end: (m, d)."""
+        ...
+
+
+class _Held:
+    """A sample in memory."""
+
+    def __init__(self, vectors: F32, threads: int) -> None:
+        self._vectors, self._threads = vectors, threads
+        self._lists: I32 = np.empty(0, np.int32)
+        self._order: tuple[I64, I64] | None = None
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def rows(self, chosen: I64) -> F32:
+        """See Sample."""
+        chosen_rows: F32 = self._vectors[chosen]
+        return chosen_rows
+
+    def sums(self, centroids: F32) -> tuple[F32, I64]:
+        """See Sample."""
+        self._lists, _ = active.assign(self._vectors, centroids, self._threads)
+        self._order = None
+        return active.list_sums(self._vectors, self._lists, len(centroids), self._threads)
+
+    def members(self, held: int, backwards: I64) -> F32:
+        """See Sample."""
+        if self._order is None:
+            ends = np.cumsum(np.bincount(self._lists))
+            self._order = np.argsort(self._lists, kind="stable"), ends
+        order, ends = self._order
+        found: F32 = self._vectors[order[ends[held] - 1 - backwards]]
+        return found
 
 
 def kmeans(
@@ -60,34 +112,58 @@ def kmeans(
     sample = vectors
     if wanted < len(vectors):
         sample = vectors[np.sort(rng.choice(len(vectors), wanted, replace=False))]
+    return lloyd(
+        _Held(sample, threads),
+        nlist,
+        rng,
+        iterations=iterations,
+        init=init,
+        spherical=spherical,
+        progress=progress,
+    )
+
+
+def lloyd(
+    sample: Sample,
+    nlist: int,
+    rng: np.random.Generator,
+    *,
+    iterations: int,
+    init: Literal["random", "kmeans++"],
+    spherical: bool,
+    progress: Progress | None = None,
+) -> F32:
+    """kmeans() of all vectors of a sample, nlist of them at most.
+
+    Holds (nlist, d) numbers, and with "kmeans++" 32 times as many; the rest is the sample's.
+    """
     centroids = _seeds(sample, nlist, init, rng)
     counts = np.zeros(nlist, np.int64)
     for i in range(iterations):
         if progress:
             progress("k-means", i / iterations)
-        lists, _ = active.assign(sample, centroids, threads)
-        centroids, counts = _means(sample, lists, centroids, threads)
+        centroids, counts = _means(sample, centroids)
         if i < iterations - _SETTLING_ROUNDS:
-            _rebalance(sample, lists, centroids, counts, rng)
+            _rebalance(sample, centroids, counts, rng)
         if spherical:
             centroids = unit_rows(centroids)
     if (counts == 0).any():
-        lists, _ = active.assign(sample, centroids, threads)
-        counts = np.bincount(lists, minlength=nlist)
+        _, counts = sample.sums(centroids)
     if progress:
         progress("k-means", 1.0)
     return np.ascontiguousarray(centroids[counts > 0])
 
 
-def _seeds(sample: F32, nlist: int, init: str, rng: np.random.Generator) -> F32:
+def _seeds(sample: Sample, nlist: int, init: str, rng: np.random.Generator) -> F32:
     if init == "random":
-        return sample[rng.choice(len(sample), nlist, replace=False)].copy()
+        return sample.rows(rng.choice(len(sample), nlist, replace=False))
     if init != "kmeans++":
         raise InvalidArgument(f"expected init 'random' or 'kmeans++', got {init!r}")
     # D^2 sampling over a part of the sample: enough for seeds, and one pass a seed stays cheap.
-    pool = sample
+    drawn = np.arange(len(sample))
     if len(sample) > 32 * nlist:
-        pool = sample[rng.choice(len(sample), 32 * nlist, replace=False)]
+        drawn = rng.choice(len(sample), 32 * nlist, replace=False)
+    pool = sample.rows(drawn)
     chosen = np.empty(nlist, np.int64)
     chosen[0] = rng.integers(len(pool))
     nearest = np.full(len(pool), np.inf)
@@ -101,30 +177,27 @@ def _seeds(sample: F32, nlist: int, init: str, rng: np.random.Generator) -> F32:
     return pool[chosen].copy()
 
 
-def _means(sample: F32, lists: I32, centroids: F32, threads: int) -> tuple[F32, np.ndarray]:
-    sums, counts = active.list_sums(sample, lists, len(centroids), threads)
+def _means(sample: Sample, centroids: F32) -> tuple[F32, I64]:
+    sums, counts = sample.sums(centroids)
     moved = centroids.copy()
     held = counts > 0
     moved[held] = sums[held] / counts[held, None].astype(np.float32)
     return moved, counts
 
 
-def _rebalance(
-    sample: F32, lists: I32, centroids: F32, counts: np.ndarray, rng: np.random.Generator
-) -> None:
+def _rebalance(sample: Sample, centroids: F32, counts: I64, rng: np.random.Generator) -> None:
     """Let small lists take half of the largest ones; centroids change in place.
 
     An empty list always moves; the smallest ones move while a list holds more than 6 times the
     mean. A list is parted along the difference of two of its members: equal vectors stay together.
     """
-    order, ends = np.argsort(lists, kind="stable"), np.cumsum(counts)
     origin, room, mean = np.arange(len(counts)), counts.copy(), counts.mean()
     for poor in np.argsort(counts, kind="stable"):
         rich = int(room.argmax())
         if room[rich] < 2 or (counts[poor] > 0 and room[rich] <= _GIANT * mean):
             return
         held = origin[rich]
-        one, other = sample[order[ends[held] - 1 - rng.integers(counts[held], size=2)]]
+        one, other = sample.members(int(held), rng.integers(counts[held], size=2))
         if (one == other).all():
             room[rich] = 0
             continue

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -27,7 +28,7 @@ from soardb import deadline
 from soardb.arrays import as_int
 from soardb.ask import ask
 from soardb.budget import Budget
-from soardb.compaction import compact
+from soardb.compaction import compact, give_model, take_model
 from soardb.contents import Contents
 from soardb.core import Core
 from soardb.curve import QUERIES, Curve
@@ -41,6 +42,7 @@ from soardb.errors import (
 from soardb.filters import Expr, as_filter, to_json
 from soardb.hits import HitColumns, Point
 from soardb.kernels.layout import I64, Metric
+from soardb.loading import Begin, Loaded, Part, loaded
 from soardb.once import once
 from soardb.options import (
     ACKS,
@@ -56,6 +58,8 @@ from soardb.options import (
 )
 from soardb.pages import Page, make_token, page_mark, read_token
 from soardb.points import (
+    Batch,
+    Encoded,
     Payloads,
     as_batch,
     as_columns,
@@ -68,7 +72,7 @@ from soardb.schema import PointId, normalise, shown
 from soardb.search import Knobs, Planner, has_text_condition
 from soardb.storage.rows import PointBatch
 from soardb.tuning import tune
-from soardb.writer import Configure, Delete, Patch, Put, Writer
+from soardb.writer import Configure, Delete, Job, Patch, Put, Writer
 
 __all__ = ["MAX_PAGE", "Collection", "Filter", "Page"]
 
@@ -242,11 +246,17 @@ class Collection:
         encoded = encode(batch.payloads, len(batch.ids), s.schema, s.ttl)
         if not batch.ids:
             return _answered(0)
+        if ack == "memory":  # the caller may change its array as soon as this returns
+            batch = replace(batch, vectors=batch.vectors.copy())
+        return self._queued(batch, encoded, mode, ack, lambda job: once(job, request_id))
+
+    def _queued(
+        self, batch: Batch, encoded: Encoded, mode: Mode, ack: Ack, guard: Callable[[Put], Job]
+    ) -> Future[int]:
+        """Queue a put of checked points, once there is memory for it."""
         size = 2 * batch.vectors.nbytes + sum(map(len, encoded.payloads)) + 300 * len(batch.ids)
         if self._budget.limit is not None:
             size += self._core.contents.index.growth(len(batch.ids))
-        if ack == "memory":  # the caller may change its array as soon as this returns
-            batch = replace(batch, vectors=batch.vectors.copy())
         job = Put(
             batch.ids,
             batch.vectors,
@@ -258,7 +268,7 @@ class Collection:
         )
         with contextlib.ExitStack() as held:
             held.enter_context(self._room_for(size, f"writing {len(batch.ids):,} points"))
-            future = self._writer.enqueue(once(job, request_id), ack)
+            future = self._writer.enqueue(guard(job), ack)
             kept = held.pop_all()
         future.add_done_callback(lambda _: kept.close())
         self._wake()
@@ -286,6 +296,61 @@ class Collection:
                     compact(self._core, self._writer, self._budget, retrain=False)
                 stack.enter_context(self._budget.reserve(size, purpose, share=_WRITE_SHARE))
             yield
+
+    # ------------------------------------------------------------------ loading
+
+    def _begin_load(self, load: str, model: bytes | None) -> None:
+        """Take part in a load, of this collection's first points: a cluster's doing, not a user's.
+
+        load   names it, and is remembered with the points
+        model  what builds are made with until the load ends, as keep_model() wrote it; None: what
+               they learn themselves
+
+        Asked for again it does nothing. Errors: AlreadyExists where there are points, or another
+        load was begun, InvalidArgument for a model of another collection.
+        """
+        self._check_writable("fsync")
+        self._writer.submit(Begin(load), "fsync")
+        if model is not None:
+            give_model(self._core, model)
+        self._core.await_more()
+
+    def _load_part(
+        self,
+        load: str,
+        number: int,
+        ids: Any,
+        vectors: npt.ArrayLike,
+        payloads: Payloads = None,
+    ) -> int:
+        """Insert one part of a load, once for good; how many points that were (0 if it is in).
+
+        Durable after _end_load(). Errors: AlreadyExists for an id that another part brought,
+        InvalidArgument where the load was not begun.
+        """
+        self._check_writable("logged")
+        s = self._core.settings
+        batch = as_batch(ids, vectors, payloads, s.d, s.metric)
+        encoded = encode(batch.payloads, len(batch.ids), s.schema, s.ttl)
+        self._core.await_more()
+        guard = partial(Part, load=load, number=number)
+        return self._queued(batch, encoded, "insert", "logged", guard).result()
+
+    def _loaded(self) -> Loaded | None:
+        """The load that brought the first points, and which parts are in; None: there was none."""
+        self._reads.check_open()
+        return loaded(self._core.store)
+
+    def _end_load(self, stop: threading.Event | None = None) -> None:
+        """Build the index of what was loaded. Asked for again it does nothing. Errors: Closed."""
+        with self._core.lock.read():
+            is_built = not self._core.contents.table.tail
+        if not is_built:
+            self.compact(stop=stop)
+        take_model(self._core)
+        self._core.await_no_more()
+
+    # ------------------------------------------------------------------ changing and deleting
 
     def update_payload(
         self,

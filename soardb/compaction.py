@@ -9,12 +9,16 @@ the current one in the same transaction that prunes `gone`. Readers keep what th
 Due are: enough points for a first model, a tail or tombstones that have grown to a share of the
 points, points that outgrew their model, centroids that no longer fit (drift), lists out of
 balance, a damaged generation.
+
+A collection that is loaded as a part of a larger one is given a model that was learnt elsewhere.
+Until the load is done, or the points outgrow it, every build is made with that one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -26,21 +30,30 @@ import numpy as np
 
 from soardb.budget import Budget, give_back
 from soardb.contents import Contents
-from soardb.core import Core, Settings
+from soardb.core import GIVEN_MODEL, Core, Settings
 from soardb.errors import Closed
-from soardb.generation import BUILD_BYTES, Source, build, keep_model, kept_model
+from soardb.generation import BUILD_BYTES, Source, build, keep_model, kept_model, read_model
 from soardb.index.layout import choice_for, wanted_for
 from soardb.index.model import Model, as_compared
 from soardb.index.plan import Choice, choose_build
 from soardb.kernels.dispatch import active
-from soardb.kernels.layout import F32
+from soardb.kernels.layout import F32, Metric
 from soardb.promises import keep_curves, measured
 from soardb.storage.faults import reach
 from soardb.storage.format import sync_folder
 from soardb.storage.sqlite import translated
 from soardb.writer import Effect, Group, Writer
 
-__all__ = ["Due", "Policy", "compact", "remove_leftovers", "why_due"]
+__all__ = [
+    "Due",
+    "Policy",
+    "compact",
+    "give_model",
+    "remove_leftovers",
+    "residual_of",
+    "take_model",
+    "why_due",
+]
 
 _log = logging.getLogger("soardb")
 
@@ -63,6 +76,8 @@ class Policy:
     least       points below which there are no partitions
     bounded     rows since the generation, or struck, that are never too many: the next open reads
                 them, in a fraction of a second
+    loading     bytes of vectors since the generation that are never too many while a load goes on;
+                beyond, as many points as there are in the generation are
     """
 
     tail: float = 0.2
@@ -73,6 +88,7 @@ class Policy:
     stale: float = 0.1
     least: int = 2_000
     bounded: int = 10_000
+    loading: int = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +100,10 @@ class Due:
 
 
 def why_due(core: Core, policy: Policy) -> Due | None:
-    """Whether a new generation is due. Cheap but for the look at drift, which codes 1,000 rows."""
+    """Whether a new generation is due. Cheap but for the look at drift, which codes 1,000 rows.
+
+    While a load goes on, which ends with a build, one is made only to give memory back.
+    """
     with core.lock.read():
         contents = core.contents
         table, index, generation = contents.table, contents.index, contents.generation
@@ -92,6 +111,10 @@ def why_due(core: Core, policy: Policy) -> Due | None:
         n_base = table.n - tail
         if core.damage is not None:
             return Due("the generation was damaged or missing", True)
+        if core.is_awaiting():
+            if tail < max(n_base, policy.loading // (4 * core.settings.d)):
+                return None
+            return Due(f"{tail} points of a load since the last generation, of {table.n}", False)
         trained_on = generation.trained_on if generation else 0
         if index.model is None:
             if live >= policy.least and _choice(core.settings, live) is not None:
@@ -248,6 +271,9 @@ def _model(
     choice = _choice(core.settings, source.live)
     if choice is None:
         return None, 0.0, source.live
+    given = kept_model(core.index_folder / GIVEN_MODEL, source)
+    if given is not None:
+        return given[0], given[1], source.live
     generation, model = contents.generation, contents.index.model
     if not retrain and model is not None and generation is not None:
         return model, generation.residual, generation.trained_on
@@ -264,13 +290,18 @@ def _model(
         sample = _sample(core, source, wanted)
         fitting = replace(choice, nlist=min(choice.nlist, len(sample)))
         model = Model.train(sample, fitting, source.params, source.metric, report)
-        few = as_compared(sample[:: -(-len(sample) // 8192)], source.metric) - model.mean
-        _, scores = active.assign(few, model.places)
-        squares = np.einsum("ij,ij->i", few, few, dtype=np.float64)
-        residual = float((squares - 2 * scores).mean())
-    keep_model(kept, model, source, residual, source.live)
+        residual = residual_of(model, sample, source.metric)
+    keep_model(kept, model, source.metric, source.params, residual, source.live)
     reach("build.trained")
     return model, residual, source.live
+
+
+def residual_of(model: Model, sample: F32, metric: Metric) -> float:
+    """Mean squared distance of (n, d) vectors to their centroids, by 8,192 of them at most."""
+    few = as_compared(sample[:: -(-len(sample) // 8192)], metric) - model.mean
+    _, scores = active.assign(few, model.places)
+    squares = np.einsum("ij,ij->i", few, few, dtype=np.float64)
+    return float((squares - 2 * scores).mean())
 
 
 def _laid_out(
@@ -310,6 +341,33 @@ def _sample(core: Core, source: Source, wanted: int) -> F32:
     return sample[:filled]
 
 
+def give_model(core: Core, data: bytes) -> None:
+    """Let builds be made with a model that was learnt elsewhere: what keep_model() wrote.
+
+    Errors: InvalidArgument for a model of another collection, CorruptStorage, OutOfSpace.
+    """
+    s, folder = core.settings, core.index_folder
+    with translated(folder):
+        folder.mkdir(exist_ok=True)
+        beside = folder / f".{GIVEN_MODEL}.{secrets.token_hex(8)}"
+        try:
+            with beside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            read_model(beside, s.d, s.metric, s.params)
+            os.replace(beside, folder / GIVEN_MODEL)
+            sync_folder(folder)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def take_model(core: Core) -> None:
+    """From now on builds learn models of their own, once the one that they have no longer fits."""
+    with translated(core.index_folder):
+        (core.index_folder / GIVEN_MODEL).unlink(missing_ok=True)
+
+
 def remove_leftovers(core: Core) -> None:
     """Delete files of builds that did not finish, and generations that are no longer current."""
     folder = core.index_folder
@@ -317,7 +375,7 @@ def remove_leftovers(core: Core) -> None:
         return
     current = core.generation_file()
     for file in folder.iterdir():
-        is_model = file.name == _KEPT_MODEL
+        is_model = file.name in (_KEPT_MODEL, GIVEN_MODEL)
         if file != current and not is_model:
             file.unlink(missing_ok=True)
     sync_folder(folder)

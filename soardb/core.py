@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -34,10 +35,15 @@ from soardb.schema import Schema, shown
 from soardb.storage.catalog import as_name
 from soardb.storage.rows import FORMAT, RowStore
 
-__all__ = ["CURVES", "Core", "Settings"]
+__all__ = ["CURVES", "GIVEN_MODEL", "Core", "Settings"]
 
 CURVES = "curves"
 """The setting of the row store that holds what recall costs, of the generation that it names."""
+
+GIVEN_MODEL = "model.given"
+"""The file beside the generation with a model that was learnt elsewhere; see compaction.py."""
+
+_PATIENCE_S = 300.0  # for more points of a load
 
 _log = logging.getLogger("soardb")
 
@@ -155,6 +161,9 @@ class Core:
         self.building = threading.Lock()  # one build of a collection at a time
         self.asked: deque[F32] | None = None  # (1, d) each, the last ones, if the user wants that
         self.measuring = threading.Lock()  # one caller measures, others wait for its curves
+        self._awaits_until = -math.inf  # of time.monotonic()
+        if (self.index_folder / GIVEN_MODEL).exists():
+            self.await_more()
 
     # ------------------------------------------------------------------ opening
 
@@ -295,6 +304,18 @@ class Core:
         """(m, d) the last queries, where they are kept; see Collection.keep_queries."""
         kept = None if self.asked is None else list(self.asked)
         return np.concatenate(kept) if kept else None
+
+    def await_more(self) -> None:
+        """More points of a load are on their way, and a build at its end: few need be made now."""
+        self._awaits_until = time.monotonic() + _PATIENCE_S
+
+    def is_awaiting(self) -> bool:
+        """Whether the last points of a load came not long ago."""
+        return time.monotonic() < self._awaits_until
+
+    def await_no_more(self) -> None:
+        """The load is done."""
+        self._awaits_until = -math.inf
 
     # ------------------------------------------------------------------ expiry
 

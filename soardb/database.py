@@ -592,7 +592,8 @@ class Database:
             if len(due):
                 writer.submit(Delete(rows=due), "logged")
         if why_due(core, self._policy) is None:
-            self._measure(core, writer)
+            if not core.is_awaiting():
+                self._measure(core, writer)
             return
         with core.building:
             reason = why_due(core, self._policy)

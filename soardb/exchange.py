@@ -27,7 +27,7 @@ from soardb.hits import need_pyarrow
 from soardb.storage.format import sync_folder
 from soardb.storage.sqlite import translated
 
-__all__ = ["FORMATS", "export_points", "import_points"]
+__all__ = ["FORMATS", "about", "export_points", "import_points"]
 
 FORMATS = (".parquet", ".arrow")
 
@@ -201,30 +201,30 @@ def _target(
                 f"expected no metric or schema for {name!r}, which is there and has its own"
             )
         return database.get_collection(name)
-    about = _about(arrow_schema)
-    dim = about.get("dim") or _dimension(arrow_schema, pa)
+    said = about(arrow_schema)
+    dim = said.get("dim") or _dimension(arrow_schema, pa)
     return database.create_collection(
         name,
         dim,
-        metric or about.get("metric") or "cosine",
-        schema=schema if schema is not None else about.get("schema"),
-        index=about.get("index"),
-        ttl=about.get("ttl") if schema is None else None,
+        metric or said.get("metric") or "cosine",
+        schema=schema if schema is not None else said.get("schema"),
+        index=said.get("index"),
+        ttl=said.get("ttl") if schema is None else None,
     )
 
 
-def _about(arrow_schema: Any) -> dict[str, Any]:
-    """What the metadata of a file of ours says; {} for files of others."""
+def about(arrow_schema: Any) -> dict[str, Any]:
+    """What the metadata of a file of ours says (dim, metric, schema, index, ttl); {} of others."""
     raw = (arrow_schema.metadata or {}).get(_METADATA)
     if raw is None:
         return {}
     try:
-        about = json.loads(raw)
+        said = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"the file's metadata is none of ours: {error}") from None
-    if not isinstance(about, dict):
-        raise InvalidArgument(f"the file's metadata is none of ours: {str(about)[:80]}")
-    return about
+    if not isinstance(said, dict):
+        raise InvalidArgument(f"the file's metadata is none of ours: {str(said)[:80]}")
+    return said
 
 
 def _dimension(arrow_schema: Any, pa: Any) -> int:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from soardb.errors import CorruptStorage, NotFound
+from soardb.errors import CorruptStorage, InvalidArgument, NotFound
 from soardb.filters.columns import Columns
 from soardb.index.form import Form
 from soardb.index.lists import CodeLists
@@ -47,6 +47,7 @@ __all__ = [
     "keep_model",
     "kept_model",
     "open_generation",
+    "read_model",
 ]
 
 _KIND, _MODEL_KIND = "generation", "model"
@@ -109,35 +110,48 @@ class _Pass:
     n: int = 0
 
 
-def keep_model(path: Path, model: Model, source: Source, residual: float, trained_on: int) -> None:
-    """Write a trained model, so that an interrupted build need not train again."""
+def keep_model(
+    path: Path, model: Model, metric: Metric, params: BuildParams, residual: float, trained_on: int
+) -> None:
+    """Write a trained model, for a build that was interrupted or is made elsewhere."""
     learnt, arrays = pack(model, CodeLists(len(model.centroids), model.product.m))
     parameters = {
-        "d": source.d,
-        "metric": source.metric,
-        "params": asdict(source.params),
+        "d": len(model.mean),
+        "metric": metric,
+        "params": asdict(params),
         "residual": residual,
         "trained_on": trained_on,
     } | learnt
     write_arrays(path, _MODEL_KIND, parameters, arrays)
 
 
-def kept_model(path: Path, source: Source) -> tuple[Model, float, int] | None:
-    """The model that an interrupted build of this collection left, if it still fits."""
+def read_model(path: Path, d: int, metric: Metric, params: BuildParams) -> tuple[Model, float, int]:
+    """What keep_model() wrote: a model, its mean squared residual, points that it stands for.
+
+    Errors: NotFound, CorruptStorage, InvalidArgument where it was learnt for another collection.
+    """
+    parameters, arrays = read_arrays(path, _MODEL_KIND)
     try:
-        parameters, arrays = read_arrays(path, _MODEL_KIND)
-        fits = (
-            parameters["params"] == asdict(source.params)
-            and parameters["d"] == source.d
-            and parameters["metric"] == source.metric
-            and source.live <= 1.5 * parameters["trained_on"]
-        )
-        if not fits:
-            return None
-        model = unpack_model(parameters, arrays, source.d, source.metric)
+        for name, expected in (("d", d), ("metric", metric), ("params", asdict(params))):
+            if parameters[name] != expected:
+                raise InvalidArgument(
+                    f"expected a model learnt with {name} {expected}, got {parameters[name]}"
+                )
+        model = unpack_model(parameters, arrays, d, metric)
         return model, float(parameters["residual"]), int(parameters["trained_on"])
-    except (NotFound, CorruptStorage, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InvalidArgument):
+            raise
+        raise CorruptStorage(f"{path}: the contents are not a model's: {error}") from None
+
+
+def kept_model(path: Path, source: Source) -> tuple[Model, float, int] | None:
+    """The model that a file holds for this collection, if it is there and still fits."""
+    try:
+        model, residual, trained_on = read_model(path, source.d, source.metric, source.params)
+    except (NotFound, CorruptStorage, InvalidArgument):
         return None  # it is only a saving: without it the build trains
+    return (model, residual, trained_on) if source.live <= 1.5 * trained_on else None
 
 
 def build(

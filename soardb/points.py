@@ -34,6 +34,8 @@ __all__ = [
     "as_point_ids",
     "encode",
     "is_table",
+    "payloads_of",
+    "vectors_of",
 ]
 
 MAX_BATCH = 1_000_000
@@ -214,14 +216,18 @@ def from_table(table: Any, d: int) -> tuple[Any, F32, Payloads]:
             raise InvalidArgument(
                 f"expected columns id and vector, got {', '.join(arrow.column_names)}"
             )
-    vectors = _vectors_of(arrow.column("vector"), d)
-    others = arrow.drop_columns(["id", "vector"])
+    vectors = vectors_of(arrow.column("vector"), d)
+    return arrow.column("id"), vectors, payloads_of(arrow.drop_columns(["id", "vector"]))
+
+
+def payloads_of(others: Any) -> Payloads:
+    """Payloads of an Arrow table of columns other than id and vector, as from_table has them."""
     if others.column_names == ["payload"] and str(others.column("payload").type) in _TEXTS:
         from soardb.schema import parse_payload
 
         texts = others.column("payload").to_pylist()
-        return arrow.column("id"), vectors, [None if t is None else parse_payload(t) for t in texts]
-    return arrow.column("id"), vectors, _table_columns(others) if others.num_columns else None
+        return [None if t is None else parse_payload(t) for t in texts]
+    return _table_columns(others) if others.num_columns else None
 
 
 def _as_arrow(table: Any) -> Any:
@@ -240,7 +246,7 @@ def _table_columns(table: Any) -> dict[str, list[Any]]:
     return {name: arrow.column(name).to_pylist() for name in arrow.column_names}
 
 
-def _vectors_of(column: Any, d: int) -> F32:
+def vectors_of(column: Any, d: int) -> F32:
     """(n, d) float32 of a list column, without a Python object a number."""
     pa = need_pyarrow()
     if column.null_count:

@@ -90,21 +90,23 @@ LAYERS: list[set[str]] = [
     {"core", "search"},
     {"writer", "snapshot"},
     {"promises"},
-    {"compaction", "once", "reads"},
+    {"compaction", "loading", "once", "reads"},
     {"query"},
     {"ask"},
     {"tuning"},
     {"collection"},
     {"checkup", "database"},
+    {"exchange"},
     {"cluster"},
-    {"connect", "exchange"},
+    {"connect"},
+    {"pipelines"},
     {"cli", "demo", "integrations"},
 ]
 
 # What the base install does not hold, or what is slow to load, and who may import it when loaded
 # itself. Others import it inside the function that needs it.
 AT_MODULE_LEVEL: dict[str, set[str]] = {
-    "apsw": {"soardb.storage"},
+    "apsw": {"soardb.storage", "soardb.cluster.handover"},
     "h5py": set(),
     "langchain_core": {"soardb.integrations.langchain"},
     "llama_index": {"soardb.integrations.llama_index", "soardb.integrations.llama_filters"},

@@ -14,8 +14,9 @@ import hashlib
 import logging
 import os
 import tempfile
+import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from typing import Any
 import ray
 
 from soardb.arrays import as_int
+from soardb.cluster.building import Build
 from soardb.cluster.calls import REGISTRAR, Actors, Job, shard_name
 from soardb.cluster.collection import Held, ShardedCollection, Waits
 from soardb.cluster.moves import plan_moves
+from soardb.cluster.parquet import open_source
 from soardb.cluster.places import end_actors
 from soardb.cluster.registrar import Layout, make_registrar
 from soardb.cluster.storage import Storage, storage_of
@@ -187,6 +190,71 @@ class Cluster:
         for held in self._held.values():
             if held.name == name and not held.closed:
                 held.name = new_name
+
+    # ------------------------------------------------------------------ loading
+
+    def load(
+        self,
+        name: str,
+        source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        id_column: str = "id",
+        vector_column: str = "vector",
+        metric: str | None = None,
+        schema: Mapping[str, str] | None = None,
+        index: Mapping[str, Any] | None = None,
+        ttl: str | None = None,
+        parallel: int | None = None,
+        progress: Callable[[str, float], None] = lambda stage, share: None,
+        stop: threading.Event | None = None,
+    ) -> ShardedCollection:
+        """Load Parquet files into a collection without points, and build its index, on all nodes.
+
+        source         files, folders or patterns, or a list of them, as every node reaches them:
+                       paths, or URIs that pyarrow.fs knows
+        id_column      integers or strings, each of which comes once
+        vector_column  lists of numbers; every other column is payload
+        metric, schema, index, ttl
+                       of a collection that is not there yet, as in create_collection; unless told
+                       they are those of an export, or the defaults
+        parallel       row groups that are read at once; as many as Ray has CPUs unless told
+        progress       called with (stage, share): sample, k-means, codebooks, load, build
+        stop           once it is set, the load ends (Closed)
+
+        Partitions and codebooks are learnt once, on a sample of all files; each shard encodes its
+        points with them. Memory: of a task some MiB, of a shard as docs/cluster-build.md tells.
+
+        After an interruption of any kind the same call goes on where it was: each part is written
+        once. Files must not change meanwhile. Errors: NotFound, AlreadyExists where there are
+        points or an id comes twice, InvalidArgument for values that cannot be, each with file, row
+        group and row; Unavailable where tasks or shards died too often: call again.
+        """
+        self._check_open()
+        most = None if parallel is None else as_int(parallel, "parallel", 1, 2**20)
+        found = open_source(source, id_column, vector_column, self.shards)
+        made = {"metric": metric, "schema": schema, "index": index, "ttl": ttl}
+        told: dict[str, Any] = {k: v for k, v in made.items() if v is not None}
+        if name in self.list_collections() or name in self.list_aliases():
+            collection = self.get_collection(name)
+            held = replace(collection._held.settings, name=collection.name)
+            given = held.to_json() | {"index": held.to_json()["params"]} | told
+            said = [given[key] for key in ("metric", "schema", "index", "ttl")]
+            asked = Settings.asked(held.name, found.d, *said)
+            held.expect_same(asked)
+            if asked.params != held.params:
+                raise AlreadyExists(
+                    f"collection {held.name!r} is there with index {held.params}, expected "
+                    f"{asked.params}"
+                )
+        else:
+            options: dict[str, Any] = {key: found.about.get(key) for key in made} | told
+            if schema is not None and ttl is None:
+                options["ttl"] = None  # that of the export is a field of its schema
+            options["metric"] = options["metric"] or "cosine"
+            collection = self.create_collection(name, found.d, **options)
+        storage = storage_of(self.storage)
+        Build(self._actors, storage, self._layout, collection, found, most, progress, stop).run()
+        return collection
 
     # ------------------------------------------------------------------ aliases
 

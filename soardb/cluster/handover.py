@@ -28,7 +28,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from soardb.core import Core
+from soardb.core import GIVEN_MODEL, Core
 from soardb.errors import Closed, CorruptStorage, InvalidArgument, ReadOnly, Unavailable
 from soardb.storage.format import sync_folder
 from soardb.storage.log import HeldLog, log_end
@@ -176,6 +176,7 @@ class Leaving:
             if core.folder not in self._held:
                 self._held[core.folder] = HeldLog(core.store.path)
             files = [core.store.path, Path(f"{core.store.path}-wal"), core.folder / "witness"]
+            files.append(core.index_folder / GIVEN_MODEL)  # of a load that is under way
             generation = core.generation_file()
             for file in files if generation is None else [*files, generation]:
                 part = self._part(file)
@@ -188,11 +189,13 @@ class Leaving:
 
     def _part(self, file: Path) -> Part | None:
         with contextlib.suppress(FileNotFoundError):
-            size = file.stat().st_size
+            size, changed = file.stat().st_size, file.stat().st_mtime_ns
             if file.suffix in (".sqlite", ".generation"):
                 return Part(size, "")
             if file.name.endswith("-wal"):
                 return Part(*log_end(file))
+            if file.name == GIVEN_MODEL:
+                return Part(size, str(changed))
             return Part(size, file.read_bytes().hex())  # some bytes, replaced as a whole
         return None
 

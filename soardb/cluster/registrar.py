@@ -60,9 +60,9 @@ _LINGER_S = 10.0  # calls under way have so long on a shard that has moved
 # not keep a search from running.
 _THREADS = {"reads": 8, "writes": 8, "care": 4, "moves": 4}
 _METHODS = {
-    "reads": ["search", "get", "there", "page", "count", "describe"],
-    "writes": ["put", "update_payload", "delete", "flush"],
-    "care": ["batches", "compact", "tune", "snapshot", "restore"],
+    "reads": ["search", "get", "there", "page", "count", "describe", "loaded"],
+    "writes": ["put", "update_payload", "delete", "flush", "begin_load", "load_part"],
+    "care": ["batches", "compact", "tune", "snapshot", "restore", "end_load"],
     "moves": [
         *("list_parts", "read_part", "write_part", "finish_parts", "drop_parts"),
         *("cede", "ceded_to", "resume", "ready", "leave"),

@@ -217,6 +217,39 @@ class Shard:
         """See Collection.flush."""
         self._collection(name).flush()
 
+    # ------------------------------------------------------------------ loading
+
+    @writing
+    def begin_load(self, name: str, load: str, model: bytes | None) -> None:
+        """See Collection._begin_load."""
+        self._collection(name)._begin_load(load, model)
+
+    @reading
+    def loaded(self, name: str) -> tuple[str, list[tuple[int, int]]] | None:
+        """Name of the load that brought the first points, and the ranges of its parts here."""
+        held = self._collection(name)._loaded()
+        return None if held is None else (held.load, held.ranges)
+
+    @writing
+    def load_part(
+        self,
+        name: str,
+        load: str,
+        number: int,
+        ids: Ids,
+        vectors: F32,
+        payloads: Sequence[bytes] | None,
+    ) -> int:
+        """See Collection._load_part; payloads as JSON."""
+        given = None if payloads is None else [decode_payload(payload) for payload in payloads]
+        return self._collection(name)._load_part(load, number, ids, vectors, given)
+
+    @writing
+    def end_load(self, name: str, operation: str) -> None:
+        """See Collection._end_load; stop(operation) ends it."""
+        with self._operation(operation) as stop:
+            self._collection(name)._end_load(stop)
+
     # ------------------------------------------------------------------ reading
 
     @reading

@@ -48,6 +48,10 @@ class Storage(Protocol):
         """Copy a file from there to a new one of this machine. Errors: NotFound."""
         ...
 
+    def remove(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        ...
+
 
 def storage_of(uri: str) -> Storage:
     """The storage of a path or of a URI that pyarrow.fs knows. Errors: InvalidArgument."""
@@ -113,6 +117,11 @@ class Folder:
         with translated(file):
             shutil.copyfile(self._root / name, file)
 
+    def remove(self, name: str) -> None:
+        """See Storage."""
+        with translated(self._root / name):
+            (self._root / name).unlink(missing_ok=True)
+
     def _beside(self, name: str) -> Path:
         target = self._root / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -168,6 +177,12 @@ class Bucket:
                 file.open("xb") as out,
             ):
                 shutil.copyfileobj(source, out, 2**22)
+
+    def remove(self, name: str) -> None:
+        """See Storage."""
+        with _reached(self._root, name):
+            if self._is_there(name):
+                self._system.delete_file(f"{self._root}/{name}")
 
     def _is_there(self, name: str) -> bool:
         from pyarrow.fs import FileType

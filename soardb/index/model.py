@@ -34,7 +34,7 @@ from soardb.quantization.product import ProductQuantizer, anisotropic_eta
 from soardb.quantization.scalar import ScalarQuantizer
 from soardb.soar import nearest, spill
 
-__all__ = ["Copies", "Model", "as_compared", "store_stride"]
+__all__ = ["Copies", "Model", "as_compared", "learnt", "store_stride"]
 
 _BATCH = 16_384
 _CODEBOOK_SAMPLE = 32_768
@@ -109,10 +109,14 @@ class Model:
         params: BuildParams,
         metric: Metric,
         progress: Progress | None = None,
+        *,
+        places: F32 | None = None,
     ) -> Model:
         """Learn from checked (n, d) float32 vectors, as given by the caller, or a sample of them.
 
-        params.seed decides what is drawn. Costs about iterations * n * nlist * d multiply-adds.
+        params.seed decides what is drawn. places: centroids (nlist, d) that k-means found elsewhere
+        of vectors as the metric compares them; the rest is learnt here. Costs about iterations *
+        n * nlist * d multiply-adds, and with places a product of (n, d) x (d, nlist).
         """
         p, is_l2 = params, metric == "l2"
         rng = np.random.default_rng(p.seed)
@@ -121,17 +125,20 @@ class Model:
         if is_l2:
             mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
             sample -= mean
-        places = kmeans(
-            sample,
-            choice.nlist,
-            seed=p.seed,
-            iterations=p.iterations,
-            init=p.init,
-            spherical=p.spherical,
-            points_per_centroid=p.points_per_centroid,
-            threads=p.threads,
-            progress=progress,
-        )
+        if places is not None:
+            places = places - mean
+        else:
+            places = kmeans(
+                sample,
+                choice.nlist,
+                seed=p.seed,
+                iterations=p.iterations,
+                init=p.init,
+                spherical=p.spherical,
+                points_per_centroid=p.points_per_centroid,
+                threads=p.threads,
+                progress=progress,
+            )
         primary = nearest(sample, places, threads=p.threads)
         centroids = places
         if choice.avq_eta:
@@ -230,7 +237,7 @@ def _draw(vectors: F32, wanted: int, metric: Metric, rng: np.random.Generator) -
     if wanted < n:
         rows = np.sort(rng.choice(n, wanted, replace=False))
     elif wanted > n:
-        rows = _learnt(vectors, metric)
+        rows = learnt(vectors, metric)
     sample = np.empty((n if rows is None else len(rows), d), np.float32)
     for first in range(0, len(sample), _BATCH):
         part = slice(first, min(first + _BATCH, len(sample)))
@@ -238,8 +245,8 @@ def _draw(vectors: F32, wanted: int, metric: Metric, rng: np.random.Generator) -
     return sample
 
 
-def _learnt(vectors: F32, metric: Metric) -> I64 | None:
-    """Rows (m,) of the vectors that are not held out; None for all of them.
+def learnt(vectors: F32, metric: Metric) -> I64 | None:
+    """Rows (m,) of the vectors that are not held out of a training by all; None for all of them.
 
     That is where many are equal, so that more than a quarter would be left out, and where there are
     so few that each is needed to know the range of values.

@@ -31,7 +31,7 @@ from tests.service.test_same_answers import (
 )
 
 FACES = [(soardb.Database, Cluster), (soardb.Collection, ShardedCollection)]
-NOT_FOR_CLUSTERS = {"rename_to"}
+NOT_FOR_CLUSTERS = {"rename_to", "cede"}
 EXTRA = {"timeout", "merge_recall", "measure_merge", "allow_partial"}
 
 

@@ -44,7 +44,7 @@ def ids(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list
         def keys(given: Sequence[Any], kind: str) -> np.ndarray:
             return np.array([places.get(name, -5) for name in given], np.int64)
 
-        monkeypatch.setattr(tables, "_keys", keys)
+        monkeypatch.setattr(tables, "id_keys", keys)
     return list(STRINGS)
 
 

@@ -197,7 +197,7 @@ class TestWithoutPermission:
         made(tmp_path / "db")
         for folder in (tmp_path, *tmp_path.parents):
             if folder.stat().st_mode & 0o005 != 0o005 and folder.name.startswith(
-                ("pytest", "test")
+                ("pytest", "popen-gw", "test")
             ):
                 folder.chmod(folder.stat().st_mode | 0o055)
         ended = subprocess.run(

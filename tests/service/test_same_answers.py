@@ -108,7 +108,7 @@ FACES = [
 
 # What the engine has for those who build on it, and no program calls; and what is said where the
 # data are: whether to keep what others ask.
-NOT_FOR_CLIENTS = {"rename_to", "begin_put", "real_name", "keep_queries", "shards"}
+NOT_FOR_CLIENTS = {"rename_to", "begin_put", "real_name", "keep_queries", "shards", "cede"}
 # Parameters that one side alone has.
 EXTRA = {"timeout"}
 NOT_REMOTE = {"stop"}

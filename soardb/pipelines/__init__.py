@@ -1,0 +1,9 @@
+"""Research methods over what is stored: each reads a collection or arrays and gives a report.
+
+    collections, arrays -> [pipelines/] -> selections, decisions, models
+
+select/  which k points to label or train on: weighted k-center
+
+They use the public calls of a collection alone, so an embedded one, a served one and one over
+shards will do. Nothing else in soardb knows of them.
+"""
