@@ -22,6 +22,7 @@ from math import inf
 from typing import Any
 
 import ray
+import ray.util.client
 from ray.exceptions import (
     ActorDiedError,
     ActorUnschedulableError,
@@ -32,7 +33,7 @@ from ray.exceptions import (
 
 from soardb import deadline
 from soardb.cluster.handover import Moved, Moving
-from soardb.errors import InUse, SoarError, TimedOut, Unavailable
+from soardb.errors import InUse, InvalidArgument, SoarError, TimedOut, Unavailable
 
 __all__ = ["REGISTRAR", "Actors", "Answers", "Job", "expect_all", "shard_name"]
 
@@ -104,6 +105,12 @@ class Actors:
 
         timeout: seconds for the actor to be found.
         """
+        through: Any = ray.util.client.ray  # untyped
+        if through.is_connected():
+            raise InvalidArgument(
+                f"{job.method} is a stream, which Ray Client does not carry; run the program on a "
+                "node of the cluster (ray://auto), or take pages by scroll(with_vectors=True)"
+            )
         until = time.monotonic() + timeout
         while True:
             handle, has_begun = self._waited_for(name, until, timeout), False
