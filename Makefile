@@ -43,7 +43,8 @@ BUILD   := --no-build-isolation --no-deps
 .PHONY: check help setup demo test proto model crash powercut damage test-neon test-llama-index \
         fuzz attacks ray-kills ray-nodes fmt lint types docs bench bench-ingest bench-service bench-batch bench-churn \
         bench-filters bench-scale bench-target bench-kernels bench-topk bench-rpc bench-soar \
-        bench-layout bench-precision bench-ann bench-vectordbbench profile clean
+        bench-layout bench-precision bench-merge bench-cluster bench-cluster-build cluster-sim \
+        bench-ann bench-vectordbbench profile clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
 
@@ -185,6 +186,9 @@ bench-topk: $(STAMPS)/extra-bench $(PACKAGE)  ## top-k, HiRE and DA-TOP-k: recal
 bench-target: $(STAMPS)/extra-bench $(PACKAGE)  ## recall asked, expected and found
 	$(RUN) benchmarks.bench_target $(ARGS)
 
+bench-cluster-build: $(STAMPS)/extra-bench $(STAMPS)/extra-ray $(PACKAGE)  ## recall and times of a build over shards, beside a local one
+	$(RUN) benchmarks.bench_cluster_build $(ARGS)
+
 bench-ann: $(STAMPS)/extra-bench $(STAMPS)/extra-server $(PACKAGE)  ## ann-benchmarks itself, embedded and through gRPC
 	$(RUN) benchmarks.ann_benchmarks.bench $(ARGS)
 
@@ -193,6 +197,15 @@ bench-vectordbbench: $(STAMPS)/extra-bench $(STAMPS)/extra-server $(PACKAGE)  ##
 
 bench-scale: $(STAMPS)/extra-bench $(PACKAGE)  ## cost against size, up to ten million vectors
 	$(RUN) benchmarks.bench_scale $(ARGS)
+
+bench-merge: $(STAMPS)/extra-bench $(STAMPS)/extra-ray $(PACKAGE)  ## recall of the merge over 2 to 16 shards, predicted and measured
+	$(RUN) benchmarks.bench_merge $(ARGS)
+
+bench-cluster: $(STAMPS)/extra-bench $(STAMPS)/extra-ray $(PACKAGE)  ## a cluster beside one collection: same answers, overhead a query
+	$(RUN) benchmarks.bench_cluster $(ARGS)
+
+cluster-sim: $(STAMPS)/extra-bench $(PACKAGE)  ## how many shards, from measured costs: latency, bytes, memory, cost
+	$(RUN) benchmarks.cluster_sim $(ARGS)
 
 bench-kernels: $(STAMPS)/extra-bench $(PACKAGE)  ## the kernels one by one
 	$(RUN) pytest benchmarks/bench_kernels.py --benchmark-only $(ARGS)

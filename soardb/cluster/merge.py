@@ -1,9 +1,8 @@
 """What shards found, as one result: DA-TOP-k over columns of hits.
 
-    searching.py -> [merge.py] -> topk/shards.py
+    searching.py -> [merge.py]
 
-Ids of any kind become their ranks among all that came, so that equal scores are put in the order of
-ids and the merge itself works on numbers.
+All hits of all queries are put in order by one sort of integers that stand for query and score.
 
 Nothing here calls a shard: columns in, columns out.
 """
@@ -18,7 +17,6 @@ import numpy as np
 
 from soardb.hits import HitColumns, Plan, Spread
 from soardb.kernels.layout import F32, I64
-from soardb.topk import merge_topk
 
 __all__ = ["cut", "kept_share", "merged", "merged_plan", "spliced", "taken", "without"]
 
@@ -38,16 +36,10 @@ def merged(parts: Sequence[HitColumns], k: int) -> HitColumns:
         parts[0].metric,
         sum(part.seq for part in parts),
     )
-    if not nq or not len(whole.scores):
-        return whole
-    order, ranks = _ranks(ids)
-    dense, first = [], 0
-    for part in parts:
-        dense.append(_dense(part, ranks[first : first + len(part.scores)]))
-        first += len(part.scores)
-    _, found = merge_topk(dense, k)
-    counts = (found >= 0).sum(axis=1).astype(np.int64)
-    return replace(taken(whole, order[found[found >= 0]]), counts=counts)
+    query = np.concatenate([np.repeat(np.arange(nq), part.counts) for part in parts])
+    counts = np.bincount(query, minlength=nq)
+    places = _order(query, whole.scores, ids)[_within(counts) < k]
+    return replace(taken(whole, places), counts=np.minimum(counts, k).astype(np.int64))
 
 
 def taken(columns: HitColumns, places: I64) -> HitColumns:
@@ -144,14 +136,21 @@ def merged_plan(parts: Sequence[HitColumns], spread: Spread, stages: dict[str, f
     )
 
 
-def _dense(part: HitColumns, ranks: I64) -> tuple[F32, I64]:
-    """Scores and ranks (nq, most hits of a query); -inf and -1 where there is none."""
-    nq, width = len(part.counts), max(1, int(part.counts.max(initial=0)))
-    scores = np.full((nq, width), -np.inf, np.float32)
-    out = np.full((nq, width), -1, np.int64)
-    rows, columns = np.repeat(np.arange(nq), part.counts), _within(part.counts)
-    scores[rows, columns], out[rows, columns] = part.scores, ranks
-    return scores, out
+def _order(query: I64, scores: F32, ids: I64 | list[Any]) -> I64:
+    """(n,) int64 places of n hits: by query, then best first, equal scores by rising id.
+
+    Query and score are one integer each, whose order is theirs, so that one sort does; ids are
+    looked at only where two of these are equal.
+    """
+    bits = (scores + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0, which it equals
+    # As an integer a float below zero falls where it should rise, and has the highest bit.
+    falling = np.where(bits >> 31, bits, ~bits & np.uint32(0x7FFFFFFF))
+    key = query.astype(np.uint64) << np.uint64(32) | falling
+    order = np.argsort(key)
+    ordered = key[order]
+    if (ordered[1:] == ordered[:-1]).any():
+        order = np.lexsort((_ranks(ids), key))
+    return order
 
 
 def _within(counts: I64) -> I64:
@@ -160,15 +159,13 @@ def _within(counts: I64) -> I64:
     return np.arange(int(counts.sum())) - np.repeat(ends - counts, counts)
 
 
-def _ranks(ids: I64 | list[Any]) -> tuple[I64, I64]:
-    """Places in the order of ids, and the rank of each place. One id may come for many queries."""
+def _ranks(ids: I64 | list[Any]) -> I64:
+    """(n,) int64 that are in the order of ids. One id may come for many queries."""
     if isinstance(ids, np.ndarray):
-        order = np.argsort(ids, kind="stable")
-    else:
-        order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
-    ranks = np.empty(len(order), np.int64)
-    ranks[order] = np.arange(len(order))
-    return order, ranks
+        return ids
+    ranks = np.empty(len(ids), np.int64)
+    ranks[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    return ranks
 
 
 def _joined_ids(parts: Sequence[HitColumns]) -> I64 | list[Any]:

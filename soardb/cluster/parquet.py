@@ -15,6 +15,7 @@ import fnmatch
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ _SHARD_BYTES = 2**20  # of them for each shard, where there are many shards
 _MOST_BYTES = 128 * 2**20
 _FOOTERS_AT_ONCE = 16
 _STREAM_BYTES = 2**20  # read ahead of a column
+_HIDDEN = re.compile(r"/[._]")
+_ROW_OF_ONE = re.compile(r" in row 0\b|\bpayload 0: ")  # of a table of one row it says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,18 +213,24 @@ def _checked(
     """What the gate makes of a table; an error of it with the place of the first bad row."""
     try:
         return gate(table)
-    except InvalidArgument:
-        low, high = 0, table.num_rows  # the first `low` rows pass, the first `high` do not
+    except InvalidArgument as error:
+        low, high, what = 0, table.num_rows, error  # `low` rows pass, `high` do not
         while high - low > 1:
             middle = (low + high) // 2
-            try:
-                gate(table.slice(0, middle))
-                low = middle
-            except InvalidArgument as nearer:
-                high, error = middle, nearer
-        raise InvalidArgument(
-            f"{group.file}, row group {group.number}, row {places[high - 1]}: {error}"
-        ) from None
+            found = _refusal(gate, table.slice(0, middle))
+            low, high, what = (middle, high, what) if found is None else (low, middle, found)
+        what = _refusal(gate, table.slice(high - 1, 1)) or what
+        said = _ROW_OF_ONE.sub("", str(what))
+        where = f"{group.file}, row group {group.number}, row {places[high - 1]}"
+        raise InvalidArgument(f"{where}: {said}") from None
+
+
+def _refusal(gate: Callable[[Any], Batch], table: Any) -> InvalidArgument | None:
+    try:
+        gate(table)
+    except InvalidArgument as error:
+        return error
+    return None
 
 
 def _twice(ids: list[Any], first: int) -> tuple[Any, int, str]:
@@ -337,23 +346,32 @@ def _parted(source: str | os.PathLike[str]) -> tuple[str | None, str]:
 
 
 def _found(system: Any, path: str, pa: Any) -> list[Any]:
-    """Files of a path, a folder or a pattern. Errors: NotFound."""
+    """Files of a path, a folder or a pattern. Errors: NotFound.
+
+    Of a folder not those that writers hide while at work: names that begin with '.' or '_'.
+    """
     from pyarrow.fs import FileSelector, FileType
 
+    def below(folder: str) -> list[Any]:
+        infos = system.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
+        return [info for info in infos if info.type == FileType.File]
+
     with _reading(path, pa):
-        marks = [path.find(mark) for mark in "*?[" if mark in path]
-        if marks:
-            base = path[: min(marks)].rpartition("/")[0]
-            infos = system.get_file_info(FileSelector(base, recursive=True, allow_not_found=True))
+        info = system.get_file_info(path)
+        if info.type == FileType.File:
+            files = [info]
+        elif info.type == FileType.Directory:
             files = [
-                i for i in infos if i.type == FileType.File and fnmatch.fnmatchcase(i.path, path)
+                one
+                for one in below(path)
+                if one.extension == "parquet" and not _HIDDEN.search(one.path[len(path) :])
             ]
         else:
-            info = system.get_file_info(path)
-            files = [info] if info.type == FileType.File else []
-            if info.type == FileType.Directory:
-                infos = system.get_file_info(FileSelector(path, recursive=True))
-                files = [i for i in infos if i.type == FileType.File and i.extension == "parquet"]
+            marks = [path.find(mark) for mark in "*?[" if mark in path]
+            base = path[: min(marks, default=0)].rpartition("/")[0]
+            files = (
+                [one for one in below(base) if fnmatch.fnmatchcase(one.path, path)] if marks else []
+            )
     if not files:
         raise NotFound(f"expected Parquet files at {path}, found none")
     return files

@@ -86,10 +86,15 @@ def differences(one: Any, many: Any) -> list[str]:
     }
     for name, ask in asked.items():
         first, second = ask(one), ask(many)
-        if not np.array_equal(first.ids, second.ids):
-            wrong.append(f"{name}: other ids")
         if not np.allclose(first.scores, second.scores, rtol=1e-5):
             wrong.append(f"{name}: other scores")
+        # Sums of floats end in other bits where they are added in another order, so two points that
+        # are equally far but for rounding may change places.
+        for i in np.flatnonzero(np.asarray(first.ids) != np.asarray(second.ids)).tolist():
+            own = np.flatnonzero(np.asarray(first.ids) == second.ids[i])
+            near = first.scores[own] if len(own) else second.scores[i : i + 1]
+            if not np.isclose(near, first.scores[i], rtol=1e-5).any():
+                wrong.append(f"{name}: {second.ids[i]} in the place of {first.ids[i]}")
     if one.count("n >= 15000") != many.count("n >= 15000") or many.count() != N:
         wrong.append("count")
     if [p.payload for p in one.get([5, 6, N + 1][:2])] != [p.payload for p in many.get([5, 6])]:

@@ -179,6 +179,8 @@ class TestLoad:
         (point,) = brought.get([3])
         assert point is not None
         assert point.payload == {"n": 3, "x": "y"}
+        empty.snapshot("e", tmp_path / "snapshot")
+        assert empty.restore(tmp_path / "snapshot", "again").count() == 50
 
 
 def _whole(collection: Any) -> dict[str, Any]:
@@ -329,6 +331,23 @@ class TestMemory:
         assert sum(part.count for part in shares(source, 10**9, 0)) == N
 
 
+class TestSource:
+    def test_what_writers_hide_is_not_of_a_folder(self, tmp_path: Path) -> None:
+        """Half-written files, whatever folder they are in; by name they can be had."""
+        pq.write_table(table(slice(0, 10)), tmp_path / "a [1].parquet")
+        (tmp_path / "_temporary").mkdir()
+        for name in ("_temporary/b.parquet", ".c.parquet"):
+            pq.write_table(table(slice(10, 30)), tmp_path / name)
+        assert open_source(tmp_path, "id", "vector", SHARDS).rows == 10
+        assert open_source(tmp_path / "a [1].parquet", "id", "vector", SHARDS).rows == 10
+        assert open_source(tmp_path / ".c.parquet", "id", "vector", SHARDS).rows == 20
+
+    def test_parts_grow_with_the_shards_among_which_they_are_divided(self, folder: Path) -> None:
+        """A message is worth its while, and a part stays small."""
+        rows = [open_source(folder, "id", "vector", n).part_rows for n in (1, 8, 32, 4096)]
+        assert [count * 4 * D // 2**20 for count in rows] == [8, 8, 32, 61]
+
+
 class TestTraining:
     @pytest.mark.parametrize("init", ["random", "kmeans++"])
     def test_lloyd_over_parts_is_lloyd_over_all(self, ray_here: None, init: Any) -> None:
@@ -420,6 +439,7 @@ class TestBadInput:
         schema = {"n": "int"} if kind == "field" else None
         with pytest.raises(error, match=says) as caught:
             empty.load("c", _bad(tmp_path, kind), schema=schema)
+        assert "row 0" not in str(caught.value)
         if "row group" in str(caught.value):
             assert "A part of the points is in 'c': drop it" in str(caught.value)
         else:

@@ -96,6 +96,13 @@ class TestStorage:
         with pytest.raises(NotFound):
             storage.fetch("deep/other", tmp_path / "other")
 
+    def test_files_are_removed(self, storage: Storage) -> None:
+        """Asked for twice, too."""
+        storage.replace("loads/one", b"one")
+        for _ in range(2):
+            storage.remove("loads/one")
+            assert storage.read("loads/one") is None
+
     def test_only_a_folder_can_hold_shards(self, storage: Storage, tmp_path: Path) -> None:
         """A database cannot be in an object store."""
         assert storage.folder in (None, tmp_path / "storage")

@@ -75,6 +75,20 @@ class TestMerged:
         assert rows_of(found) == expected
         assert found.seq == sum(range(len(parts)))
 
+    @pytest.mark.parametrize("seed", range(5))
+    def test_puts_scores_of_any_size_and_sign_in_order(self, seed: int) -> None:
+        """Floats are sorted as integers: below zero, tiny, huge; and both zeros are equal."""
+        rng = np.random.default_rng(seed)
+        values = np.float32([-3e38, -2.5, -1e-40, -0.0, 0.0, 1e-40, 1e-7, 2.5, 3e38])
+        shards = []
+        for shard in range(3):
+            hits = [(int(i) * 3 + shard, float(rng.choice(values))) for i in rng.permutation(7)]
+            shards.append([sorted(hits, key=lambda hit: -hit[1])])
+        found = merged([columns(part) for part in shards], 12)
+        every = [hit for (part,) in shards for hit in part]
+        expected = sorted(every, key=lambda hit: (-hit[1], hit[0]))[:12]
+        assert np.asarray(found.ids).tolist() == [point_id for point_id, _ in expected]
+
     def test_of_no_hits_and_of_no_queries(self) -> None:
         """An empty collection answers, too."""
         assert merged([columns([[], []]), columns([[], []])], 3).counts.tolist() == [0, 0]

@@ -22,6 +22,7 @@ from soardb.pipelines.select.space import Space, blocks, over_blocks
 __all__ = ["gonzalez"]
 
 _POOL = 4096
+_TAKEN = np.float32(-1)  # below every key, so that no point is taken twice
 _MOST_AT_ONCE = 256  # centres that are made good at a time
 
 
@@ -35,7 +36,8 @@ def gonzalez(
 ) -> tuple[I64, float]:
     """The k centres in the order of their choice, and the radius that they leave.
 
-    first: the first one. Of points that are equally far the one with the smallest number is taken.
+    first: the first one. Of points that are equally far the one with the smallest number is taken;
+    each is taken once, wherever others lie.
     Costs n x k x d. Source: Gonzalez, "Clustering to minimize the maximum intercluster distance",
     1985.
     """
@@ -56,12 +58,13 @@ def gonzalez(
                 break
             chosen[done] = pool[place]
             np.minimum(held, space.keys(pool, chosen[done : done + 1])[:, 0], out=held)
+            held[place] = _TAKEN
             done += 1
             if done > made_good + 1 and held.max() <= others:
                 break
         progress(done / k)
     _make_good(space, near, chosen[made_good:done], threads)
-    return chosen, space.distance(int(near.argmax()), chosen)
+    return chosen, space.distance(int(near.argmax()), space.points(chosen))
 
 
 def _make_good(space: Space, near: F32, centres: I64, threads: int) -> None:
@@ -70,6 +73,7 @@ def _make_good(space: Space, near: F32, centres: I64, threads: int) -> None:
 
     for _ in over_blocks(blocks(len(space), len(centres)), work, threads):
         pass
+    near[centres] = _TAKEN
 
 
 def _farthest(near: F32, count: int) -> I64:

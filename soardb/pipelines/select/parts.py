@@ -16,6 +16,7 @@ Nothing here holds points but those that were sent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -118,11 +119,12 @@ class Part:
 
     def radius(self, chosen: F32) -> float:
         """The largest distance of a point here to the closest of chosen points."""
-        largest = 0.0
+        farthest, largest = 0, -1.0
         for some in blocks(len(self._rows), len(chosen)):
             keys = self._space.keys_to(some, chosen).min(axis=1)
-            largest = max(largest, float(keys.max()))
-        return self._space.radius_of(largest)
+            if keys.max() > largest:
+                farthest, largest = some.start + int(keys.argmax()), float(keys.max())
+        return self._space.distance(farthest, chosen)
 
     def _points(self, places: I64) -> Points:
         return Points(self._rows[places], self._weights[places], self._space.points(places))
@@ -181,19 +183,21 @@ class Coordinator:
     ) -> Best:
         """The best solution of all guesses; chosen are rows of the whole. Three rounds a guess."""
         centres, radius, pool = start
+        resolution = space_of_points(centres.points, centres.rows, self.metric).resolution
         least = terms.weight_scale * float(pool.weights.sum())
         # Centres of centres leave at most 4 times the best radius (Malkomes et al., 2015).
         best = Best(centres.rows, radius, terms.value(radius, centres.weights), radius / 4)
         self._try(terms, best, pool, None, None)
         if terms.radius_scale == 0:
             return best
-        for guess in grid(self.eps)(radius / 2):
-            if terms.radius_scale * guess / (1 + self.eps) + least > best.value:
+        for step in grid(self.eps)(radius / 2):
+            guess = math.hypot(step, resolution)
+            if terms.radius_scale * step / (1 + self.eps) + least > best.value:
                 break
             best.guesses += 1
             kept = self.kept(guess, terms.k)
             if kept is None:
-                best.least_radius = max(best.least_radius, guess)
+                best.least_radius = max(best.least_radius, step)
                 continue
             for chosen in (self.cheapest_within(guess, kept), kept):
                 self._try(terms, best, _filled(chosen, pool, terms.k), guess, len(kept))

@@ -45,11 +45,17 @@ METRICS = ("l2", "cosine")
 
 T = TypeVar("T")
 
+_ROUNDING = 2e-6  # of a product of float32 vectors, in their squared lengths
 _BLOCK_ELEMENTS = 2**23  # keys that one thread holds at a time, 32 MiB
 
 
 class Space(Protocol):
-    """n points. keys(): (m, c) float32, of the distance of m rows to c others."""
+    """n points. keys(): (m, c) float32, of the distance of m rows to c others.
+
+    resolution: a distance below which keys tell rounding, for all but a few points far out
+    """
+
+    resolution: float
 
     def __len__(self) -> int: ...
 
@@ -61,8 +67,8 @@ class Space(Protocol):
         """(n,) float32 keys of each point to one of `others` that is closest or nearly so."""
         ...
 
-    def distance(self, row: int, others: I64) -> float:
-        """The distance of a point to the closest of `others`, in float64."""
+    def distance(self, row: int, points: F32) -> float:
+        """The distance of a point to the closest of others, as points() has them, in float64."""
         ...
 
     def points(self, rows: I64) -> F32:
@@ -95,6 +101,7 @@ class Vectors:
             vectors -= middle_of(vectors) if middle is None else middle
         self._vectors = vectors
         self._squares = np.einsum("ij,ij->i", vectors, vectors)
+        self.resolution = float(np.sqrt(_ROUNDING * np.quantile(self._squares, 0.99)))
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -126,9 +133,9 @@ class Vectors:
             keys *= np.float32(0.5)
         return keys
 
-    def distance(self, row: int, others: I64) -> float:
+    def distance(self, row: int, points: F32) -> float:
         """See Space: from differences, which are exact where a product loses all digits."""
-        apart = self._vectors[others].astype(np.float64) - self._vectors[row]
+        apart = points.astype(np.float64) - self._vectors[row]
         least = float(np.sqrt(np.einsum("ij,ij->i", apart, apart).min()))
         return 2 * float(np.arcsin(min(least / 2, 1.0))) if self.metric == "cosine" else least
 
@@ -150,6 +157,8 @@ class Matrix:
 
     columns: the rows of a whole that these n points are, of which distances has all n' columns.
     """
+
+    resolution = 0.0
 
     def __init__(self, distances: F32, columns: I64 | None = None) -> None:
         self._all = distances
@@ -176,9 +185,9 @@ class Matrix:
         least: F32 = self._distances[:, others].min(axis=1)
         return least
 
-    def distance(self, row: int, others: I64) -> float:
+    def distance(self, row: int, points: F32) -> float:
         """See Space."""
-        return float(self._distances[row, others].min())
+        return float(points[:, self._columns[row]].min())
 
     def key_of(self, radius: float) -> np.float32:
         """See Space."""
@@ -284,4 +293,4 @@ def radius_of(space: Space, others: I64, threads: int = 1) -> float:
         if keys.max() > largest:
             farthest, largest = int(rows[keys.argmax()]), float(keys.max())
         first, size = first + size, 2 * size
-    return space.distance(farthest, others)
+    return space.distance(farthest, space.points(others))

@@ -17,6 +17,7 @@ the first one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -120,7 +121,7 @@ def solve(
         if problem.radius_scale * guess / (1 + eps) + least > best.value:
             break
         best.guesses += 1
-        found = find.separated(guess, k)
+        found = find.separated(math.hypot(guess, space.resolution), k)
         if found is None:
             if balls is None:  # k points of such a radius serve one of these each, and cannot
                 best.least_radius = max(best.least_radius, guess)

@@ -1,0 +1,112 @@
+"""Pictures of a selection: the chosen points among all, and radius against weight over lambda.
+
+    run.py's selections -> [plot.py] -> matplotlib files
+
+matplotlib is imported by the first call; without it the call says which extra to install.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from soardb.errors import InvalidArgument, Unavailable
+from soardb.kernels.layout import F32
+from soardb.pipelines.select.run import SelectConfig, Selection, run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["LAMBDAS", "plot_selection", "plot_tradeoff", "projected"]
+
+LAMBDAS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+_MOST_DOTS = 20_000
+_SAMPLE = 50_000
+
+
+def projected(vectors: npt.ArrayLike, seed: int = 0) -> F32:
+    """(n, 2) of (n, d) vectors: their first two principal directions, learned from a sample."""
+    array = np.asarray(vectors, np.float32)
+    if array.ndim != 2 or array.shape[1] < 2:
+        raise InvalidArgument(f"expected (n, d) vectors, d at least 2, got shape {array.shape}")
+    rows = np.random.default_rng(seed).permutation(len(array))[:_SAMPLE]
+    middle = array[rows].mean(axis=0)
+    centred = array[rows] - middle
+    _, axes = np.linalg.eigh((centred.T @ centred).astype(np.float64))
+    found: F32 = ((array - middle) @ axes[:, :-3:-1]).astype(np.float32)
+    return found
+
+
+def plot_selection(
+    vectors: npt.ArrayLike, selection: Selection, path: str | os.PathLike[str], seed: int = 0
+) -> Figure:
+    """All points, coloured by their weights where they were told, and the chosen ones among them.
+
+    vectors: (n, d), in the order of the source of the selection. Of many points a sample is drawn,
+    of the chosen ones all. Errors: Unavailable without matplotlib.
+    """
+    flat = projected(vectors, seed)
+    figure, axes = _figure(
+        f"{selection.config.method}: {len(selection)} of {selection.n:,}, radius "
+        f"{selection.certificate.radius:.3g}"
+    )
+    shown = np.random.default_rng(seed).permutation(len(flat))[:_MOST_DOTS]
+    axes.scatter(*flat[shown].T, s=3, color="#b9c2cc", linewidths=0, label="all")
+    dots = axes.scatter(
+        *flat[selection.rows].T, s=14, c=selection.weights, cmap="viridis", label="chosen"
+    )
+    figure.colorbar(dots, ax=axes, label="weight of the chosen")
+    axes.set(xlabel="first principal direction", ylabel="second")
+    axes.legend()
+    figure.savefig(path)
+    return figure
+
+
+def plot_tradeoff(
+    points: Any,
+    config: SelectConfig,
+    path: str | os.PathLike[str],
+    *,
+    lambdas: Sequence[float] = LAMBDAS,
+    progress: Callable[[str, float], None] = lambda stage, share: None,
+    **given: Any,
+) -> list[Selection]:
+    """Choose for every lambda, and draw radius against weight; returns the selections.
+
+    given: weights, probabilities or logits, as for run().
+    """
+    if not lambdas:
+        raise InvalidArgument("expected at least one lambda, got none")
+    figure, axes = _figure(f"{config.method}, k = {config.k}")  # matplotlib must be there first
+    found = []
+    for number, radius_weight in enumerate(lambdas):
+        found.append(run(points, replace(config, radius_weight=radius_weight), **given))
+        progress("lambdas", (number + 1) / len(lambdas))
+    radii = [one.certificate.radius for one in found]
+    means = [one.certificate.weight / config.k for one in found]
+    axes.plot(means, radii, "o-", color="#1f5fa8")
+    for one, x, y in zip(found, means, radii, strict=True):
+        axes.annotate(
+            f"{one.config.radius_weight:g}", (x, y), xytext=(5, 5), textcoords="offset points"
+        )
+    axes.set(xlabel="mean weight of the chosen points", ylabel="radius")
+    figure.savefig(path)
+    return found
+
+
+def _figure(title: str) -> tuple[Figure, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise Unavailable(f"{error.name} is not installed; pip install 'soardb[plot]'") from error
+    figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title)
+    axes.grid(alpha=0.25)
+    return figure, axes
