@@ -260,6 +260,8 @@ class Killer:
         told = 0
         end = time.monotonic() + self._random.uniform(0.2, 1.5)
         for line in process.stdout:
+            if not line.strip().isdigit():  # Ray says much of nodes that die
+                continue
             if told == 0:
                 end = time.monotonic() + self._random.uniform(0.2, 1.5)
             told = int(line)
