@@ -41,7 +41,7 @@ INSTALL := CXX="$$(.ci/need compiler)" && export CXX && $(PYTHON3) -m pip instal
 BUILD   := --no-build-isolation --no-deps
 
 .PHONY: check help setup demo test proto model crash powercut damage test-neon test-llama-index \
-        fuzz attacks ray-kills fmt lint types docs bench bench-ingest bench-service bench-batch bench-churn \
+        fuzz attacks ray-kills ray-nodes fmt lint types docs bench bench-ingest bench-service bench-batch bench-churn \
         bench-filters bench-scale bench-target bench-kernels bench-topk bench-rpc bench-soar \
         bench-layout bench-precision bench-merge bench-cluster bench-cluster-build cluster-sim \
         bench-ann bench-vectordbbench profile clean
@@ -109,6 +109,9 @@ attacks: $(STAMPS)/extra-test $(PACKAGE)  ## slow, stalled and flooding clients 
 
 ray-kills: $(STAMPS)/extra-test $(PACKAGE)  ## shards, registrar and drivers of a Ray cluster killed under load: 100 times
 	$(RUN) tests.cluster.kills $(ARGS)
+
+ray-nodes: $(STAMPS)/extra-test $(PACKAGE)  ## three Ray nodes in namespaces of their own: same answers, shards that move (root)
+	$(RUN) tests.cluster.on_nodes $(ARGS)
 
 proto: $(STAMPS)/extra-test  ## the Python of the protocol, from its .proto files
 	$(PYTHON3) .ci/protoc proto

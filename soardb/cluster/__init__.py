@@ -6,7 +6,8 @@ searching.py   one search over all shards; merge.py puts together what they foun
 placement.py   which shard a point is on
 calls.py       calls on actors: a bounded wait, asked again where that is safe
 registrar.py   the actor that writes the catalog and makes the shards; places.py says where
-shard.py       the actor that holds a directory
+shard.py       the actor that holds a directory; handover.py gives it to another one
+moves.py       which shards move when nodes come and go, and the copying
 building.py    a collection loaded from Parquet files, parquet.py, with one model, training.py
 catalog.py     what there is; storage.py where that is kept
 curves.py, totals.py  what shards measured and counted, as one

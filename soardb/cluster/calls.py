@@ -22,6 +22,7 @@ from math import inf
 from typing import Any
 
 import ray
+import ray.util.client
 from ray.exceptions import (
     ActorDiedError,
     ActorUnschedulableError,
@@ -32,46 +33,13 @@ from ray.exceptions import (
 
 from soardb import deadline
 from soardb.cluster.handover import Moved, Moving
-from soardb.errors import InUse, SoarError, TimedOut, Unavailable
+from soardb.errors import InUse, InvalidArgument, SoarError, TimedOut, Unavailable
 
 __all__ = ["REGISTRAR", "Actors", "Answers", "Job", "expect_all", "shard_name"]
 
 REGISTRAR = "registrar"
 
 _FIRST_S, _MOST_S = 0.02, 1.0  # bounds of the pause before a call is made again, which doubles
-
-# Threads of an actor that each method may take. Whatever waits for a disk or a build must not keep
-# a search from running; see registrar.py, where the groups are made.
-_GROUPS = {
-    "search": "reads",
-    "get": "reads",
-    "there": "reads",
-    "page": "reads",
-    "count": "reads",
-    "describe": "reads",
-    "put": "writes",
-    "update_payload": "writes",
-    "delete": "writes",
-    "flush": "writes",
-    "begin_load": "writes",
-    "load_part": "writes",
-    "loaded": "reads",
-    "end_load": "care",
-    "batches": "care",
-    "compact": "care",
-    "tune": "care",
-    "snapshot": "care",
-    "restore": "care",
-    "list_parts": "moves",
-    "read_part": "moves",
-    "write_part": "moves",
-    "finish_parts": "moves",
-    "cede": "moves",
-    "resume": "moves",
-    "ready": "moves",
-    "ceded_to": "moves",
-    "leave": "moves",
-}
 
 
 def shard_name(number: int) -> str:
@@ -137,12 +105,18 @@ class Actors:
 
         timeout: seconds for the actor to be found.
         """
+        through: Any = ray.util.client.ray  # untyped
+        if through.is_connected():
+            raise InvalidArgument(
+                f"{job.method} is a stream, which Ray Client does not carry; run the program on a "
+                "node of the cluster (ray://auto), or take pages by scroll(with_vectors=True)"
+            )
         until = time.monotonic() + timeout
         while True:
             handle, has_begun = self._waited_for(name, until, timeout), False
             try:
                 with _translated(name):
-                    for reference in _called(handle, name, job, streaming=True):
+                    for reference in _called(handle, job, streaming=True):
                         item, has_begun = ray.get(reference), True
                         yield item
                 return
@@ -204,14 +178,12 @@ class Actors:
             return ray.get_actor(place, namespace=self.namespace)
 
 
-def _called(handle: Any, name: str, job: Job, *, streaming: bool = False) -> Any:
+def _called(handle: Any, job: Job, *, streaming: bool = False) -> Any:
     """Call, and do not wait: a reference, or a generator of them."""
-    options: dict[str, Any] = {"num_returns": "streaming"} if streaming else {}
-    group = _GROUPS.get(job.method)
-    if group is not None and name != REGISTRAR:
-        options["concurrency_group"] = group
     method = getattr(handle, job.method)
-    return (method.options(**options) if options else method).remote(*job.arguments)
+    if streaming:
+        method = method.options(num_returns="streaming")
+    return method.remote(*job.arguments)
 
 
 def expect_all(answers: Answers, timeout: float | None) -> None:
@@ -286,7 +258,7 @@ class _Round:
             self._due[name] = time.monotonic() + _FIRST_S
             return
         try:
-            reference = _called(handle, name, self._jobs[name])
+            reference = _called(handle, self._jobs[name])
         except RayError as error:  # nothing was asked
             self._lost(name, handle, error)
         else:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from soardb.arrays import as_int
 from soardb.cluster.building import Build
@@ -30,6 +29,7 @@ from soardb.cluster.calls import REGISTRAR, Actors, Job, shard_name
 from soardb.cluster.collection import Held, ShardedCollection, Waits
 from soardb.cluster.moves import plan_moves
 from soardb.cluster.parquet import open_source
+from soardb.cluster.places import end_actors
 from soardb.cluster.registrar import Layout, make_registrar
 from soardb.cluster.storage import Storage, storage_of
 from soardb.cluster.totals import total
@@ -455,11 +455,7 @@ class Cluster:
         """
         self._check_open()
         self._actors.ask(dict.fromkeys(self._names, Job("close")), self._waits.write_s)
-        handles = [self._actors.known(name) for name in [REGISTRAR, *self._names]]
-        for handle in handles:
-            if handle is not None:
-                with contextlib.suppress(RayError):
-                    ray.kill(handle, no_restart=True)
+        end_actors(self._namespace)
         self.close()
 
     def _check_open(self) -> None:

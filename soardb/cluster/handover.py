@@ -1,6 +1,6 @@
 """A shard's directory given to another actor: who may write it, and its files as parts.
 
-    shard.py -> [handover.py] -> storage/sqlite.py
+    shard.py -> [handover.py] -> storage/log.py
 
 A shard counts the calls that are under way, and refuses those that are to be made elsewhere.
 
@@ -8,10 +8,9 @@ A directory has one owner, by the token of the actor's name. The file OWNER says
 now on; it is written, durably, before the one before stops to write, so that this one does not
 begin again when its process does.
 
-A database is copied while it is written. For each collection a read transaction is held open: as
-long as it is, SQLite changes the main file by nothing that is not in the log (WAL) as well, and
-adds to the log only. So the main file can be read at leisure, the log in pieces as it grows, and
-what is left once writing has ended is a few pages. Generations of the index never change.
+A database is copied while it is written. SQLite's log (WAL) of each collection is held, see
+storage/log.py, so the main file can be read at leisure, the log in pieces as it grows, and what is
+left once writing has ended is a few pages. Generations of the index never change.
 
 Nothing here knows of Ray or of the catalog.
 """
@@ -29,18 +28,19 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import apsw
-
-from soardb.core import Core
+from soardb.core import GIVEN_MODEL, Core
 from soardb.errors import Closed, CorruptStorage, InvalidArgument, ReadOnly, Unavailable
 from soardb.storage.format import sync_folder
-from soardb.storage.sqlite import open_file, translated
+from soardb.storage.log import HeldLog, log_end
+from soardb.storage.rows import RowStore
+from soardb.storage.sqlite import translated
 
 __all__ = [
     "OWNER",
     "Arriving",
     "Calls",
     "Leaving",
+    "Mark",
     "Moved",
     "Moving",
     "Part",
@@ -51,10 +51,10 @@ __all__ = [
 ]
 
 OWNER = "OWNER"
+Mark = tuple[int, int]  # number of a collection's last write, and how many points it has
+
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_WAL_HEAD = 32  # bytes that change when SQLite begins the log anew
 
 
 class Moving(Unavailable):
@@ -166,7 +166,7 @@ class Leaving:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._held: dict[Path, apsw.Connection] = {}
+        self._held: dict[Path, HeldLog] = {}
         self._listed: set[str] = set()
 
     def parts(self, cores: Iterable[Core]) -> dict[str, Part]:
@@ -174,8 +174,9 @@ class Leaving:
         found = {}
         for core in cores:
             if core.folder not in self._held:
-                self._held[core.folder] = _held_open(core.store.path)
+                self._held[core.folder] = HeldLog(core.store.path)
             files = [core.store.path, Path(f"{core.store.path}-wal"), core.folder / "witness"]
+            files.append(core.index_folder / GIVEN_MODEL)  # of a load that is under way
             generation = core.generation_file()
             for file in files if generation is None else [*files, generation]:
                 part = self._part(file)
@@ -188,12 +189,13 @@ class Leaving:
 
     def _part(self, file: Path) -> Part | None:
         with contextlib.suppress(FileNotFoundError):
-            size = file.stat().st_size
+            size, changed = file.stat().st_size, file.stat().st_mtime_ns
             if file.suffix in (".sqlite", ".generation"):
                 return Part(size, "")
             if file.name.endswith("-wal"):
-                with file.open("rb") as log:
-                    return Part(size, log.read(_WAL_HEAD).hex())
+                return Part(*log_end(file))
+            if file.name == GIVEN_MODEL:
+                return Part(size, str(changed))
             return Part(size, file.read_bytes().hex())  # some bytes, replaced as a whole
         return None
 
@@ -210,16 +212,7 @@ class Leaving:
     def close(self) -> None:
         """Let SQLite have its log back."""
         while self._held:
-            with contextlib.suppress(apsw.Error):
-                self._held.popitem()[1].close()
-
-
-def _held_open(path: Path) -> apsw.Connection:
-    connection = open_file(path, read_only=True)
-    with translated(path):
-        connection.execute("BEGIN")
-        connection.execute("SELECT count(*) FROM state").fetchall()  # it begins with a look
-    return connection
+            self._held.popitem()[1].close()
 
 
 class Arriving:
@@ -242,8 +235,11 @@ class Arriving:
             finally:
                 os.close(handle)
 
-    def finish(self, sizes: Mapping[str, int]) -> None:
-        """Give the files their sizes and the folder its name, durably; others are removed."""
+    def finish(self, sizes: Mapping[str, int], marks: Mapping[str, Mark]) -> None:
+        """Give the files their sizes and the folder its name, durably; others are removed.
+
+        marks: what the collections must have come to. Errors: CorruptStorage.
+        """
         with translated(self._beside):
             for file in [file for file in self._beside.rglob("*") if file.is_file()]:
                 if str(file.relative_to(self._beside)) not in sizes:
@@ -256,11 +252,24 @@ class Arriving:
                     os.fsync(out.fileno())
             for folder in self._beside.glob("c-*"):
                 (folder / "index").mkdir(exist_ok=True)
+            self._expect(marks)
             for folder in [f for f in self._beside.rglob("*") if f.is_dir()]:
                 sync_folder(folder)
             sync_folder(self._beside)
             os.replace(self._beside, self._path)
             sync_folder(self._path.parent)
+
+    def _expect(self, marks: Mapping[str, Mark]) -> None:
+        found = {}
+        for folder in self._beside.glob("c-*"):
+            store = RowStore(folder, 0, read_only=True)
+            found[folder.name] = store.seq, store.live
+            store.close()
+        if found != dict(marks):
+            raise CorruptStorage(
+                f"{self._path}: expected a copy of collections that had come to {dict(marks)}, "
+                f"found {found}; the shard stays where it was"
+            )
 
     def drop(self) -> None:
         """Remove what came, and what was finished."""

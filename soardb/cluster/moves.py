@@ -22,7 +22,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from soardb.cluster.calls import refusal_of
-from soardb.cluster.handover import Part
+from soardb.cluster.handover import Mark, Part
 from soardb.errors import TimedOut, Unavailable
 
 __all__ = ["Copy", "plan_moves"]
@@ -76,11 +76,14 @@ class Copy:
             if self._round() <= _ENOUGH_BYTES:
                 return
 
-    def rest(self) -> None:
-        """Copy what is left, and let the target have the directory. Nobody may write any more."""
+    def rest(self, marks: Mapping[str, Mark]) -> None:
+        """Copy what is left, and let the target have the directory. Nobody may write any more.
+
+        marks: how far the collections had come. Errors: CorruptStorage where the copy has not.
+        """
         self._round()
         sizes = {name: part.size for name, part in self._have.items()}
-        _got(_called(self._target, "finish_parts", sizes))
+        _got(_called(self._target, "finish_parts", sizes, marks))
 
     def _round(self) -> int:
         """Copy what is new; how many bytes."""
@@ -105,7 +108,7 @@ class Copy:
 
 
 def _called(actor: Any, method: str, *arguments: Any) -> Any:
-    return getattr(actor, method).options(concurrency_group="moves").remote(*arguments)
+    return getattr(actor, method).remote(*arguments)
 
 
 def _got(reference: Any) -> Any:

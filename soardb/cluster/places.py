@@ -15,11 +15,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import ray
+import ray.util
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -29,6 +31,7 @@ from soardb.errors import SoarError, Unavailable
 __all__ = [
     "alive_nodes",
     "bound_to",
+    "end_actors",
     "holder_of",
     "on_node",
     "remove_copies",
@@ -70,6 +73,15 @@ def alive_nodes() -> dict[str, str]:
     return {node["NodeID"]: node["NodeManagerAddress"] for node in known() if node["Alive"]}
 
 
+def end_actors(namespace: str, spared: Collection[str] = ()) -> None:
+    """Kill the named actors of a namespace, for good, all but some."""
+    listed: Any = ray.util.list_named_actors(all_namespaces=True)
+    for actor in sorted(listed, key=lambda actor: str(actor["name"])):  # who makes others first
+        if actor["namespace"] == namespace and actor["name"] not in spared:
+            with contextlib.suppress(ValueError, RayError):  # gone meanwhile
+                ray.kill(ray.get_actor(actor["name"], namespace=namespace), no_restart=True)
+
+
 def this_node() -> str:
     """The id of the node that this process is on."""
     return str(ray.get_runtime_context().get_node_id())
@@ -82,8 +94,12 @@ def bound_to(node: str) -> Any:
 
 def on_node(node: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Begin a function in a process on a node: a reference to what it returns."""
-    task = ray.remote(num_cpus=0, max_retries=0)(function)
-    return task.options(scheduling_strategy=bound_to(node)).remote(*arguments)
+    return _task(function).options(scheduling_strategy=bound_to(node)).remote(*arguments)
+
+
+@cache  # Ray takes each for a kind of task of its own
+def _task(function: Callable[..., Any]) -> Any:
+    return ray.remote(num_cpus=0, max_retries=0)(function)
 
 
 def remove_copies(folder: str, homes: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ again after a lost reply is done once.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import secrets
 import threading
@@ -24,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import ray.util
 from ray.exceptions import RayError
 
 from soardb.cluster.calls import REGISTRAR, Actors, Job, shard_name
@@ -33,6 +33,7 @@ from soardb.cluster.moves import Copy
 from soardb.cluster.places import (
     alive_nodes,
     bound_to,
+    end_actors,
     holder_of,
     on_node,
     remove_copies,
@@ -54,7 +55,19 @@ _SHARD_S = 60.0  # a shard has so long for a change of the catalog
 _SWEEP_S = 10.0  # for what may as well be done later
 _READY_S = 600.0  # a shard has so long to open what it took over
 _LINGER_S = 10.0  # calls under way have so long on a shard that has moved
+
+# How many threads of an actor methods may take together. Whatever waits for a disk or a build must
+# not keep a search from running.
 _THREADS = {"reads": 8, "writes": 8, "care": 4, "moves": 4}
+_METHODS = {
+    "reads": ["search", "get", "there", "page", "count", "describe", "loaded"],
+    "writes": ["put", "update_payload", "delete", "flush", "begin_load", "load_part"],
+    "care": ["batches", "compact", "tune", "snapshot", "restore", "end_load"],
+    "moves": [
+        *("list_parts", "read_part", "write_part", "finish_parts", "drop_parts"),
+        *("cede", "ceded_to", "resume", "ready", "leave"),
+    ],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,13 @@ class ShardActor(Shard):
     def node(self) -> str:
         """The id of its node."""
         return this_node()
+
+
+for _group, _names in _METHODS.items():
+    for _name in _names:
+        # Said here and not with each call, as Ray Client knows no such option of a call. Ray looks
+        # for it below what wraps a method.
+        ray.method(concurrency_group=_group)(inspect.unwrap(getattr(ShardActor, _name)))
 
 
 class Registrar:
@@ -247,9 +267,9 @@ class Registrar:
             copy = None if is_shared else Copy(source, target, token)
             if copy is not None:
                 copy.most()
-            self._actors.one(name, Job("cede", (token, is_shared)), _SHARD_S)
+            marks = self._actors.one(name, Job("cede", (token, is_shared)), _SHARD_S)
             if copy is not None:
-                copy.rest()
+                copy.rest(marks)
             self._actors.one(place, Job("ready"), _READY_S)
             with self._shards_lock:  # nobody is told of the new one before the old one has ended
                 with self._lock:
@@ -277,13 +297,7 @@ class Registrar:
         if self._known is None:
             return
         ours = {self._known.place_of(name) for name in self._shards()}
-        listed: Any = ray.util.list_named_actors(all_namespaces=True)
-        for actor in listed:
-            is_here = actor["namespace"] == self._namespace
-            if is_here and actor["name"].startswith("shard-") and actor["name"] not in ours:
-                with contextlib.suppress(ValueError, RayError):
-                    stranger = ray.get_actor(actor["name"], namespace=self._namespace)
-                    ray.kill(stranger, no_restart=True)
+        end_actors(self._namespace, {REGISTRAR, *ours})
 
     def _remove_copies(self, nodes: Iterable[str]) -> None:
         """Let nodes remove the directories of shards that are elsewhere now."""
@@ -489,9 +503,8 @@ class Registrar:
 
 
 def _moves(actor: Any, method: str, *arguments: Any, timeout: float) -> Any:
-    """The answer of an actor that moves, in the threads for that. Errors: RayError."""
-    called = getattr(actor, method).options(concurrency_group="moves").remote(*arguments)
-    return ray.get(called, timeout=timeout)
+    """The answer of an actor that moves. Errors: RayError."""
+    return ray.get(getattr(actor, method).remote(*arguments), timeout=timeout)
 
 
 def make_registrar(namespace: str, layout: Layout) -> None:

@@ -30,6 +30,7 @@ from soardb.cluster.handover import (
     Arriving,
     Calls,
     Leaving,
+    Mark,
     Part,
     owner_of,
     reading,
@@ -38,7 +39,7 @@ from soardb.cluster.handover import (
 )
 from soardb.cluster.storage import storage_of
 from soardb.collection import Collection
-from soardb.core import Settings
+from soardb.core import Core, Settings
 from soardb.database import Database
 from soardb.errors import Closed, InvalidArgument, NotFound, SoarError, Unavailable
 from soardb.filters import as_filter
@@ -349,19 +350,22 @@ class Shard:
 
     # ------------------------------------------------------------------ moving
 
-    def cede(self, token: str, lets_close: bool) -> None:
+    def cede(self, token: str, lets_close: bool) -> dict[str, Mark]:
         """Let another actor have the directory. Reads go on, writes are refused (Moving).
 
         token: of that actor. lets_close: whether it will open the same directory; where that is
-        shared by a network, reads wait too until it has, since the files are closed here.
+        shared by a network, reads wait too until it has, since the files are closed here. Returns
+        how far the collections had come, by their folders.
         """
         database = self._database()
         set_owner(self._path, token)
         is_closed = lets_close and self._is_shared_by_network
         self._calls.cede(is_closed)
         database.cede()
+        marks = {core.folder.name: (core.store.seq, core.store.live) for core in self._cores()}
         if is_closed:
             self.close()
+        return marks
 
     def ceded_to(self) -> str | None:
         """The token of the actor that has the directory in the place of this one, or None."""
@@ -386,10 +390,15 @@ class Shard:
 
     def ready(self) -> None:
         """Have everything open, before others wait for it."""
-        database = self._database()
+        self._cores()
+
+    def _cores(self) -> list[Core]:
+        """Of all collections, opened."""
+        database, found = self._database(), []
         for name in database.list_collections():
             with contextlib.suppress(NotFound):  # dropped meanwhile
-                database.get_collection(name)
+                found.append(database.get_collection(name)._core)
+        return found
 
     def leave(self, wait_s: float) -> None:
         """Refuse all that comes (Moved); wait so long for what is under way."""
@@ -401,11 +410,7 @@ class Shard:
         copy: a name for it; begins: whether it begins with this call. Errors: Unavailable where the
         process is another one than it began with: what was copied before is worth nothing.
         """
-        database = self._database()
-        cores = []
-        for name in database.list_collections():
-            with contextlib.suppress(NotFound):
-                cores.append(database.get_collection(name)._core)
+        cores = self._cores()
         with self._lock:
             if begins:
                 self._end_copy()
@@ -425,9 +430,9 @@ class Shard:
         """Take over bytes of a directory that is copied to here."""
         self._arriving.write(name, offset, part)
 
-    def finish_parts(self, sizes: Mapping[str, int]) -> None:
-        """All has come: have the directory."""
-        self._arriving.finish(sizes)
+    def finish_parts(self, sizes: Mapping[str, int], marks: Mapping[str, Mark]) -> None:
+        """All has come: have the directory. Errors: CorruptStorage where it is another one."""
+        self._arriving.finish(sizes, marks)
 
     def drop_parts(self) -> None:
         """Nothing more will come: forget it. Of a directory that is nobody's yet."""

@@ -38,11 +38,12 @@ import numpy as np
 import ray
 
 import soardb
+from benchmarks import provenance
 from soardb import F
 from soardb.cluster import Cluster, ShardedCollection
 from soardb.cluster.calls import REGISTRAR, shard_name
 from soardb.cluster.placement import shard_of
-from soardb.cluster.places import alive_nodes
+from soardb.cluster.places import alive_nodes, this_node
 from soardb.errors import InvalidArgument, TimedOut, Unavailable
 from tests.cluster.nodes import Around, Nodes, why_not
 
@@ -259,6 +260,8 @@ class Killer:
         told = 0
         end = time.monotonic() + self._random.uniform(0.2, 1.5)
         for line in process.stdout:
+            if not line.strip().isdigit():  # Ray says much of nodes that die
+                continue
             if told == 0:
                 end = time.monotonic() + self._random.uniform(0.2, 1.5)
             told = int(line)
@@ -321,9 +324,8 @@ class _Moving(threading.Thread):
 
 def _others() -> list[str]:
     """Addresses of the nodes that are alive, without the one of this program, the head."""
-    here_of: Any = ray.util.get_node_ip_address  # untyped
-    here = here_of()
-    return sorted(address for address in alive_nodes().values() if address != here)
+    here = this_node()
+    return sorted(address for node, address in alive_nodes().items() if node != here)
 
 
 KINDS = ["shard_process", "two_processes", "actor", "actor_for_good", "registrar"]
@@ -431,8 +433,8 @@ def with_nodes(given: argparse.Namespace) -> None:
         options = ["--kills", given.kills, "--seed", given.seed, "--shards", given.shards]
         command = ["-m", "tests.cluster.kills", *options, "--inside", nodes.storage, data]
         told, code = nodes.drive([sys.executable, "-P", *map(str, command)])
-    print(told, end="")
-    sys.exit(code)
+    print(json.dumps(told, indent=1))
+    sys.exit(code or bool(told["wrong"]))
 
 
 def inside(given: argparse.Namespace) -> None:
@@ -449,9 +451,10 @@ def inside(given: argparse.Namespace) -> None:
     )
     began = time.monotonic()
     kinds = [*KINDS, "driver", "node", "move"]
-    tally = campaign(cluster, given.kills, given.seed, kinds, around=Around())
+    around = Around()
+    tally = campaign(cluster, given.kills, given.seed, kinds, around=around)
     cluster.stop()
-    report(tally, began)
+    around.tell(report(tally, began))
 
 
 def alone(given: argparse.Namespace) -> None:
@@ -471,24 +474,22 @@ def alone(given: argparse.Namespace) -> None:
         tally = campaign(cluster, given.kills, given.seed, [*KINDS, "driver"])
         cluster.stop()
     ray.shutdown()
-    report(tally, began)
-
-
-def report(tally: Tally, began: float) -> None:
-    """Print what was done, and end with 1 where something was wrong."""
-    print(
-        json.dumps(
-            {
-                "kills": dict(tally.kills),
-                "calls": dict(tally.calls),
-                "numbers": tally.numbers,
-                "seconds": round(time.monotonic() - began),
-                "wrong": tally.wrong,
-            },
-            indent=1,
-        )
-    )
+    print(json.dumps(report(tally, began), indent=1))
     sys.exit(bool(tally.wrong))
+
+
+def report(tally: Tally, began: float) -> dict[str, Any]:
+    """What was done, as JSON values; something is wrong where "wrong" is not empty."""
+    return {
+        "commit": provenance.commit(),
+        "machine": provenance.machine(),
+        "ray": ray.__version__,
+        "kills": dict(tally.kills),
+        "calls": dict(tally.calls),
+        "numbers": tally.numbers,
+        "seconds": round(time.monotonic() - began),
+        "wrong": tally.wrong,
+    }
 
 
 if __name__ == "__main__":

@@ -199,8 +199,11 @@ class Nodes:
         self._count, self._memory = count, memory
         self._nodes: dict[int, Node] = {}
         self._watcher: subprocess.Popen[str] | None = None
+        self._told: Any = None
 
     def __enter__(self) -> Nodes:
+        # Whoever ends this program lets it take the nodes away.
+        self._before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         self.folder = Path(tempfile.mkdtemp(prefix="sr"))  # short: Ray's sockets lie below it
         for name in ("storage", "data", "ray"):
             (self.folder / name).mkdir()
@@ -222,6 +225,7 @@ class Nodes:
         return self
 
     def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
         for node in sorted(self, key=lambda node: -node.number):
             node.leave()
         if self._watcher is not None:
@@ -286,20 +290,22 @@ class Nodes:
         logs = "\n".join(self._log(node.number) for node in self)
         raise RuntimeError(f"expected {count} nodes, found {seen!r}:\n{logs}")
 
-    def drive(self, command: Sequence[str]) -> tuple[str, int]:
-        """Run a program on the head that may ask for kills by Around: what it printed, its code."""
+    def drive(self, command: Sequence[str]) -> tuple[Any, int]:
+        """Run a program on the head that may ask by Around: what it told, and its exit code."""
         process = self[1].popen(command, stdin=subprocess.PIPE)
         assert process.stdin is not None
         assert process.stdout is not None
-        told = []
+        self._told = None
         for line in process.stdout:
-            if not line.startswith(_ASK):
-                told.append(line)
+            if not line.startswith(_ASK):  # Ray says much of nodes that die
                 continue
             method, *arguments = json.loads(line.removeprefix(_ASK))
             process.stdin.write(f"{json.dumps(getattr(self, f'_do_{method}')(*arguments))}\n")
             process.stdin.flush()
-        return "".join(told), process.wait()
+        return self._told, process.wait()
+
+    def _do_tell(self, result: Any) -> None:
+        self._told = result
 
     def _do_kill(self, address: str) -> None:
         self._at(address).kill()
@@ -322,6 +328,10 @@ class Around:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+
+    def tell(self, result: Any) -> None:
+        """Let Nodes.drive() return JSON values."""
+        self._ask("tell", result)
 
     def kill(self, address: str) -> None:
         """SIGKILL to all processes of a node."""

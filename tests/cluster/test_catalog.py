@@ -31,6 +31,7 @@ def some_catalog() -> ClusterCatalog:
             second: Listed(replace(settings, name=second)),
         },
         {"request": 1_000},
+        {"shard-0001": "5be1c07a"},
     )
 
 
@@ -52,6 +53,12 @@ class TestCatalog:
                 assert "here" in str(error)  # noqa: PT017
             else:
                 assert found == some_catalog_of(data)  # white space between two values
+
+    def test_a_shard_that_has_moved_has_another_name(self) -> None:
+        """So its new actor and its old one, and their directories, are never taken for another."""
+        catalog = some_catalog()
+        assert catalog.place_of("shard-0000") == "shard-0000"
+        assert catalog.place_of("shard-0001") == "shard-0001-5be1c07a"
 
     def test_requests_are_forgotten_in_time(self) -> None:
         """The file must not grow for ever."""

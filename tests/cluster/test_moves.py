@@ -10,18 +10,20 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
 from soardb.cluster.handover import Arriving, Leaving, Moved, Moving, owner_of, set_owner
 from soardb.cluster.moves import plan_moves
 from soardb.cluster.places import remove_copies
+from soardb.cluster.registrar import _METHODS, _THREADS, ShardActor
 from soardb.cluster.shard import Shard
 from soardb.core import Settings
 from soardb.database import Database
@@ -80,6 +82,16 @@ def put(shard: Shard, first: int, count: int, request: str) -> Any:
     return shard.put("c", ids, VECTORS[:count], payloads, "upsert", "fsync", request)
 
 
+def writes_of(shard: Shard) -> list[Callable[[], Any]]:
+    return [
+        lambda: put(shard, 0, 1, "late"),
+        lambda: shard.delete("c", np.arange(3), None, "fsync", "late"),
+        lambda: shard.create(SETTINGS | {"name": "other"}),
+        lambda: shard.compact("c", False, "late"),
+        lambda: shard.drop(["c"]),
+    ]
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Iterator[Shard]:
     """A shard of 300 points."""
@@ -97,7 +109,13 @@ class TestCopy:
     ) -> None:
         """The log is folded in, a generation is built, points go: and the requests come too."""
         target = Shard(str(tmp_path / "shard-0000-aa"), 0, {}, "aa")
+        for i in range(9):  # the log is long, and is then written from its beginning again
+            put(source, 0, 300, f"before-{i}")
+        source._database().get_collection("c")._core.store.checkpoint(force=True)
+        put(source, 0, 1, "short")
         copied(source, target)
+        put(source, 1, 1, "short too")
+        copied(source, target, set())
         for i in range(5):
             put(source, 100 * i, 250, f"more-{i}")
             source._database().get_collection("c")._core.store.checkpoint(force=True)
@@ -105,20 +123,23 @@ class TestCopy:
         source.delete("c", np.arange(40, 50), None, "fsync", "gone")
         source.compact("c", False, "build")
         copied(source, target, set())
-        source.cede("aa", False)
-        parts = source.list_parts("copy", False)
+        put(source, 700, 1, "last")
+        marks = source.cede("aa", False)
+        sizes = {name: part.size for name, part in source.list_parts("copy", False).items()}
+        with pytest.raises(CorruptStorage, match="the shard stays where it was|ends at write"):
+            target.finish_parts(sizes, marks)  # the rest has not come yet
         copied(source, target, set())
-        target.finish_parts({name: part.size for name, part in parts.items()})
-        assert target.count("c", None, None) == source.count("c", None, None) == 640
+        target.finish_parts(sizes, marks)
+        assert target.count("c", None, None) == source.count("c", None, None) == 641
         found = [shard.search("c", VECTORS[:9], {"limit": 20}) for shard in (source, target)]
         assert np.array_equal(found[0].ids, found[1].ids)
-        assert (found[0].scores == found[1].scores).all()
+        assert np.array_equal(found[0].scores, found[1].scores)
         seq = target.describe("c")[0]
         assert target.delete("c", np.arange(40, 50), None, "fsync", "gone") == 10
         assert target.describe("c")[0] == seq
         assert put(target, 5000, 10, "new") == 10
         target.close()
-        assert Database(tmp_path / "shard-0000-aa", create=False).get_collection("c").count() == 650
+        assert Database(tmp_path / "shard-0000-aa", create=False).get_collection("c").count() == 651
 
     def test_the_main_file_changes_by_nothing_that_is_not_in_the_log(self, tmp_path: Path) -> None:
         """What the copy rests on, of SQLite: one byte for another, whatever is committed."""
@@ -181,14 +202,7 @@ class TestOwner:
         for shard in (source, Shard(str(tmp_path / "shard-0000"), 0, {})):
             assert shard.count("c", None, None) == 300
             assert len(shard.search("c", VECTORS[:1], {"limit": 5}).ids) == 5
-            writes: tuple[Any, ...] = (
-                lambda shard=shard: put(shard, 0, 1, "late"),
-                lambda shard=shard: shard.delete("c", np.arange(3), None, "fsync", "late"),
-                lambda shard=shard: shard.create(SETTINGS | {"name": "other"}),
-                lambda shard=shard: shard.compact("c", False, "late"),
-                lambda shard=shard: shard.drop(["c"]),
-            )
-            for write in writes:
+            for write in writes_of(shard):
                 with pytest.raises(Moving):
                     write()
         shard.close()
@@ -289,3 +303,12 @@ class TestCede:
             assert len(collection.search(VECTORS[0], 7)) == 7
             assert database.get_collection("unopened").count() == 0
         database.close()
+
+
+class TestThreads:
+    def test_each_method_has_those_of_its_group(self) -> None:
+        """Else a build or a disk would keep searches from running; Ray must see what was said."""
+        made: Any = ray.remote  # typed for other classes
+        actor = made(concurrency_groups=_THREADS)(ShardActor)
+        found = actor.__ray_metadata__.method_meta.concurrency_group_for_methods
+        assert found == {name: group for group, names in _METHODS.items() for name in names}
