@@ -345,10 +345,10 @@ class Collection:
         """Build the index of what was loaded. Asked for again it does nothing. Errors: Closed."""
         with self._core.lock.read():
             is_built = not self._core.contents.table.tail
+        self._core.await_no_more()
         if not is_built:
             self.compact(stop=stop)
         take_model(self._core)
-        self._core.await_no_more()
 
     # ------------------------------------------------------------------ changing and deleting
 

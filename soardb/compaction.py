@@ -239,13 +239,14 @@ def compact(
             fresh = core.contents_of(path)
             fresh.verify()
             seed = core.settings.params.seed
-            fresh.curves = measured(
-                fresh,
-                contextlib.nullcontext,
-                seed=seed,
-                report=report,
-                asked=core.asked_queries(),
-            )
+            if not core.is_awaiting():  # else it is soon another one's turn
+                fresh.curves = measured(
+                    fresh,
+                    contextlib.nullcontext,
+                    seed=seed,
+                    report=report,
+                    asked=core.asked_queries(),
+                )
             for _ in range(_ROUNDS):
                 if fresh.catch_up(core.store, core.store.seq) < _SETTLED_ROWS:
                     break
