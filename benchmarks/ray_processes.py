@@ -32,6 +32,7 @@ def ray_for(target: str) -> Iterator[str]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(
+        "local",  # whatever else is here
         num_cpus=1,
         object_store_memory=_OBJECT_STORE_BYTES,
         include_dashboard=False,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("ray", reason="Ray is an extra: pip install 'soardb[test-ray]'")
+pytest.importorskip("ray", reason="Ray is an extra: pip install 'soardb[test]'")
 pytest.importorskip("h5py")
 
 from benchmarks.ray_processes import busy_s, descendants, loads, pickled, processor_s

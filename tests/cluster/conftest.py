@@ -30,6 +30,7 @@ def ray_here() -> Iterator[None]:
     """Ray, begun here and ended here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(
+        "local",  # whatever else is here
         num_cpus=1,
         object_store_memory=80 * 2**20,
         include_dashboard=False,
