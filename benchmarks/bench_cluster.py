@@ -251,8 +251,8 @@ def run(
     """Fill both, compare answers, measure; JSON values."""
     dataset = load(setup.dataset)
     # The order of the set is none by chance: the first rows would be unlike the queries.
-    rows = np.sort(np.random.default_rng(1).permutation(len(dataset.train))[: setup.n])
-    vectors = np.ascontiguousarray(dataset.train[rows])
+    kept = np.sort(np.random.default_rng(1).permutation(len(dataset.train))[: setup.n])
+    vectors = np.ascontiguousarray(dataset.train[kept])
     drawn = np.random.default_rng(0).permutation(len(dataset.test))[: max(setup.batches)]
     queries = np.ascontiguousarray(dataset.test[drawn])
     with (

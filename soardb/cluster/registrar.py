@@ -201,7 +201,7 @@ class Registrar:
         place, number = catalog.place_of(name), int(name.rpartition("-")[2])
         path = self._path_of(catalog, name, place)
         if catalog.data is None:
-            strategy = shared_strategy()
+            strategy = shared_strategy(number)
         else:
             strategy = holder_of(str(path), number if is_new else None)
         self._make(place, path, number, catalog.homes.get(name, ""), strategy)

@@ -205,6 +205,8 @@ def inside(given: argparse.Namespace) -> None:
         write_timeout=_WAIT_S,
     )
     found: dict[str, Any] = {"nodes": len(set(cluster.places().values()))}
+    if found["nodes"] < given.nodes:
+        raise SystemExit(f"expected shards on {given.nodes} nodes, they are on {found['nodes']}")
     many = filled(cluster)
     if given.embedded:
         with soardb.connect(given.embedded) as database:
@@ -259,6 +261,7 @@ def around(given: argparse.Namespace) -> int:
     result: dict[str, Any] = {"commit": provenance.commit(), "machine": provenance.machine()}
     result |= {"n": N, "d": WIDTH, "k": K, "shards": SHARDS, "ray": ray.__version__}
     me = [sys.executable, "-P", "-m", "tests.cluster.on_nodes"]
+    me += ["--nodes", str(given.nodes)]
     me += ["--rounds", str(given.rounds), "--seconds", str(given.seconds)]
     with Nodes(given.nodes) as nodes, tempfile.TemporaryDirectory() as embedded:
         for name, data in (("shared folder", ""), ("own disks", nodes.data)):
