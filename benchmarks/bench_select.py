@@ -3,7 +3,7 @@
     recipes.py, datasets.py, soardb.pipelines.select -> [bench_select.py] -> results/select*.json
 
 Every row is a process of its own, which maps its vectors from a file: weighted k-center, exactly,
-by the index and over two machines; greedy k-center, and the plain NumPy loop that is to find the same
+by the index and over two machines; greedy k-center, and the plain NumPy loop that is to find its
 centres; and on as many points as it can take, facility location, here and by apricot-select. The
 weights are margins of a random linear classifier with ten classes, or what the ten nearest points
 say of that classifier's classes. Memory is what no file stands behind, of the process and of those
@@ -25,6 +25,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -124,7 +125,7 @@ def _job(
 
 def make_files(setup: Setup, folder: Path) -> None:
     """<name>.npy, (n, d) float32, and <name>-logits.npy, (n, CLASSES), of each source."""
-    sources = {
+    sources: dict[str, Callable[[], F32]] = {
         "million": lambda: mixture(
             setup.million, setup.d, clusters=4000 if setup.million > 10**5 else 40,
             rank=min(24, setup.d // 2), noise=0.2, seed=0,
@@ -224,9 +225,8 @@ def _similarity(vectors: F32, chosen: I64) -> float:
 
 
 def _clocks() -> tuple[float, float]:
-    spent = os.times()
-    cpu = spent.user + spent.system + spent.children_user + spent.children_system
-    return time.perf_counter(), cpu
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter(), time.process_time() + ended.ru_utime + ended.ru_stime
 
 
 def _since(began: tuple[float, float]) -> dict[str, float]:

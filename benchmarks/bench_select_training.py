@@ -73,7 +73,7 @@ SETUPS = {
         "clothes-784-euclidean", pool=10_000, test=10_000, seeds=5, steps=500
     ),
 }
-TINY = Setup("digits", 500, 100, 2, 60, budgets=(0.1, 0.5), radius_weights=(1.0,))
+TINY = Setup("digits", 500, 100, 2, 200, budgets=(0.1, 0.5), radius_weights=(1.0,))
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ def load(name: str) -> tuple[Images, Images | None]:
     side = round(data.train.shape[1] ** 0.5)
 
     def images(vectors: F32, labels: npt.NDArray[np.object_]) -> Images:
-        return Images(vectors.reshape(-1, 1, side, side) / 255, labels.astype(np.int64))
+        pixels = np.divide(vectors.reshape(-1, 1, side, side), 255, dtype=np.float32)
+        return Images(pixels, labels.astype(np.int64))
 
     return images(data.train, data.labels), images(data.test, data.test_labels)
 
