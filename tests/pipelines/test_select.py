@@ -133,7 +133,7 @@ class TestGonzalez:
 
 class TestGrid:
     def test_many_points_are_within_the_factor_of_the_certificate(self) -> None:
-        """Above 400 points guesses are a grid; the ratio of the certificate is proof of its own."""
+        """Above 64 points guesses are a grid; the ratio of the certificate is proof of its own."""
         centres = RNG.normal(size=(40, 16)) * 8
         points = (centres[RNG.integers(0, 40, 5000)] + RNG.normal(size=(5000, 16))).astype("f")
         weights = RNG.random(5000)

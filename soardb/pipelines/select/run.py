@@ -42,7 +42,7 @@ __all__ = ["METHODS", "Method", "SelectConfig", "Selection", "run"]
 Method = Literal["wkc", "gonzalez", "margin", "random", "facility", "gist"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
-_FEW = 400
+_FEW = 64
 """Points for which every distance between two is tried as the radius."""
 
 Progress = Callable[[str, float], None]
@@ -58,7 +58,7 @@ class SelectConfig:
     radius_weight  lambda: what the radius counts beside the weights; 0 is "margin"
     normalize      the radius in units of that of Gonzalez's centres, and the mean weight in place
                    of the sum, so that a lambda of about 1 weighs both
-    eps            how far guesses of the radius are apart; the factor is 3 (1 + eps). Up to 400
+    eps            how far guesses of the radius are apart; the factor is 3 (1 + eps). Up to 64
                    points every radius is tried
     metric         "l2", "cosine" (the angle, in radians) or "distances" (an (n, n) matrix); that
                    of the collection unless told
@@ -293,7 +293,7 @@ def _here(source: Source, config: SelectConfig, progress: Progress) -> tuple[I64
         factor = None
     else:
         chosen = _baseline(problem, config, progress)
-        best.chosen, best.radius = chosen, radius_of(space, chosen, threads)
+        best.chosen, (best.radius, _) = chosen, radius_of(space, chosen, threads)
     keys = nearest_keys(space, best.chosen, threads)
     return order[best.chosen], _certificate(
         best.radius,
@@ -348,7 +348,7 @@ def _over_machines(
     space = space_of(source.points, np.arange(n), source.metric)
     keys = nearest_keys(space, best.chosen, config.threads)
     return best.chosen, _certificate(
-        radius_of(space, best.chosen, config.threads),
+        radius_of(space, best.chosen, config.threads)[0],
         space.radius_of(float(np.quantile(keys, 0.99))),
         weight,
         (terms.radius_scale, terms.weight_scale),

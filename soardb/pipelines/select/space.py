@@ -276,8 +276,8 @@ def nearest_keys(space: Space, others: I64, threads: int = 1) -> F32:
     return out
 
 
-def radius_of(space: Space, others: I64, threads: int = 1) -> float:
-    """The largest distance of a point to the closest of `others`.
+def radius_of(space: Space, others: I64, threads: int = 1) -> tuple[float, int]:
+    """The largest distance of a point to the closest of `others`, and which point that is.
 
     As nearest_keys says, for less: nearest() bounds each key from above, so points are compared
     with all from the largest bound down, until no bound that is left is above what was found.
@@ -293,4 +293,4 @@ def radius_of(space: Space, others: I64, threads: int = 1) -> float:
         if keys.max() > largest:
             farthest, largest = int(rows[keys.argmax()]), float(keys.max())
         first, size = first + size, 2 * size
-    return space.distance(farthest, space.points(others))
+    return space.distance(farthest, space.points(others)), farthest

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +46,7 @@ __all__ = [
 
 F64 = npt.NDArray[np.float64]
 _AT_ONCE, _WINDOW = 256, 2**16
+_REMOTE = 64
 _ROUNDING = 1e-6  # of float32 keys, so that a ball holds the point that its radius is of
 
 
@@ -84,6 +85,7 @@ class Best:
     guess: float | None = None
     separated: int | None = None
     guesses: int = 0
+    remote: list[int] = field(default_factory=list)  # farthest points of choices that were tried
 
     def lower_bound(self, problem: Problem) -> float:
         """Both terms at their least, as if one choice had both."""
@@ -138,11 +140,21 @@ def _try(problem: Problem, best: Best, chosen: I64, guess: float | None, apart: 
     weight = problem.weight_scale * float(problem.weights[chosen].sum())
     if problem.radius_scale * best.least_radius + weight >= best.value:
         return
-    radius = radius_of(problem.space, chosen, problem.threads)
+    if best.remote and _least_of_radius(problem, best.remote, chosen) + weight > best.value:
+        return
+    radius, farthest = radius_of(problem.space, chosen, problem.threads)
+    best.remote.append(farthest)
     value = problem.value(radius, chosen)
     if value < best.value:
         best.chosen, best.radius, best.value = chosen, radius, value
         best.guess, best.separated = guess, apart
+
+
+def _least_of_radius(problem: Problem, remote: list[int], chosen: I64) -> float:
+    """What the radius counts for at least, as these points are among those that are to be near."""
+    keys = problem.space.keys(np.array(remote[-_REMOTE:]), chosen).min(axis=1)
+    least = problem.space.radius_of(float(keys.max()))
+    return problem.radius_scale * max(0.0, least - problem.space.resolution)
 
 
 class Balls(Protocol):
