@@ -32,7 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +339,14 @@ def plot(report: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=140)
 
 
+def _version(name: str) -> str | None:
+    """Of a package; None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
 def _write(
     setup: Setup, row: dict[str, Any], commit: str, dimensions: dict[str, int], stem: Path
 ) -> None:
@@ -352,7 +360,7 @@ def _write(
         "machine": provenance.machine(),
         "setup": asdict(setup),
         "dimensions": dimensions,
-        "versions": {name: version(name) for name in ("numpy", "apricot-select")},
+        "versions": {name: _version(name) for name in ("numpy", "apricot-select")},
         "rows": [
             by_key[job.part, job.label] for job in jobs(setup) if (job.part, job.label) in by_key
         ],
