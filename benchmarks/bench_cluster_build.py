@@ -33,9 +33,11 @@ one machine's cores for all shards.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -96,13 +98,14 @@ def run(setup: Setup, folder: Path) -> list[Build]:
     data = with_queries(load(setup.dataset))
     files = _written(data, folder / "source")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        num_cpus=setup.cpus,
-        object_store_memory=_OBJECTS,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with contextlib.chdir(tempfile.gettempdir()):  # Ray's workers import from there first
+        ray.init(
+            num_cpus=setup.cpus,
+            object_store_memory=_OBJECTS,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     try:
         return _compared(setup, data, files, folder)
     finally:

@@ -8,8 +8,10 @@ seconds to start, so the tests share one cluster, and those that kill have their
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,14 +31,15 @@ PATIENCE_S = 120.0
 def ray_here() -> Iterator[None]:
     """Ray, begun here and ended here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        "local",  # whatever else is here
-        num_cpus=1,
-        object_store_memory=80 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with contextlib.chdir(tempfile.gettempdir()):  # Ray's workers import from there first
+        ray.init(
+            "local",  # whatever else is here
+            num_cpus=1,
+            object_store_memory=80 * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     # What "auto" means to programs that are started from here, whatever else runs beside.
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
     yield

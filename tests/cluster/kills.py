@@ -440,7 +440,8 @@ def with_nodes(given: argparse.Namespace) -> None:
 def inside(given: argparse.Namespace) -> None:
     """The campaign, on a node."""
     storage, data = given.inside
-    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+    with contextlib.chdir(tempfile.gettempdir()):  # Ray's workers import from there first
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     cluster = Cluster(
         "ray://auto",
         storage=storage,
@@ -460,12 +461,13 @@ def inside(given: argparse.Namespace) -> None:
 def alone(given: argparse.Namespace) -> None:
     """A Ray of this machine and process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        num_cpus=1,
-        object_store_memory=80 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-    )
+    with contextlib.chdir(tempfile.gettempdir()):  # Ray's workers import from there first
+        ray.init(
+            num_cpus=1,
+            object_store_memory=80 * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         cluster = Cluster(

@@ -14,6 +14,7 @@ each.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import statistics
@@ -195,7 +196,8 @@ def moved_under_load(cluster: Cluster, rounds: int) -> dict[str, Any]:
 
 def inside(given: argparse.Namespace) -> None:
     """A driver on the head. With --data the nodes' disks are their own."""
-    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+    with contextlib.chdir(tempfile.gettempdir()):  # Ray's workers import from there first
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     cluster = Cluster(
         "ray://auto",
         storage=given.inside[0],

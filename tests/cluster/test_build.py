@@ -204,7 +204,9 @@ class TestGoingOn:
             "    'c', sys.argv[2], metric='l2', index={'nlist': 48}, parallel=1, progress=kill)\n"
         )
         arguments = [empty.storage, str(folder), str(small_parts * 4 * D)]
-        run = subprocess.run([sys.executable, "-P", "-c", program, *arguments], check=False)
+        run = subprocess.run(
+            [sys.executable, "-P", "-c", program, *arguments], check=False, cwd=empty.storage
+        )
         assert run.returncode == -signal.SIGKILL
         assert 0 < empty.get_collection("c").count() < N
         seen: list[tuple[str, float]] = []

@@ -203,7 +203,10 @@ class TestMissingShards:
         away = folder_of(cluster, 0).with_name("away")
         os.rename(folder_of(cluster, 0), away)
         try:
+            before = cluster.processes()[shard_name(0)]
             kill(cluster, shard_name(0))
+            while cluster.processes()[shard_name(0)] == before:  # it takes Ray a moment
+                time.sleep(0.05)
             with pytest.raises(Unavailable, match="shard 0 has no data on this node"):
                 points.count()
             assert not folder_of(cluster, 0).exists()
