@@ -97,6 +97,10 @@ def _client(target: str, options: dict[str, Any]) -> Database:
 
 def _cluster(target: str, options: dict[str, Any]) -> Database:
     """A cluster of shards, which does all that a Database does."""
+    if "storage" not in options:
+        raise InvalidArgument(
+            f"expected storage= beside {target!r}: a folder that all nodes reach, or s3://bucket/..."
+        )
     try:
         from soardb.cluster import Cluster
     except ModuleNotFoundError as error:

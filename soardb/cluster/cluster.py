@@ -519,5 +519,6 @@ def _begin_ray(target: str) -> bool:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        ray.shutdown()  # what a client that found nobody leaves keeps the next one from beginning
         raise Unavailable(f"{target}: Ray did not answer: {error}") from None
     return True

@@ -113,12 +113,10 @@ class Registrar:
         self._lock = threading.RLock()  # of the catalog
         self._shards_lock = threading.Lock()  # one makes a shard at a time
         self._making: set[str] = set()  # ids that shards have and the catalog does not list yet
-        data = self._storage.read(CATALOG)
-        self._known = None if data is None else ClusterCatalog.of_bytes(data, CATALOG)
-        self._is_swept = False
+        self._known: ClusterCatalog | None = None
+        self._has_read = self._is_swept = False
         self._moving = threading.Lock()  # one shard at a time
         self._under_way: str | None = None  # the shard that moves
-        self._end_strangers()
 
     # ------------------------------------------------------------------ the cluster
 
@@ -128,9 +126,9 @@ class Registrar:
         Errors: InvalidArgument where it was made otherwise, Unavailable.
         """
         with self._lock:
-            if self._known is None:
-                self._known = self._made(layout, default_shards)
-            catalog = self._known
+            catalog = self._read()
+            if catalog is None:
+                catalog = self._known = self._made(layout, default_shards)
         if layout.shards not in (None, catalog.shards):
             raise InvalidArgument(
                 f"expected shards={catalog.shards}, as this cluster was made, got {layout.shards}; "
@@ -164,10 +162,27 @@ class Registrar:
         self._storage.replace(CATALOG, catalog.to_bytes())
         return catalog
 
+    def _read(self) -> ClusterCatalog | None:
+        """What the storage says, read by the first who asks; None where it has no cluster yet.
+
+        Not when the process begins: whoever asks can be told what is wrong with the storage, where
+        Ray would only say that an actor died. Errors: CorruptStorage, Unavailable.
+        """
+        with self._lock:
+            if not self._has_read:
+                data = self._storage.read(CATALOG)
+                self._known = None if data is None else ClusterCatalog.of_bytes(data, CATALOG)
+                self._has_read = True
+                self._end_strangers()
+            return self._known
+
     def _catalog(self) -> ClusterCatalog:
-        if self._known is None:
+        catalog = self._known  # whose readers wait for no writer
+        if catalog is None:
+            catalog = self._read()
+        if catalog is None:
             raise Unavailable("the cluster was not made yet; connect to it anew")
-        return self._known
+        return catalog
 
     # ------------------------------------------------------------------ shards
 

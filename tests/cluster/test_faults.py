@@ -20,9 +20,11 @@ import ray
 from soardb.cluster import Cluster
 from soardb.cluster.calls import REGISTRAR, Job, shard_name
 from soardb.cluster.placement import shard_of
+from soardb.cluster.registrar import CATALOG
 from soardb.core import Settings
 from soardb.errors import (
     AlreadyExists,
+    CorruptStorage,
     InvalidArgument,
     NotFound,
     SoarError,
@@ -257,6 +259,19 @@ class TestOpening:
 
         with pytest.raises(InvalidArgument):
             soardb.connect(target, **options)
+
+    def test_a_storage_that_cannot_be_used_is_named(self, ray_here: None, tmp_path: Path) -> None:
+        """At once, as the reason would be lost if the registrar died of it."""
+        import soardb
+
+        with pytest.raises(InvalidArgument, match="expected storage= beside 'ray://auto'"):
+            soardb.connect("ray://auto")
+        (tmp_path / CATALOG).write_text("{}")
+        with pytest.raises(CorruptStorage, match=CATALOG):
+            soardb.connect("ray://auto", storage=tmp_path)
+        away = "s3://key:word@b/p?region=us-east-1&scheme=http&endpoint_override=127.0.0.1:9"
+        with pytest.raises(Unavailable, match="the object store failed"):
+            soardb.connect("ray://auto", storage=away, data=tmp_path)
 
     def test_a_closed_one_refuses_and_the_cluster_goes_on(
         self, points: Any, cluster: Cluster
