@@ -393,7 +393,12 @@ class Database:
         self._catalog.check_free(as_name(name))
         with snapshot.unpacked(Path(archive), self.path) as place:
             if place.is_dir():
-                return self._restore_parts(place, name, progress)
+                files = snapshot.parts_of(place).files
+                parts, settings = [place / file for file in files], snapshot.describe(place)
+                made: Collection = snapshot.poured(
+                    self, parts, len(parts), self.path, settings, name, progress
+                )
+                return made
             return self._restore_file(place, name, progress)
 
     def _restore_file(
@@ -414,22 +419,6 @@ class Database:
                 raise
             self._adopt(folder, name)
         return self.get_collection(name)
-
-    def _restore_parts(
-        self, archive: Path, name: str, progress: Callable[[str, float], None]
-    ) -> Collection:
-        parts = snapshot.parts_of(archive)
-        self._catalog.check_free(name)
-        made = self.create_collection(f"restoring-{new_folder()}", **parts.settings.asking)
-        try:
-            files = [archive / file for file in parts.files]
-            snapshot.pour(files, len(files), self.path, made, progress)
-            self.rename_collection(made.name, name)
-        except BaseException:
-            self.drop_collection(made.name)
-            raise
-        progress("done", 1.0)
-        return made
 
     def _adopt(self, folder: str, name: str) -> None:
         """List a folder that was made as `.new`."""

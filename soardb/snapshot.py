@@ -39,20 +39,20 @@ from soardb.errors import (
     SoarError,
 )
 from soardb.schema import decode_payload
+from soardb.storage.catalog import new_folder
 from soardb.storage.faults import reach
 from soardb.storage.format import sync_folder
 from soardb.storage.rows import RowStore
 from soardb.storage.sqlite import translated
 
 __all__ = [
-    "PART",
     "SHARDS",
     "SNAPSHOT_FORMAT",
     "Parts",
     "describe",
     "packed",
     "parts_of",
-    "pour",
+    "poured",
     "take",
     "unpack",
     "unpacked",
@@ -65,7 +65,7 @@ SHARDS = "soardb-cluster-snapshot.json"
 """The file that is written last to a snapshot of a collection over shards."""
 
 _MAX_MANIFEST = 2**20
-PART = re.compile(r"shard-[0-9]{4}\.snapshot", re.ASCII)
+_PART = re.compile(r"shard-[0-9]{4}\.snapshot", re.ASCII)
 _POURED = 4096  # points a batch
 _CHUNK = 2**20
 
@@ -187,7 +187,7 @@ class Parts:
             if isinstance(error, InvalidArgument):
                 raise
             raise InvalidArgument(f"{where}: {SHARDS} is none of ours: {error!r}") from None
-        if not files or not all(PART.fullmatch(name) for name in files):
+        if not files or not all(_PART.fullmatch(name) for name in files):
             raise InvalidArgument(f"{where}: expected files such as shard-0000.snapshot")
         return cls(settings, files)
 
@@ -201,26 +201,46 @@ def parts_of(folder: Path) -> Parts:
         return Parts.of_bytes(manifest.read_bytes()[: _MAX_MANIFEST + 1], str(folder))
 
 
-def pour(
-    parts: Iterable[Path], count: int, scratch: Path, collection: Any, progress: Progress = _quiet
-) -> None:
-    """Write the points of snapshots, each a file, to a collection of any kind.
+def poured(
+    database: Any,
+    parts: Iterable[Path],
+    count: int,
+    scratch: Path,
+    settings: Settings,
+    name: str,
+    progress: Progress = _quiet,
+) -> Any:
+    """A new collection of a database of any kind with the points of snapshots, written anew.
 
-    parts    `count` of them; one is looked at when the one before is done
+    parts    `count` files; one is looked at when the one before is done
     scratch  a folder with room for the largest
+
+    It has its name once all is in; after an error nothing of it stays.
     """
-    for number, part in enumerate(parts):
-        with tempfile.TemporaryDirectory(prefix=".restore-", dir=scratch) as folder:
-            settings = unpack(part, Path(folder), collection.name)
-            store = RowStore(Path(folder), settings.d)
-            try:
-                collection.ingest(
-                    (b.ids, b.vectors, [decode_payload(text) for text in b.payloads])
-                    for b in store.consistent(_POURED)
-                )
-            finally:
-                store.close()
-        progress("write", (number + 1) / count)
+    made = database.create_collection(f"restoring-{new_folder()}", **settings.asking)
+    try:
+        for number, part in enumerate(parts):
+            _pour(part, scratch, made)
+            progress("write", (number + 1) / count)
+        database.rename_collection(made.name, name)
+    except BaseException:
+        database.drop_collection(made.name)
+        raise
+    progress("done", 1.0)
+    return database.get_collection(name)
+
+
+def _pour(part: Path, scratch: Path, collection: Any) -> None:
+    with tempfile.TemporaryDirectory(prefix=".restore-", dir=scratch) as folder:
+        settings = unpack(part, Path(folder), collection.name)
+        store = RowStore(Path(folder), settings.d)
+        try:
+            collection.ingest(
+                (b.ids, b.vectors, [decode_payload(text) for text in b.payloads])
+                for b in store.consistent(_POURED)
+            )
+        finally:
+            store.close()
 
 
 @contextlib.contextmanager
@@ -275,7 +295,7 @@ def _take_parts(
 ) -> None:
     _expect_room(folder, archive.stat().st_size)
     while member is not None:
-        is_known = member.name == SHARDS or PART.fullmatch(member.name) is not None
+        is_known = member.name == SHARDS or _PART.fullmatch(member.name) is not None
         source = opened.extractfile(member) if is_known and member.isreg() else None
         if source is None:
             raise InvalidArgument(f"{archive}: expected no member {member.name[:80]!r}")

@@ -43,8 +43,8 @@ from soardb.errors import (
     Unavailable,
 )
 from soardb.options import as_number
-from soardb.snapshot import SHARDS, Parts, describe, parts_of, pour, unpacked
-from soardb.storage.catalog import as_name, new_folder
+from soardb.snapshot import SHARDS, Parts, describe, parts_of, poured, unpacked
+from soardb.storage.catalog import as_name
 
 __all__ = ["DEFAULT_SHARDS", "MAX_SHARDS", "Cluster"]
 
@@ -323,9 +323,7 @@ class Cluster:
         Errors: NotFound, AlreadyExists, InvalidArgument, CorruptStorage.
         """
         place = _absolute(archive)
-        as_name(name)
-        if name in self.list_collections() or name in self.list_aliases():
-            raise AlreadyExists(f"expected a new name, a collection or alias {name!r} is there")
+        self._registrar("check_free", as_name(name))
         if "://" not in place and Path(place).is_file():
             return self._restore_file(Path(place), name, progress)
         storage = storage_of(place)
@@ -342,8 +340,11 @@ class Cluster:
             progress("done", 1.0)
             return self.get_collection(name)
         with tempfile.TemporaryDirectory(prefix="soardb-restore-") as folder:
-            fetched = _fetched(storage, files, Path(folder))
-            return self._poured(fetched, len(files), parts.settings, Path(folder), name, progress)
+            fetched, here = _fetched(storage, files, Path(folder)), Path(folder)
+            made: ShardedCollection = poured(
+                self, fetched, len(files), here, parts.settings, name, progress
+            )
+            return made
 
     def _restore_file(
         self, archive: Path, name: str, progress: Callable[[str, float], None]
@@ -354,27 +355,10 @@ class Cluster:
                 files = [place]
                 if place.is_dir():
                     files = [place / file for file in parts_of(place).files]
-                return self._poured(files, len(files), describe(place), scratch, name, progress)
-
-    def _poured(
-        self,
-        files: Iterable[Path],
-        count: int,
-        settings: Settings,
-        scratch: Path,
-        name: str,
-        progress: Callable[[str, float], None],
-    ) -> ShardedCollection:
-        """The points of some snapshots as a new collection, which has its name at the end."""
-        made = self.create_collection(f"restoring-{new_folder()}", **settings.asking)
-        try:
-            pour(files, count, scratch, made, progress)
-            self.rename_collection(made.name, name)
-        except BaseException:
-            self.drop_collection(made.name)
-            raise
-        progress("done", 1.0)
-        return self.get_collection(name)
+                made: ShardedCollection = poured(
+                    self, files, len(files), scratch, describe(place), name, progress
+                )
+                return made
 
     # ------------------------------------------------------------------ care
 

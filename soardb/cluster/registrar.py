@@ -368,6 +368,10 @@ class Registrar:
         settings["schema"] = dict(sorted(settings["schema"].items()))  # as a row store keeps it
         return catalog.names.name_of(found) or name, found, settings, held.id_kind
 
+    def check_free(self, name: str) -> None:
+        """AlreadyExists where a collection or an alias has this name, in whatever case."""
+        self._catalog().names.check_free(name)
+
     def kind_of(self, id: str) -> str | None:
         """The kind of ids of a collection, by its id; None before the first write, or no more."""
         held = self._catalog().listed.get(id)
