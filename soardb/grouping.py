@@ -7,7 +7,7 @@ Nothing here searches or knows an index: it calls what does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from soardb.hits import HitColumns
 from soardb.options import MAX_LIMIT
-from soardb.schema import decode_payload
+from soardb.schema import decode_payload, values_at
 
 __all__ = ["grouped"]
 
@@ -34,7 +34,7 @@ def grouped(
         found = search(limit)
         members: dict[Any, list[int]] = {}
         for place, payload in enumerate(found.payloads or ()):
-            value = _value_of(decode_payload(payload), name)
+            value = values_at([decode_payload(payload)], name)[0]
             if value is None:
                 continue
             places = members.setdefault(value, [])
@@ -59,10 +59,3 @@ def _cut(found: HitColumns, groups: list[tuple[Any, list[int]]], with_payload: b
         vectors=None if found.vectors is None else found.vectors[places],
         groups=[(value, len(members)) for value, members in groups],
     )
-
-
-def _value_of(payload: Mapping[str, Any], name: str) -> Any:
-    value: Any = payload
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value

@@ -45,6 +45,7 @@ __all__ = [
     "normalise",
     "parse_payload",
     "shown",
+    "values_at",
 ]
 
 PointId = int | str
@@ -154,7 +155,7 @@ class Schema:
         the payload itself. Costs about 0.1 us a value.
         """
         rows = _mappings(payloads)
-        return {name: _typed(_reach(rows, name), name, kind) for name, kind in self.items}
+        return {name: _typed(values_at(rows, name), name, kind) for name, kind in self.items}
 
 
 def _name(name: object) -> str:
@@ -190,7 +191,7 @@ def _mappings(payloads: Sequence[Mapping[str, Any] | None]) -> list[Mapping[str,
     return [{} if payload is None else payload for payload in payloads]
 
 
-def _reach(rows: list[Mapping[str, Any]], name: str) -> list[Any]:
+def values_at(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     """What stands under a dotted name in each row, None where the way is not there."""
     first, *further = name.split(".")
     values = [row.get(first) for row in rows]

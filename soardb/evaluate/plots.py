@@ -40,14 +40,14 @@ def plot_kmeans_recall(
     min_recall  where the recall axis begins; it is stretched towards its end at 0.9995, as that is
                 where the lines differ
     """
-    figure, axes = _figure(title)
+    figure, axes = blank(title)
     for (name, curve), colour in zip(curves.items(), _colours(curves), strict=True):
         shown = (curve.recall >= min_recall) & (curve.recall <= _HIGHEST_RECALL)
         misses = 1 - curve.recall[shown]
         axes.plot(curve.points_read[shown], misses, label=name, color=colour)
     axes.set(xscale="log", yscale="log", xlabel="points read a query", ylabel="k-means recall")
     _recall_axis(axes, "y", min_recall)
-    return _finished(figure, axes, path)
+    return finished(figure, axes, path)
 
 
 def plot_recall_qps(
@@ -63,7 +63,7 @@ def plot_recall_qps(
     curves  name -> (recalls, QPS), one entry a parameter setting, in any order; a recall beyond
             0.9995, where the axis ends, is drawn there
     """
-    figure, axes = _figure(title)
+    figure, axes = blank(title)
     for (name, (recalls, qps)), colour in zip(curves.items(), _colours(curves), strict=True):
         order = np.argsort(recalls)
         recall, rate = np.asarray(recalls)[order], np.asarray(qps)[order]
@@ -72,7 +72,7 @@ def plot_recall_qps(
         axes.plot(misses[shown], rate[shown], label=name, color=colour, marker="o", ms=3)
     axes.set(xscale="log", yscale="log", xlabel=f"recall@{k}", ylabel="queries a second")
     _recall_axis(axes, "x", min_recall)
-    return _finished(figure, axes, path)
+    return finished(figure, axes, path)
 
 
 def plot_residual_angles(
@@ -82,7 +82,7 @@ def plot_residual_angles(
     title: str = "",
 ) -> Figure:
     """Density of |cos(r, r')| over the spilled vectors, one line a spilling rule."""
-    figure, axes = _figure(title)
+    figure, axes = blank(title)
     edges = np.linspace(0, 1, 51)
     for (name, found), colour in zip(angles.items(), _colours(angles), strict=True):
         density, _ = np.histogram(np.abs(found.cosines), bins=edges)
@@ -90,7 +90,7 @@ def plot_residual_angles(
         label = f"{name}: mean {found.mean_abs:.3f}, {found.spilled_fraction:.0%} spilled"
         axes.stairs(share, edges, label=label, color=colour, linewidth=1.5)
     axes.set(xlabel="|cos(r, r')|", ylabel="density", xlim=(0, 1))
-    return _finished(figure, axes, path)
+    return finished(figure, axes, path)
 
 
 def plot_memory(
@@ -103,7 +103,7 @@ def plot_memory(
 
     indexes  name -> bytes_per_vector(index); the entry "total" becomes the figure beside the bar
     """
-    figure, axes = _figure(title)
+    figure, axes = blank(title)
     parts = list(dict.fromkeys(p for index in indexes.values() for p in index if p != "total"))
     left = np.zeros(len(indexes))
     for i, part in enumerate(parts):
@@ -114,7 +114,7 @@ def plot_memory(
         axes.text(total, row, f" {total:.1f}", va="center", fontsize=9)
     axes.invert_yaxis()
     axes.set(xlabel="bytes a vector", xlim=(0, 1.12 * float(left.max(initial=1))))
-    return _finished(figure, axes, path)
+    return finished(figure, axes, path)
 
 
 def plot_layouts(
@@ -128,16 +128,17 @@ def plot_layouts(
 
     layouts  name -> (bytes a vector, microseconds)
     """
-    figure, axes = _figure(title)
+    figure, axes = blank(title)
     for name, (size, cost) in layouts.items():
         colour = _COLOURS[1] if name == marked else _COLOURS[0]
         axes.plot([size], [cost], marker="o", color=colour, zorder=3 if name == marked else 2)
         axes.annotate(name, (size, cost), (4, 3), textcoords="offset points", fontsize=7)
     axes.set(xlabel="bytes a vector, float32 rows aside", ylabel="counted microseconds a query")
-    return _finished(figure, axes, path)
+    return finished(figure, axes, path)
 
 
-def _figure(title: str) -> tuple[Figure, Axes]:
+def blank(title: str) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes. Errors: Unavailable without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
@@ -163,7 +164,8 @@ def _recall_axis(axes: Axes, which: Literal["x", "y"], lowest: float) -> None:
     (axes.set_xlim if which == "x" else axes.set_ylim)(1 - lowest, 1 - _HIGHEST_RECALL)
 
 
-def _finished(figure: Figure, axes: Axes, path: str | os.PathLike[str] | None) -> Figure:
+def finished(figure: Figure, axes: Axes, path: str | os.PathLike[str] | None) -> Figure:
+    """With a grid, with a legend where lines have names, and in a file where a path is told."""
     axes.grid(visible=True, alpha=0.25)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=9)
