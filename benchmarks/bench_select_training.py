@@ -236,7 +236,10 @@ def _space(pool: Pool, order: I64) -> Space:
 def measured(pool: Pool, rows: I64) -> dict[str, float]:
     """Radius in radians and mean weight of selected rows."""
     space = _space(pool, np.arange(len(pool.weights)))
-    return {"radius": radius_of(space, rows)[0], "mean_weight": float(pool.weights[rows].mean())}
+    return {
+        "radius": radius_of(space, space.points(rows))[0],
+        "mean_weight": float(pool.weights[rows].mean()),
+    }
 
 
 # --- the run ------------------------------------------------------------------------------------

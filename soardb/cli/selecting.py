@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from soardb.cli import tables
-from soardb.errors import InvalidArgument, NotFound
+from soardb.errors import InvalidArgument
 
 Target = Annotated[
     str, typer.Argument(metavar="DIR", help="A database directory, or grpc://HOST:PORT.")
@@ -88,7 +88,7 @@ def select(
 ) -> None:
     """Choose the points of a collection that are worth a label, with a certificate."""
     from soardb.connect import connect
-    from soardb.pipelines.select import SelectConfig, run
+    from soardb.pipelines.select import SelectConfig, read, run
 
     config = SelectConfig(
         k,
@@ -111,7 +111,8 @@ def select(
         held = database.get_collection(collection)
         if to is not None and to in database.list_collections():
             raise InvalidArgument(f"expected a new collection, there is one named {to!r}")
-        chosen = run(held, config, progress=progress)
+        source = read(held, config, progress=progress)
+        chosen = run(source, config, progress=progress)
         if write_field is not None:
             chosen.write_field(held, write_field)
         if to is not None:
@@ -119,16 +120,12 @@ def select(
             chosen.write_collection(held, made)
         if plot is not None:
             from soardb.pipelines.select.plot import plot_selection
-            from soardb.pipelines.select.source import of_collection
 
-            source = of_collection(held, config, None, None, None, progress)
-            if len(source.ids) != chosen.n:
-                raise NotFound("expected the points that were chosen from, some have changed")
             plot_selection(source.points, chosen, plot, seed)
         if tradeoff is not None:
             from soardb.pipelines.select.plot import plot_tradeoff
 
-            plot_tradeoff(held, config, tradeoff, progress=progress)
+            plot_tradeoff(source, config, tradeoff, progress=progress)
     for file in (plot, tradeoff):
         if file is not None:
             tables.note(f"plot in {file}")

@@ -19,14 +19,13 @@ from typer.testing import CliRunner
 import soardb
 from soardb.cli.commands import app
 from soardb.errors import InvalidArgument
-from soardb.pipelines.select import SelectConfig, run, softmax, votes, weights_of
+from soardb.pipelines.select import SelectConfig, read, run, softmax, votes, weights_of
 from soardb.pipelines.select.gonzalez import gonzalez
 from soardb.pipelines.select.space import checked, space_of
 from soardb.pipelines.select.wkc import Exactly, filled
 from tests.pipelines.brute import Instance, instance
 
 CLOSE = 1 + 1e-3  # keys are float32
-RNG = np.random.default_rng(1)
 
 
 def config_of(given: Instance, **options: Any) -> SelectConfig:
@@ -112,9 +111,10 @@ class TestGonzalez:
     @pytest.mark.parametrize("n", [5, 300, 6000])
     def test_its_centres_are_those_of_the_plain_loop(self, n: int) -> None:
         """Though it reads a pool of points and not all."""
-        points = RNG.normal(size=(n, 3)).astype(np.float32)
+        rng = np.random.default_rng(1)
+        points = rng.normal(size=(n, 3)).astype(np.float32)
         space = space_of(checked(points, "l2"), np.arange(n), "l2")
-        keys = space.keys(slice(0, n), np.arange(n))
+        keys = space.keys(slice(0, n), space.points(np.arange(n)))
         k = min(n // 2, 400)
         centres, radius = gonzalez(space, k)
         assert centres.tolist() == plain_gonzalez(keys, k)
@@ -122,7 +122,8 @@ class TestGonzalez:
 
     def test_of_equally_far_points_the_first_is_taken_and_each_once(self) -> None:
         """Whole numbers as distances, of which many are equal, and points that repeat."""
-        places = RNG.integers(0, 9, 500)
+        rng = np.random.default_rng(1)
+        places = rng.integers(0, 9, 500)
         distances = np.abs(places[:, None] - places[None]).astype(np.float32)
         space = space_of(checked(distances, "distances"), np.arange(500), "distances")
         centres, radius = gonzalez(space, 60)
@@ -134,9 +135,10 @@ class TestGonzalez:
 class TestGrid:
     def test_many_points_are_within_the_factor_of_the_certificate(self) -> None:
         """Above 64 points guesses are a grid; the ratio of the certificate is proof of its own."""
-        centres = RNG.normal(size=(40, 16)) * 8
-        points = (centres[RNG.integers(0, 40, 5000)] + RNG.normal(size=(5000, 16))).astype("f")
-        weights = RNG.random(5000)
+        rng = np.random.default_rng(1)
+        centres = rng.normal(size=(40, 16)) * 8
+        points = (centres[rng.integers(0, 40, 5000)] + rng.normal(size=(5000, 16))).astype("f")
+        weights = rng.random(5000)
         found = run(points, SelectConfig(60, threads=2), weights=weights)
         certificate = found.certificate
         assert certificate.factor == pytest.approx(3.3)
@@ -147,15 +149,19 @@ class TestGrid:
         for method in ("gonzalez", "margin", "random", "gist", "facility"):
             other = run(points, SelectConfig(60, method=method, threads=2), weights=weights)
             assert len(set(other.ids)) == 60
-            assert certificate.objective <= other.certificate.objective * CLOSE, method
+            # Centres and cheapest points are tried by it, so they can be no better; of others the
+            # best can be better by the factor alone.
+            most = 1.0 if method in ("gonzalez", "margin") else 3.3
+            assert certificate.objective <= most * other.certificate.objective * CLOSE, method
             assert other.certificate.lower_bound <= certificate.objective
 
     @pytest.mark.parametrize("metric", ["l2", "cosine"])
     def test_by_the_index_it_is_about_as_good(self, metric: str) -> None:
         """It promises nothing, and is measured on all points all the same."""
-        centres = RNG.normal(size=(200, 16)) * 4
-        points = (centres[RNG.integers(0, 200, 8000)] + RNG.normal(size=(8000, 16))).astype("f")
-        weights = RNG.random(8000)
+        rng = np.random.default_rng(1)
+        centres = rng.normal(size=(200, 16)) * 4
+        points = (centres[rng.integers(0, 200, 8000)] + rng.normal(size=(8000, 16))).astype("f")
+        weights = rng.random(8000)
         config = SelectConfig(1000, metric=metric, threads=2)
         plain = run(points, config, weights=weights).certificate
         found = run(points, replace(config, index=True), weights=weights)
@@ -166,7 +172,8 @@ class TestGrid:
 
     def test_an_outlier_makes_the_radius_and_not_the_99th_percentile(self) -> None:
         """One point in a thousand, far away: it is chosen, as the radius is the largest."""
-        points = RNG.normal(size=(1000, 4)).astype(np.float32)
+        rng = np.random.default_rng(1)
+        points = rng.normal(size=(1000, 4)).astype(np.float32)
         points[17] = 1000
         found = run(points, SelectConfig(5, radius_weight=10.0), weights=np.ones(1000))
         assert 17 in found.ids
@@ -178,7 +185,8 @@ class TestGrid:
 class TestFedWithAnything:
     def test_points_that_repeat(self) -> None:
         """Fewer places than points wanted: the radius is 0, and the points are still distinct."""
-        points = np.repeat(RNG.normal(size=(3, 5)), 20, axis=0).astype(np.float32)
+        rng = np.random.default_rng(1)
+        points = np.repeat(rng.normal(size=(3, 5)), 20, axis=0).astype(np.float32)
         config = SelectConfig(10, radius_weight=1e6)
         found = run(points, config, weights=np.arange(60.0))
         assert len(set(found.ids)) == 10
@@ -190,7 +198,8 @@ class TestFedWithAnything:
     @pytest.mark.parametrize("k", [1, 30])
     def test_all_points_or_one(self, k: int) -> None:
         """k = n leaves no radius."""
-        points = RNG.normal(size=(30, 4)).astype(np.float32)
+        rng = np.random.default_rng(1)
+        points = rng.normal(size=(30, 4)).astype(np.float32)
         found = run(points, SelectConfig(k), weights=np.zeros(30))
         assert len(set(found.ids)) == k
         assert (found.certificate.radius == 0) == (k == 30)
@@ -203,6 +212,10 @@ class TestFedWithAnything:
             ({"k": 3}, {"weights": [1.0] * 29 + [np.nan]}, "got nan for point 29"),
             ({"k": 3}, {"weights": [1.0] * 29 + [-1.0]}, "at least 0, got -1.0 for point 29"),
             ({"k": 3}, {"weights": [1.0] * 29}, "a weight for each of 30"),
+            ({"k": 3}, {"weights": ["a"] * 30}, "weights as an array of numbers"),
+            ({"k": 3}, {"weights": [1e308] * 30}, "whose sum is at most 1e"),
+            ({"k": 3}, {"logits": "abc"}, "logits as an array of numbers"),
+            ({"k": 3}, {"probabilities": [[1.0], [0.5, 0.5]]}, "probabilities as an array"),
             ({"k": 3}, {"probabilities": np.ones((30, 3))}, "sum to 1"),
             ({"k": 3}, {"probabilities": np.full((29, 2), 0.5)}, "each of 30 points"),
             ({"k": 3}, {"logits": np.full((30, 2), np.inf)}, "finite logits"),
@@ -229,8 +242,8 @@ class TestFedWithAnything:
 
     @pytest.mark.parametrize(
         "points",
-        [np.zeros((0, 3)), np.full((3, 3), np.nan), np.zeros(3), [["a"]]],
-        ids=["none", "nan", "flat", "text"],
+        [np.zeros((0, 3)), np.full((3, 3), np.nan), np.zeros(3), [["a"]], "points", {"a": 1}],
+        ids=["none", "nan", "flat", "text", "a string", "a dict"],
     )
     def test_points_that_are_none(self, points: Any) -> None:
         """Before anything is computed."""
@@ -341,6 +354,15 @@ class TestCollections:
             labelled.delete([second.ids[0]])
             with pytest.raises(InvalidArgument, match="1 are not; select again"):
                 second.write_collection(labelled, made)
+
+    def test_is_read_once_for_several_choices(self, labelled: Any) -> None:
+        """What read() made is chosen from as the collection itself is."""
+        config = SelectConfig(20, label_field="kind")
+        source = read(labelled, config)
+        once = run(source, replace(config, radius_weight=3.0))
+        assert once.ids == run(labelled, replace(config, radius_weight=3.0)).ids
+        with pytest.raises(InvalidArgument, match="no weights beside a source"):
+            run(source, config, weights=np.zeros(600))
 
 
 class TestProgram:

@@ -13,6 +13,7 @@ plot.py         pictures of one
 
 from soardb.pipelines.select.certificate import Certificate
 from soardb.pipelines.select.run import METHODS, SelectConfig, Selection, run
+from soardb.pipelines.select.source import Source, read
 from soardb.pipelines.select.uncertainty import softmax, votes, weights_of
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "Certificate",
     "SelectConfig",
     "Selection",
+    "Source",
+    "read",
     "run",
     "softmax",
     "votes",

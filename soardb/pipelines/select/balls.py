@@ -17,8 +17,8 @@ import numpy as np
 
 from soardb.index import SoarIndex
 from soardb.kernels.layout import I64
-from soardb.pipelines.select.space import Vectors
-from soardb.pipelines.select.wkc import apart_of, close, first_within, open_rows
+from soardb.pipelines.select.space import Vectors, first_near
+from soardb.pipelines.select.wkc import apart_of, close, open_rows
 
 __all__ = ["IndexBalls"]
 
@@ -77,5 +77,6 @@ class IndexBalls:
         cut = np.flatnonzero(~is_whole)
         if len(cut):
             close(self._space, is_open, start, taken[cut], wide, self._threads)
-            first[cut] = first_within(self._space, taken[cut], narrow)
+            points = self._space.points(taken[cut])
+            first[cut] = first_near(self._space, points, narrow, taken[cut])
         return np.asarray(first, np.int64)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from soardb.errors import InvalidArgument
 from soardb.kernels.layout import F32, I64
-from soardb.pipelines.select.space import Space, blocks, over_blocks
+from soardb.pipelines.select.space import Space, blocks, nearest_keys, over_blocks
 from soardb.pipelines.select.wkc import picks
 
 __all__ = ["MOST_FACILITIES", "facility_location", "gist", "uniform"]
@@ -46,7 +46,7 @@ def facility_location(
             f"expected at most {MOST_FACILITIES:,} points for facility location, which compares "
             f"each with all, got {n:,}; sample, or use another method"
         )
-    everything = np.arange(n)
+    everything = space.points(np.arange(n))
     sums, tops = np.empty(n), np.empty(n, np.float32)
 
     def look(rows: slice) -> None:
@@ -63,7 +63,7 @@ def facility_location(
     fresh_at = np.zeros(n, np.int64)
     while len(chosen) < k:
         _, row = heapq.heappop(heap)
-        similarity = np.float32(top) - space.keys(slice(0, n), np.array([row]))[:, 0]
+        similarity = np.float32(top) - space.keys(slice(0, n), space.points(np.array([row])))[:, 0]
         if fresh_at[row] < len(chosen):
             gain = float(np.maximum(similarity - best, 0).sum(dtype=np.float64))
             fresh_at[row] = len(chosen)
@@ -86,7 +86,7 @@ def gist(space: Space, weights: F64, k: int, diversity: float, eps: float, threa
     utility = 1 - weights / max(float(weights.max()), 1e-300)
     best, best_value = np.arange(k), float(utility[:k].sum()) / k
     best_value += diversity * _least_distance(space, best)
-    reach = space.radius_of(float(space.keys(slice(0, 1), np.arange(len(space))).max()))
+    reach = space.radius_of(float(nearest_keys(space, space.points(np.array([0])), threads).max()))
     threshold = 2 * reach
     while threshold > reach * 1e-3 and reach > 0:
         chosen = picks(space, threshold / 2, k, threads)[:k]
@@ -104,9 +104,9 @@ def gist(space: Space, weights: F64, k: int, diversity: float, eps: float, threa
 def _least_distance(space: Space, rows: I64) -> float:
     if len(rows) < 2:
         return 0.0
-    least = np.inf
+    least, points = np.inf, space.points(rows)
     for part in blocks(len(rows), len(rows)):
-        keys = space.keys(rows[part], rows)
+        keys = space.keys(rows[part], points)
         keys[np.arange(len(keys)), np.arange(part.start, part.start + len(keys))] = np.inf
         least = min(least, float(keys.min()))
     return space.radius_of(least)

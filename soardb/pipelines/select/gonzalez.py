@@ -57,7 +57,8 @@ def gonzalez(
             if done > made_good and held[place] <= others:
                 break
             chosen[done] = pool[place]
-            np.minimum(held, space.keys(pool, chosen[done : done + 1])[:, 0], out=held)
+            centre = space.points(chosen[done : done + 1])
+            np.minimum(held, space.keys(pool, centre)[:, 0], out=held)
             held[place] = _TAKEN
             done += 1
             if done > made_good + 1 and held.max() <= others:
@@ -68,8 +69,10 @@ def gonzalez(
 
 
 def _make_good(space: Space, near: F32, centres: I64, threads: int) -> None:
+    points = space.points(centres)
+
     def work(rows: slice) -> None:
-        np.minimum(near[rows], space.keys(rows, centres).min(axis=1), out=near[rows])
+        np.minimum(near[rows], space.keys(rows, points).min(axis=1), out=near[rows])
 
     for _ in over_blocks(blocks(len(space), len(centres)), work, threads):
         pass

@@ -16,8 +16,7 @@ Nothing here holds points but those that were sent.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,10 +25,18 @@ import numpy.typing as npt
 
 from soardb.kernels.layout import F32, I64
 from soardb.pipelines.select.gonzalez import gonzalez
-from soardb.pipelines.select.space import Matrix, Space, blocks, space_of, space_of_points
-from soardb.pipelines.select.wkc import Best, grid, picks
+from soardb.pipelines.select.space import (
+    Matrix,
+    Space,
+    first_near,
+    nearest_keys,
+    radius_of,
+    space_of,
+    space_of_points,
+)
+from soardb.pipelines.select.wkc import picks
 
-__all__ = ["Coordinator", "Crew", "Part", "Points", "Terms"]
+__all__ = ["Coordinator", "Crew", "Part", "Points"]
 
 F64 = npt.NDArray[np.float64]
 
@@ -92,39 +99,21 @@ class Part:
 
     def apart(self, radius: float, k: int, kept: Points | None = None) -> Points:
         """Points more than 2 radius apart and away from those kept elsewhere, or more than k."""
-        if kept is None or not len(kept):
-            return self._points(picks(self._space, radius, k))
         is_open = np.ones(len(self._rows), bool)
-        wide = self._space.key_of(2 * radius)
-        for some in blocks(len(self._rows), len(kept)):
-            is_open[some] = self._space.keys_to(some, kept.points).min(axis=1) > wide
-        found = picks(self._space, radius, k, is_open=is_open)
-        return self._points(found)
+        if kept is not None and len(kept):
+            wide = self._space.key_of(2 * radius)
+            is_open = nearest_keys(self._space, kept.points) > wide
+        return self._points(picks(self._space, radius, k, is_open=is_open))
 
     def within(self, radius: float, kept: Points) -> tuple[I64, Points]:
         """Which of those kept have a point here within `radius`, and the cheapest of each."""
-        narrow = self._space.key_of(radius)
-        found = np.full(len(kept), -1, np.int64)
-        waiting = np.arange(len(kept))
-        for some in blocks(len(self._rows), max(1024, len(kept))):
-            if not len(waiting):
-                break
-            is_within = self._space.keys_to(some, kept.points[waiting]) <= narrow
-            first = is_within.argmax(axis=0)
-            is_found = is_within[first, np.arange(len(waiting))]
-            found[waiting[is_found]] = some.start + first[is_found]
-            waiting = waiting[~is_found]
+        found = first_near(self._space, kept.points, self._space.key_of(radius))
         which = np.flatnonzero(found >= 0)
         return which, self._points(found[which])
 
     def radius(self, chosen: F32) -> float:
         """The largest distance of a point here to the closest of chosen points."""
-        farthest, largest = 0, -1.0
-        for some in blocks(len(self._rows), len(chosen)):
-            keys = self._space.keys_to(some, chosen).min(axis=1)
-            if keys.max() > largest:
-                farthest, largest = some.start + int(keys.argmax()), float(keys.max())
-        return self._space.distance(farthest, chosen)
+        return radius_of(self._space, chosen)[0]
 
     def _points(self, places: I64) -> Points:
         return Points(self._rows[places], self._weights[places], self._space.points(places))
@@ -144,110 +133,75 @@ class Crew(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """k, and what makes the objective of a radius and a sum of weights."""
-
-    k: int
-    radius_scale: float
-    weight_scale: float
-
-    def value(self, radius: float, weights: F64) -> float:
-        """The objective."""
-        return self.radius_scale * radius + self.weight_scale * float(weights.sum())
-
-
-@dataclass(slots=True)
 class Coordinator:
-    """Who asks the machines. metric, is_sequential, eps: as in the module's docstring."""
+    """The points of a crew, as wkc.Field has them; a choice is Points.
 
-    crew: Crew
-    metric: str
-    eps: float
-    is_sequential: bool = False
+    is_sequential: machine after machine, as the module says
+    """
 
-    def start(self, k: int) -> tuple[Points, float, Points]:
-        """k centres of the centres of all parts, the radius that they leave, the k cheapest."""
-        every = Points.joined(self.crew.all("centres", k))
-        space = space_of_points(every.points, every.rows, self.metric)
-        centres = every.taken(gonzalez(space, k)[0])
-        pool = Points.joined(self.crew.all("cheapest", k))
-        pool = pool.taken(np.lexsort((pool.rows, pool.weights))[:k])
-        return centres, self.radius(centres), pool
+    is_sure = True
 
-    def solve(
-        self,
-        terms: Terms,
-        start: tuple[Points, float, Points],
-        progress: Callable[[float], None] = lambda share: None,
-    ) -> Best:
-        """The best solution of all guesses; chosen are rows of the whole. Three rounds a guess."""
-        centres, radius, pool = start
-        resolution = space_of_points(centres.points, centres.rows, self.metric).resolution
-        least = terms.weight_scale * float(pool.weights.sum())
-        # Centres of centres leave at most 4 times the best radius (Malkomes et al., 2015).
-        best = Best(centres.rows, radius, terms.value(radius, centres.weights), radius / 4)
-        self._try(terms, best, pool, None, None)
-        if terms.radius_scale == 0:
-            return best
-        for step in grid(self.eps)(radius / 2):
-            guess = math.hypot(step, resolution)
-            if terms.radius_scale * step / (1 + self.eps) + least > best.value:
-                break
-            best.guesses += 1
-            kept = self.kept(guess, terms.k)
-            if kept is None:
-                best.least_radius = max(best.least_radius, step)
-                continue
-            for chosen in (self.cheapest_within(guess, kept), kept):
-                self._try(terms, best, _filled(chosen, pool, terms.k), guess, len(kept))
-            progress(best.guesses)
-        return best
+    def __init__(self, crew: Crew, metric: str, k: int, *, is_sequential: bool = False) -> None:
+        self._crew, self._metric, self.k = crew, metric, k
+        self._is_sequential = is_sequential
+        every = Points.joined(crew.all("centres", k))
+        space = space_of_points(every.points, every.rows, metric)
+        self.centres = every.taken(gonzalez(space, k)[0])
+        """k centres of the centres of all parts, which leave 4 times the best radius at most
+        (Malkomes et al., 2015)."""
+        self.resolution = space_of_points(self.centres.points, self.centres.rows, metric).resolution
+        pool = Points.joined(crew.all("cheapest", k))
+        self._pool = pool.taken(np.lexsort((pool.rows, pool.weights))[:k])
+        self.least_weight = float(self._pool.weights.sum())
 
-    def kept(self, guess: float, k: int) -> Points | None:
-        """A maximal set of points more than 2 guesses apart; None where it has more than k."""
-        if self.is_sequential:
+    def cheapest(self) -> Points:
+        """See Field."""
+        return self._pool
+
+    def choices(self, radius: float) -> tuple[int, tuple[Points, ...]] | None:
+        """See Field: the cheapest point near each, and each itself."""
+        kept = self._kept(radius)
+        if kept is None:
+            return None
+        both = self._cheapest_within(radius, kept), kept
+        return len(kept), tuple(_filled(chosen, self._pool, self.k) for chosen in both)
+
+    def weight(self, choice: Points) -> float:
+        """See Field."""
+        return float(choice.weights.sum())
+
+    def radius(self, choice: Points, most: float = np.inf) -> float:
+        """See Field: each machine measures its points."""
+        return float(max(self._crew.all("radius", choice.points)))
+
+    def _kept(self, radius: float) -> Points | None:
+        """A maximal set of points more than 2 radius apart; None where it has more than k."""
+        if self._is_sequential:
             so_far: Points | None = None
-            for number in range(len(self.crew)):
-                more = self.crew.one(number, "apart", guess, k, so_far)
+            for number in range(len(self._crew)):
+                more = self._crew.one(number, "apart", radius, self.k, so_far)
                 so_far = more if so_far is None else Points.joined([so_far, more])
-                if len(so_far) > k:
+                if len(so_far) > self.k:
                     return None
             return so_far
-        found = self.crew.all("apart", guess, k)
-        if any(len(part) > k for part in found):
+        found = self._crew.all("apart", radius, self.k)
+        if any(len(part) > self.k for part in found):
             return None
         every = Points.joined(found)
         every = every.taken(np.lexsort((every.rows, every.weights)))
-        space = space_of_points(every.points, every.rows, self.metric)
-        kept = every.taken(picks(space, guess, k))
-        return None if len(kept) > k else kept
+        space = space_of_points(every.points, every.rows, self._metric)
+        kept = every.taken(picks(space, radius, self.k))
+        return None if len(kept) > self.k else kept
 
-    def cheapest_within(self, guess: float, kept: Points) -> Points:
-        """For each point kept the cheapest of all parts within a guess of it: at least itself."""
+    def _cheapest_within(self, radius: float, kept: Points) -> Points:
+        """For each point kept the cheapest of all parts within a radius of it: at least itself."""
         best = kept
-        for which, found in self.crew.all("within", guess, kept):
+        for which, found in self._crew.all("within", radius, kept):
             is_less = (found.weights < best.weights[which]) | (
                 (found.weights == best.weights[which]) & (found.rows < best.rows[which])
             )
             best = best.with_others(which[is_less], found.taken(np.flatnonzero(is_less)))
         return best
-
-    def radius(self, chosen: Points) -> float:
-        """The largest distance of any point to the closest of those chosen."""
-        return float(max(self.crew.all("radius", chosen.points)))
-
-    def _try(
-        self, terms: Terms, best: Best, chosen: Points, guess: float | None, apart: int | None
-    ) -> None:
-        least = terms.radius_scale * best.least_radius
-        if least + terms.weight_scale * float(chosen.weights.sum()) >= best.value:
-            return
-        radius = self.radius(chosen)
-        value = terms.value(radius, chosen.weights)
-        if value < best.value:
-            best.chosen, best.radius, best.value = chosen.rows, radius, value
-            best.guess, best.separated = guess, apart
 
 
 def _filled(chosen: Points, pool: Points, k: int) -> Points:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from soardb.errors import InvalidArgument, Unavailable
+from soardb.errors import InvalidArgument
+from soardb.evaluate.plots import blank, finished
 from soardb.kernels.layout import F32
 from soardb.pipelines.select.run import SelectConfig, Selection, run
+from soardb.pipelines.select.source import Source, read
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,20 +54,19 @@ def plot_selection(
     of the chosen ones all. Errors: Unavailable without matplotlib.
     """
     flat = projected(vectors, seed)
-    figure, axes = _figure(
+    figure, axes = blank(
         f"{selection.config.method}: {len(selection)} of {selection.n:,}, radius "
         f"{selection.certificate.radius:.3g}"
     )
     shown = np.random.default_rng(seed).permutation(len(flat))[:_MOST_DOTS]
-    axes.scatter(*flat[shown].T, s=3, color="#b9c2cc", linewidths=0, label="all")
+    axes.scatter(flat[shown, 0], flat[shown, 1], s=3, color="#b9c2cc", linewidths=0, label="all")
+    chosen = flat[selection.rows]
     dots = axes.scatter(
-        *flat[selection.rows].T, s=14, c=selection.weights, cmap="viridis", label="chosen"
+        chosen[:, 0], chosen[:, 1], s=14, c=selection.weights, cmap="viridis", label="chosen"
     )
     figure.colorbar(dots, ax=axes, label="weight of the chosen")
     axes.set(xlabel="first principal direction", ylabel="second")
-    axes.legend()
-    figure.savefig(path)
-    return figure
+    return finished(figure, axes, path)
 
 
 def plot_tradeoff(
@@ -79,14 +80,15 @@ def plot_tradeoff(
 ) -> list[Selection]:
     """Choose for every lambda, and draw radius against weight; returns the selections.
 
-    given: weights, probabilities or logits, as for run().
+    points: as for run(), which they are read for once. given: weights, probabilities or logits.
     """
     if not lambdas:
         raise InvalidArgument("expected at least one lambda, got none")
-    figure, axes = _figure(f"{config.method}, k = {config.k}")  # matplotlib must be there first
+    figure, axes = blank(f"{config.method}, k = {config.k}")  # matplotlib must be there first
+    source = points if isinstance(points, Source) else read(points, config, **given)
     found = []
     for number, radius_weight in enumerate(lambdas):
-        found.append(run(points, replace(config, radius_weight=radius_weight), **given))
+        found.append(run(source, replace(config, radius_weight=radius_weight)))
         progress("lambdas", (number + 1) / len(lambdas))
     radii = [one.certificate.radius for one in found]
     means = [one.certificate.weight / config.k for one in found]
@@ -96,17 +98,5 @@ def plot_tradeoff(
             f"{one.config.radius_weight:g}", (x, y), xytext=(5, 5), textcoords="offset points"
         )
     axes.set(xlabel="mean weight of the chosen points", ylabel="radius")
-    figure.savefig(path)
+    finished(figure, axes, path)
     return found
-
-
-def _figure(title: str) -> tuple[Figure, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise Unavailable(f"{error.name} is not installed; pip install 'soardb[plot]'") from error
-    figure = Figure(figsize=(7, 5), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    axes.set_title(title)
-    axes.grid(alpha=0.25)
-    return figure, axes

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from dataclasses import field as given_by
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -23,18 +24,25 @@ import numpy.typing as npt
 from soardb.arrays import as_int
 from soardb.errors import InvalidArgument
 from soardb.hits import need_pyarrow
-from soardb.kernels.layout import F32, I64
+from soardb.kernels.layout import I64
 from soardb.options import Filter, as_number
 from soardb.pipelines.select.balls import IndexBalls
 from soardb.pipelines.select.baselines import facility_location, gist, uniform
 from soardb.pipelines.select.certificate import Certificate
 from soardb.pipelines.select.crew import CREWS
 from soardb.pipelines.select.gonzalez import gonzalez
-from soardb.pipelines.select.parts import Coordinator, Terms
-from soardb.pipelines.select.source import Source, of_arrays, of_collection
-from soardb.pipelines.select.space import Vectors, middle_of, nearest_keys, radius_of, space_of
+from soardb.pipelines.select.parts import Coordinator
+from soardb.pipelines.select.source import Source, pages, read
+from soardb.pipelines.select.space import (
+    Space,
+    Vectors,
+    middle_of,
+    nearest_keys,
+    radius_of,
+    space_of,
+)
 from soardb.pipelines.select.uncertainty import KINDS, Uncertainty
-from soardb.pipelines.select.wkc import Best, Problem, exact_guesses, grid, solve
+from soardb.pipelines.select.wkc import Best, C, Field, Terms, Whole, exact_guesses, grid, solve
 from soardb.schema import PointId
 
 __all__ = ["METHODS", "Method", "SelectConfig", "Selection", "run"]
@@ -45,6 +53,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 _FEW = 64
 """Points for which every distance between two is tried as the radius."""
 
+F64 = npt.NDArray[np.float64]
 Progress = Callable[[str, float], None]
 
 
@@ -90,7 +99,7 @@ class SelectConfig:
     sequential: bool = False
     index: bool = False
     seed: int = 0
-    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    threads: int = given_by(default_factory=lambda: os.cpu_count() or 1)
 
     def check(self) -> None:
         """InvalidArgument, naming what is wrong."""
@@ -164,8 +173,13 @@ class Selection:
         Returns how many were chosen. Errors: NotFound where one was deleted meanwhile.
         """
         chosen = set(self.ids)
-        before = [p.id for p in _scrolled(collection, f"{name} IS NOT NULL", name)]
-        stale = [point_id for point_id in before if point_id not in chosen]
+        where = f"{name} IS NOT NULL" if name in collection.schema else None
+        stale = [
+            point.id
+            for page in pages(collection, where)
+            for point in page
+            if name in point.payload and point.id not in chosen
+        ]
         if stale:
             collection.update_payload({name: None}, ids=stale)
         changed: int = collection.update_payload({name: True}, ids=self.ids)
@@ -190,22 +204,6 @@ class Selection:
         return written
 
 
-def _scrolled(collection: Any, where: str, name: str) -> Sequence[Any]:
-    if name not in collection.schema:
-        return [p for p in _pages(collection, None) if name in (p.payload or {})]
-    return list(_pages(collection, where))
-
-
-def _pages(collection: Any, where: str | None) -> Any:
-    token = None
-    while True:
-        page = collection.scroll(filter=where, page_size=1000, page_token=token)
-        yield from page.points
-        token = page.next_page_token
-        if token is None:
-            return
-
-
 def run(
     points: Any,
     config: SelectConfig,
@@ -217,6 +215,7 @@ def run(
 ) -> Selection:
     """Choose config.k of the points of a collection, of (n, d) vectors or of (n, n) distances.
 
+    points         these, or what read() made of them, for several choices of the same
     weights        (n,) what each point costs, at least 0: low where it is worth being chosen
     probabilities  (n, c) of a model, whose uncertainty makes the weights; or its `logits`
     progress       called with a stage and a share of it
@@ -229,16 +228,17 @@ def run(
     Costs, with method "wkc", about 2 n x k x d a guess of the radius, 5 to 30 guesses.
     """
     config.check()
-    make = of_arrays if _is_array(points) else of_collection
-    source = make(points, config, weights, probabilities, logits, progress)
+    source = points
+    if not isinstance(points, Source):
+        source = read(points, config, weights, probabilities, logits, progress)
+    elif any(given is not None for given in (weights, probabilities, logits)):
+        raise InvalidArgument("expected no weights beside a source, which has them, got some")
     n = len(source.ids)
     if config.k > n:
         raise InvalidArgument(f"expected k of at most {n:,} points, got {config.k:,}")
     began = time.perf_counter()
-    if config.machines > 1:
-        rows, certificate = _over_machines(source, config, progress)
-    else:
-        rows, certificate = _here(source, config, progress)
+    choose = _here if config.machines == 1 else _over_machines
+    rows, certificate = choose(source, config, progress)
     seconds = time.perf_counter() - began
     rows = rows[np.lexsort((rows, source.weights[rows]))]
     return Selection(
@@ -252,15 +252,12 @@ def run(
     )
 
 
-def _is_array(points: Any) -> bool:
-    return isinstance(points, np.ndarray | list | tuple) or hasattr(points, "__array__")
-
-
-def _scales(config: SelectConfig, radius: float) -> tuple[float, float]:
-    """What the radius and the sum of weights are multiplied by; radius: of Gonzalez's centres."""
+def _terms(config: SelectConfig, radius: float) -> Terms:
+    """radius: that of Gonzalez's centres, in units of which the radius counts."""
     if not config.normalize:
-        return config.radius_weight, 1.0
-    return config.radius_weight / (radius if radius > 0 else 1.0), 1.0 / config.k
+        return Terms(config.k, config.radius_weight, 1.0)
+    scale = config.radius_weight / (radius if radius > 0 else 1.0)
+    return Terms(config.k, scale, 1.0 / config.k)
 
 
 def _here(source: Source, config: SelectConfig, progress: Progress) -> tuple[I64, Certificate]:
@@ -268,52 +265,41 @@ def _here(source: Source, config: SelectConfig, progress: Progress) -> tuple[I64
     order = np.lexsort((np.arange(n), source.weights))
     space = space_of(source.points, order, source.metric)
     weights = source.weights[order]
+    balls = None
+    if config.index:
+        assert isinstance(space, Vectors)  # as check() wants
+        balls = IndexBalls(space, threads, config.seed)
+    whole = Whole(space, weights, k, threads, balls)
     centres, radius = gonzalez(
         space, k, threads=threads, progress=lambda share: progress("k-center", share)
     )
-    radius_scale, weight_scale = _scales(config, radius)
-    problem = Problem(space, weights, k, radius_scale, weight_scale, threads)
-    best = Best(centres, radius, problem.value(radius, centres), radius / 2)
-
-    def tell(guesses: float) -> None:
-        progress("guesses", 1 - 1 / (1 + guesses))
-
+    terms = _terms(config, radius)
+    best = Best(centres, radius, terms.value(radius, whole.weight(centres)), radius / 2)
     factor: float | None = None
     if config.method == "wkc":
-        balls = None
-        if config.index:
-            assert isinstance(space, Vectors)
-            balls = IndexBalls(space, threads, config.seed)
-        is_small = n <= _FEW and balls is None
+        is_small = n <= _FEW and whole.is_sure
         eps = 0.0 if is_small else config.eps
-        guesses = exact_guesses(space) if is_small else grid(eps)
-        best = solve(problem, best, guesses, eps, balls=balls, progress=tell)
-        factor = 3 * (1 + eps) if balls is None else None
-    elif config.method == "gonzalez":
-        factor = None
-    else:
-        chosen = _baseline(problem, config, progress)
-        best.chosen, (best.radius, _) = chosen, radius_of(space, chosen, threads)
-    keys = nearest_keys(space, best.chosen, threads)
-    return order[best.chosen], _certificate(
-        best.radius,
-        space.radius_of(float(np.quantile(keys, 0.99))),
-        float(weights[best.chosen].sum()),
-        (radius_scale, weight_scale),
-        best.lower_bound(problem),
-        factor,
-        best,
-    )
+        least = best.least_radius
+        guesses = exact_guesses(space, least) if is_small else grid(least, eps)
+        best = solve(whole, terms, best, guesses, eps, lambda share: progress("guesses", share))
+        factor = 3 * (1 + eps) if whole.is_sure else None
+    elif config.method != "gonzalez":
+        best.chosen = _baseline(space, weights, terms, config, progress)
+        best.radius, _ = radius_of(space, space.points(best.chosen), threads)
+    p99 = _radius_p99(space, best.chosen, threads)
+    return order[best.chosen], _certificate(whole, terms, best, p99, factor)
 
 
-def _baseline(problem: Problem, config: SelectConfig, progress: Progress) -> I64:
-    space, k, threads = problem.space, config.k, config.threads
+def _baseline(
+    space: Space, weights: F64, terms: Terms, config: SelectConfig, progress: Progress
+) -> I64:
+    k, threads = config.k, config.threads
     if config.method == "margin":
         return np.arange(k)
     if config.method == "random":
         return uniform(len(space), k, config.seed)
     if config.method == "gist":
-        return gist(space, problem.weights, k, problem.radius_scale, config.eps, threads)
+        return gist(space, weights, k, terms.radius_scale, config.eps, threads)
     return facility_location(space, k, threads, lambda share: progress("facilities", share))
 
 
@@ -325,59 +311,53 @@ def _over_machines(
         raise InvalidArgument(
             f"expected at most {n} machines for {n} points, got {config.machines}"
         )
-    middle: F32 | None = None
-    if source.metric == "l2":
-        middle = middle_of(source.points)
+    middle = middle_of(source.points) if source.metric == "l2" else None
     parts = [
         (source.points[rows], rows, source.weights[rows], source.metric, middle)
         for rows in np.array_split(np.arange(n), config.machines)
     ]
     crew = CREWS[config.crew](parts)
     try:
-        coordinator = Coordinator(crew, source.metric, config.eps, config.sequential)
-        start = coordinator.start(config.k)
-        terms = Terms(config.k, *_scales(config, start[1]))
-        best = coordinator.solve(
-            terms, start, lambda guesses: progress("guesses", 1 - 1 / (1 + guesses))
+        field = Coordinator(crew, source.metric, config.k, is_sequential=config.sequential)
+        radius = field.radius(field.centres)
+        terms, weight = _terms(config, radius), field.weight(field.centres)
+        best = Best(field.centres, radius, terms.value(radius, weight), radius / 4)
+        guesses = grid(best.least_radius, config.eps)
+        best = solve(
+            field, terms, best, guesses, config.eps, lambda share: progress("guesses", share)
         )
     finally:
         crew.close()
-    weight = float(source.weights[best.chosen].sum())
-    least = float(np.sort(source.weights)[: config.k].sum())
+    rows = best.chosen.rows
     # The radius as one machine measures it: rounding may differ from that of the parts.
     space = space_of(source.points, np.arange(n), source.metric)
-    keys = nearest_keys(space, best.chosen, config.threads)
-    return best.chosen, _certificate(
-        radius_of(space, best.chosen, config.threads)[0],
-        space.radius_of(float(np.quantile(keys, 0.99))),
-        weight,
-        (terms.radius_scale, terms.weight_scale),
-        terms.radius_scale * best.least_radius + terms.weight_scale * least,
-        (3 if config.sequential else 5) * (1 + config.eps),
-        best,
-    )
+    best.radius, _ = radius_of(space, space.points(rows), config.threads)
+    factor = (3 if config.sequential else 5) * (1 + config.eps)
+    p99 = _radius_p99(space, rows, config.threads)
+    return rows, _certificate(field, terms, best, p99, factor)
+
+
+def _radius_p99(space: Space, rows: I64, threads: int) -> float:
+    keys = nearest_keys(space, space.points(rows), threads)
+    return space.radius_of(float(np.quantile(keys, 0.99)))
 
 
 def _certificate(
-    radius: float,
-    radius_p99: float,
-    weight: float,
-    scales: tuple[float, float],
-    lower_bound: float,
-    factor: float | None,
-    best: Best,
+    field: Field[C], terms: Terms, best: Best[C], radius_p99: float, factor: float | None
 ) -> Certificate:
-    objective = scales[0] * radius + scales[1] * weight
+    weight = field.weight(best.chosen)
+    objective = terms.value(best.radius, weight)
+    lower_bound = terms.value(best.least_radius, field.least_weight)
     without_bound = 1.0 if objective <= 0 else float("inf")
-    ratio = objective / lower_bound if lower_bound > 0 else without_bound
     return Certificate(
-        radius,
+        best.radius,
         radius_p99,
         weight,
         objective,
-        *scales,
+        terms.radius_scale,
+        terms.weight_scale,
         lower_bound,
-        ratio,
+        objective / lower_bound if lower_bound > 0 else without_bound,
         factor,
         best.guess,
         best.separated,

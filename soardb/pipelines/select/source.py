@@ -7,7 +7,7 @@ Nothing here chooses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,9 @@ from soardb.errors import InvalidArgument
 from soardb.kernels.layout import F32
 from soardb.pipelines.select.space import checked
 from soardb.pipelines.select.uncertainty import as_weights, softmax, votes, weights_of
-from soardb.schema import PointId, decode_payload, shown
+from soardb.schema import PointId, decode_payload, shown, values_at
 
-__all__ = ["Source", "of_arrays", "of_collection"]
+__all__ = ["Source", "pages", "read"]
 
 F64 = npt.NDArray[np.float64]
 Progress = Callable[[str, float], None]
@@ -36,90 +36,94 @@ class Source:
     metric: str
 
 
-def of_arrays(
+def read(
     points: Any,
     config: Any,
-    weights: npt.ArrayLike | None,
-    probabilities: npt.ArrayLike | None,
-    logits: npt.ArrayLike | None,
-    progress: Progress,
+    weights: npt.ArrayLike | None = None,
+    probabilities: npt.ArrayLike | None = None,
+    logits: npt.ArrayLike | None = None,
+    progress: Progress = lambda stage, share: None,
 ) -> Source:
-    """Arrays as a source; ids are row numbers, the metric is "l2" unless told."""
-    for name in ("filter", "weight_field", "label_field"):
-        if getattr(config, name) is not None:
-            raise InvalidArgument(f"expected a collection with {name}, got an array")
-    metric = config.metric or "l2"
-    array = checked(points, metric)
-    found = _given(len(array), config, weights, probabilities, logits)
-    return Source(
-        range(len(array)), array, np.zeros(len(array)) if found is None else found, metric
-    )
+    """What run() chooses from. The arguments are those of run(); config: a SelectConfig.
 
-
-def of_collection(
-    collection: Any,
-    config: Any,
-    weights: npt.ArrayLike | None,
-    probabilities: npt.ArrayLike | None,
-    logits: npt.ArrayLike | None,
-    progress: Progress,
-) -> Source:
-    """The points of a collection as a source, in the order in which it hands them out.
-
-    weights, probabilities, logits: of that order, which scroll() has too.
+    Ids of arrays are row numbers, and their metric is "l2" unless told. A collection is read once,
+    in the order in which it hands out its points. Errors: InvalidArgument.
     """
-    metric = config.metric or collection.metric
-    ids: list[PointId] = []
-    parts: list[F32] = []
-    payloads: list[dict[str, Any]] = []
     field = config.weight_field or config.label_field
-    live = max(1, collection.count(config.filter))
-    for point_ids, vectors, texts in _read(collection, config.filter):
-        ids += point_ids
-        parts.append(vectors)
-        if field is not None:
-            payloads += [t if isinstance(t, dict) else decode_payload(t) for t in texts]
-        progress("read", min(1.0, len(ids) / live))
-    if not ids:
-        raise InvalidArgument("expected points to choose from, none match")
-    array = checked(np.concatenate(parts), metric)
+    if isinstance(points, np.ndarray | list | tuple) or hasattr(points, "__array__"):
+        for name in ("filter", "weight_field", "label_field"):
+            if getattr(config, name) is not None:
+                raise InvalidArgument(f"expected a collection with {name}, got an array")
+        array = checked(points, config.metric or "l2")
+        found = _given(len(array), config, weights, probabilities, logits)
+        ids: Sequence[PointId] = range(len(array))
+        return Source(ids, array, _or_none(found, len(array)), config.metric or "l2")
+    if not hasattr(points, "scroll"):
+        raise InvalidArgument(f"expected a collection or an array, got {shown(points)}")
+    metric = config.metric or points.metric
+    ids, vectors, payloads = _read_all(points, config.filter, field is not None, progress)
+    array = checked(vectors, metric)
     found = _given(len(ids), config, weights, probabilities, logits)
     if found is not None and field is not None:
         raise InvalidArgument(f"expected weights or the field {field!r}, got both")
-    if config.weight_field is not None:
-        found = as_weights(_numbers(payloads, config.weight_field, ids), len(ids))
-    elif config.label_field is not None:
-        labels = [_member(payload, config.label_field) for payload in payloads]
-        shares = votes(
-            collection,
-            ids,
-            array,
-            labels,
-            config.neighbours,
-            lambda share: progress("votes", share),
-        )
-        found = weights_of(shares, config.uncertainty)
-    return Source(ids, array, np.zeros(len(ids)) if found is None else found, metric)
+    if field is not None:
+        values = values_at(payloads, field)
+        if config.weight_field is not None:
+            found = as_weights(_numbers(values, field, ids), len(ids))
+        else:
+            shares = votes(
+                points,
+                ids,
+                array,
+                values,
+                config.neighbours,
+                lambda share: progress("votes", share),
+            )
+            found = weights_of(shares, config.uncertainty)
+    return Source(ids, array, _or_none(found, len(ids)), metric)
 
 
-def _read(collection: Any, where: Any) -> Any:
-    """(ids, vectors, payloads) of all points, or of those that match."""
-    if where is None:
-        for batch in collection.batches(4096):
-            yield list(batch.ids), np.asarray(batch.vectors, np.float32), batch.payloads
-        return
+def _or_none(weights: F64 | None, n: int) -> F64:
+    return np.zeros(n) if weights is None else weights
+
+
+def pages(collection: Any, where: Any, *, with_vectors: bool = False) -> Iterator[Sequence[Any]]:
+    """The points that match, or all, a page at a time."""
     token = None
     while True:
-        page = collection.scroll(filter=where, page_size=1000, page_token=token, with_vectors=True)
-        if page.points:
-            yield (
-                [p.id for p in page.points],
-                np.stack([p.vector for p in page.points]),
-                [dict(p.payload or {}) for p in page.points],
-            )
+        page = collection.scroll(
+            filter=where, page_size=1000, page_token=token, with_vectors=with_vectors
+        )
+        yield page.points
         token = page.next_page_token
         if token is None:
             return
+
+
+def _read_all(
+    collection: Any, where: Any, with_payloads: bool, progress: Progress
+) -> tuple[list[PointId], F32, list[Any]]:
+    """Ids, (n, d) vectors and payloads of all points, or of those that match."""
+    ids: list[PointId] = []
+    vectors: list[F32] = []
+    payloads: list[Any] = []
+    live = max(1, collection.count(where))
+    if where is None:
+        for batch in collection.batches(4096):
+            ids += batch.ids
+            vectors.append(np.asarray(batch.vectors, np.float32))
+            if with_payloads:
+                payloads += map(decode_payload, batch.payloads)
+            progress("read", min(1.0, len(ids) / live))
+    else:
+        for points in pages(collection, where, with_vectors=True):
+            ids += [point.id for point in points]
+            vectors += [point.vector[None] for point in points]
+            payloads += [point.payload for point in points]
+            progress("read", min(1.0, len(ids) / live))
+    if not ids:
+        raise InvalidArgument("expected points to choose from, none match")
+    return ids, np.concatenate(vectors), payloads
 
 
 def _given(
@@ -136,26 +140,18 @@ def _given(
         return as_weights(weights, n)
     if not told:
         return None
-    shares = softmax(logits) if logits is not None else np.asarray(probabilities)
-    if len(shares) != n:
-        raise InvalidArgument(f"expected probabilities for each of {n} points, got {len(shares)}")
-    return weights_of(shares, config.uncertainty)
+    shares = softmax(logits) if logits is not None else probabilities
+    assert shares is not None
+    found = weights_of(shares, config.uncertainty)
+    if len(found) != n:
+        raise InvalidArgument(f"expected probabilities for each of {n} points, got {len(found)}")
+    return found
 
 
-def _member(payload: Any, name: str) -> Any:
-    value = payload
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
-def _numbers(payloads: Sequence[Any], name: str, ids: Sequence[PointId]) -> list[float]:
-    out = []
-    for payload, point_id in zip(payloads, ids, strict=True):
-        value = _member(payload, name)
+def _numbers(values: Sequence[Any], name: str, ids: Sequence[PointId]) -> list[float]:
+    for value, point_id in zip(values, ids, strict=True):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InvalidArgument(
                 f"expected a number in {name!r} of every point, got {shown(value)} for {point_id!r}"
             )
-        out.append(float(value))
-    return out
+    return list(map(float, values))

@@ -32,6 +32,7 @@ __all__ = [
     "Vectors",
     "blocks",
     "checked",
+    "first_near",
     "middle_of",
     "nearest_keys",
     "over_blocks",
@@ -50,7 +51,7 @@ _BLOCK_ELEMENTS = 2**23  # keys that one thread holds at a time, 32 MiB
 
 
 class Space(Protocol):
-    """n points. keys(): (m, c) float32, of the distance of m rows to c others.
+    """n points, and their distances to points of this space or of another part of the same whole.
 
     resolution: a distance below which keys tell rounding, for all but a few points far out
     """
@@ -59,24 +60,20 @@ class Space(Protocol):
 
     def __len__(self) -> int: ...
 
-    def keys(self, rows: slice | I64, others: I64) -> F32:
-        """Keys of distances. Costs m x c x d."""
+    def points(self, rows: I64) -> F32:
+        """(c, ...) some points, as all the others here take them."""
         ...
 
-    def nearest(self, others: I64, threads: int) -> F32:
-        """(n,) float32 keys of each point to one of `others` that is closest or nearly so."""
+    def keys(self, rows: slice | I64, points: F32) -> F32:
+        """(m, c) float32 keys of the distances of m rows to c points. Costs m x c x d."""
+        ...
+
+    def nearest(self, points: F32, threads: int) -> F32:
+        """(n,) float32 keys of each point to one of `points` that is closest or nearly so."""
         ...
 
     def distance(self, row: int, points: F32) -> float:
-        """The distance of a point to the closest of others, as points() has them, in float64."""
-        ...
-
-    def points(self, rows: I64) -> F32:
-        """(c, ...) what keys_to() takes, of this space and of any other part of the same whole."""
-        ...
-
-    def keys_to(self, rows: slice | I64, points: F32) -> F32:
-        """keys() to points that may lie elsewhere."""
+        """The distance of a point to the closest of some, in float64."""
         ...
 
     def key_of(self, radius: float) -> np.float32:
@@ -106,16 +103,12 @@ class Vectors:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def keys(self, rows: slice | I64, others: I64) -> F32:
-        """See Space: squares of Euclidean distances, or 1 - cosine."""
-        return self.keys_to(rows, self._vectors[others])
-
     def points(self, rows: I64) -> F32:
         """See Space: (c, d)."""
         return self._vectors[rows]
 
-    def keys_to(self, rows: slice | I64, points: F32) -> F32:
-        """See Space."""
+    def keys(self, rows: slice | I64, points: F32) -> F32:
+        """See Space: squares of Euclidean distances, or 1 - cosine."""
         out: F32 = self._vectors[rows] @ points.T
         if self.metric == "cosine":
             np.subtract(np.float32(1), out, out=out)
@@ -125,9 +118,9 @@ class Vectors:
             out += np.einsum("ij,ij->i", points, points)
         return np.maximum(out, np.float32(0), out=out)
 
-    def nearest(self, others: I64, threads: int) -> F32:
+    def nearest(self, points: F32, threads: int) -> F32:
         """See Space: by the kernel that k-means uses, which sorts out by 8-bit products first."""
-        _, scores = active.assign(self._vectors, self._vectors[others], threads)
+        _, scores = active.assign(self._vectors, points, threads)
         keys: F32 = np.maximum(self._squares - np.float32(2) * scores, np.float32(0))
         if self.metric == "cosine":
             keys *= np.float32(0.5)
@@ -163,26 +156,21 @@ class Matrix:
     def __init__(self, distances: F32, columns: I64 | None = None) -> None:
         self._all = distances
         self._columns = np.arange(len(distances)) if columns is None else columns
-        self._distances = np.ascontiguousarray(distances[:, self._columns])
 
     def __len__(self) -> int:
-        return len(self._distances)
-
-    def keys(self, rows: slice | I64, others: I64) -> F32:
-        """See Space: the distances themselves."""
-        return np.ascontiguousarray(self._distances[rows][:, others])
+        return len(self._all)
 
     def points(self, rows: I64) -> F32:
         """See Space: (c, n') the distances of each to the whole."""
         return self._all[rows]
 
-    def keys_to(self, rows: slice | I64, points: F32) -> F32:
-        """See Space."""
+    def keys(self, rows: slice | I64, points: F32) -> F32:
+        """See Space: the distances themselves."""
         return np.ascontiguousarray(points[:, self._columns[rows]].T)
 
-    def nearest(self, others: I64, threads: int) -> F32:
+    def nearest(self, points: F32, threads: int) -> F32:
         """See Space."""
-        least: F32 = self._distances[:, others].min(axis=1)
+        least: F32 = points[:, self._columns].min(axis=0)
         return least
 
     def distance(self, row: int, points: F32) -> float:
@@ -264,33 +252,54 @@ def over_blocks(parts: Sequence[slice], work: Callable[[slice], T], threads: int
         yield from pool.map(work, parts)
 
 
-def nearest_keys(space: Space, others: I64, threads: int = 1) -> F32:
-    """(n,) float32 keys of the distance of each point to the closest of `others`: n x c x d."""
+def nearest_keys(space: Space, points: F32, threads: int = 1) -> F32:
+    """(n,) float32 keys of the distance of each point to the closest of some: n x c x d."""
     out = np.empty(len(space), np.float32)
 
     def work(rows: slice) -> None:
-        space.keys(rows, others).min(axis=1, out=out[rows])
+        space.keys(rows, points).min(axis=1, out=out[rows])
 
-    for _ in over_blocks(blocks(len(space), len(others)), work, threads):
+    for _ in over_blocks(blocks(len(space), len(points)), work, threads):
         pass
     return out
 
 
-def radius_of(space: Space, others: I64, threads: int = 1) -> tuple[float, int]:
-    """The largest distance of a point to the closest of `others`, and which point that is.
+def first_near(space: Space, points: F32, narrow: np.float32, last: I64 | None = None) -> I64:
+    """(c,) for each of some points the first row within `narrow` of it, -1 where there is none.
+
+    last: (c,) rows of which it is known that they are; only those before are looked at
+    """
+    found = np.full(len(points), -1, np.int64) if last is None else last.copy()
+    waiting = np.arange(len(points))
+    end = len(space) if last is None else int(last.max()) + 1
+    for rows in blocks(end, max(1024, len(points))):
+        if last is not None:
+            waiting = waiting[last[waiting] > rows.start]
+        if not len(waiting):
+            break
+        is_within = space.keys(rows, points[waiting]) <= narrow
+        first = is_within.argmax(axis=0)
+        is_found = is_within[first, np.arange(len(waiting))]
+        found[waiting[is_found]] = rows.start + first[is_found]
+        waiting = waiting[~is_found]
+    return found if last is None else np.minimum(found, last)
+
+
+def radius_of(space: Space, points: F32, threads: int = 1) -> tuple[float, int]:
+    """The largest distance of a point to the closest of some, and which point that is.
 
     As nearest_keys says, for less: nearest() bounds each key from above, so points are compared
     with all from the largest bound down, until no bound that is left is above what was found.
     """
-    bounds = space.nearest(others, threads)
+    bounds = space.nearest(points, threads)
     order = np.argsort(-bounds, kind="stable")
     farthest, largest, first, size = 0, -np.inf, 0, 256
     while first < len(order) and bounds[order[first]] > largest:
         rows = order[first : first + size]
         keys = np.concatenate(
-            [space.keys(rows[part], others).min(axis=1) for part in blocks(len(rows), len(others))]
+            [space.keys(rows[part], points).min(axis=1) for part in blocks(len(rows), len(points))]
         )
         if keys.max() > largest:
             farthest, largest = int(rows[keys.argmax()]), float(keys.max())
         first, size = first + size, 2 * size
-    return space.distance(farthest, space.points(others)), farthest
+    return space.distance(farthest, points), farthest

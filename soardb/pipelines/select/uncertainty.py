@@ -27,6 +27,7 @@ KINDS: tuple[Uncertainty, ...] = get_args(Uncertainty)
 F64 = npt.NDArray[np.float64]
 
 _BATCH = 1024
+_LARGEST = 1e300  # of a sum that is to be multiplied still
 
 
 def weights_of(probabilities: npt.ArrayLike, kind: Uncertainty = "margin") -> F64:
@@ -38,7 +39,7 @@ def weights_of(probabilities: npt.ArrayLike, kind: Uncertainty = "margin") -> F6
 
     0: all classes, or two of them, are as likely; 1: one is certain. Errors: InvalidArgument.
     """
-    p = np.asarray(probabilities, np.float64)
+    p = _as_floats(probabilities, "probabilities")
     if p.ndim != 2 or p.shape[1] < 2:
         raise InvalidArgument(f"expected (n, c) probabilities, c at least 2, got shape {p.shape}")
     if not np.isfinite(p).all() or (p < 0).any() or not np.allclose(p.sum(axis=1), 1, atol=1e-3):
@@ -59,7 +60,7 @@ def weights_of(probabilities: npt.ArrayLike, kind: Uncertainty = "margin") -> F6
 
 def softmax(logits: npt.ArrayLike) -> F64:
     """(n, c) probabilities of (n, c) logits. Errors: InvalidArgument."""
-    z = np.asarray(logits, np.float64)
+    z = _as_floats(logits, "logits")
     if z.ndim != 2 or not np.isfinite(z).all():
         raise InvalidArgument(f"expected (n, c) finite logits, got shape {z.shape}")
     e = np.exp(z - z.max(axis=1, keepdims=True))
@@ -68,7 +69,7 @@ def softmax(logits: npt.ArrayLike) -> F64:
 
 def as_weights(weights: npt.ArrayLike, n: int) -> F64:
     """(n,) finite weights that are not negative. Errors: InvalidArgument, naming the first one."""
-    w = np.asarray(weights, np.float64)
+    w = _as_floats(weights, "weights")
     if w.shape != (n,):
         raise InvalidArgument(f"expected a weight for each of {n} points, got shape {w.shape}")
     bad = np.flatnonzero(~np.isfinite(w) | (w < 0))
@@ -77,7 +78,18 @@ def as_weights(weights: npt.ArrayLike, n: int) -> F64:
             f"expected finite weights of at least 0, got {w[bad[0]]} for point {bad[0]} and "
             f"{len(bad) - 1} more"
         )
+    with np.errstate(over="ignore"):
+        is_large = w.sum() > _LARGEST
+    if is_large:
+        raise InvalidArgument(f"expected weights whose sum is at most {_LARGEST:g}, got more")
     return w
+
+
+def _as_floats(values: npt.ArrayLike, name: str) -> F64:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"expected {name} as an array of numbers: {error}") from None
 
 
 def votes(

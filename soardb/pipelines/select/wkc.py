@@ -1,6 +1,6 @@
 """Weighted k-center: k points of little weight that are close to all others.
 
-    run.py (and gonzalez.py's centres) -> [wkc.py] -> space.py
+    run.py -> [wkc.py] -> space.py; balls.py finds balls otherwise, parts.py is over machines
 
 The objective is that of Ramalingam, Awasthi and Kumar ("A Weighted K-Center Algorithm for Data
 Subset Selection", arXiv 2312.10602, abstract): the k-center radius, weighted by lambda, plus the
@@ -18,26 +18,27 @@ the first one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from soardb.kernels.layout import I64
-from soardb.pipelines.select.space import Space, blocks, over_blocks, radius_of
+from soardb.pipelines.select.space import Space, blocks, first_near, over_blocks, radius_of
 
 __all__ = [
     "Balls",
     "Best",
     "Exactly",
-    "Problem",
+    "Field",
+    "Terms",
+    "Whole",
     "apart_of",
     "close",
     "exact_guesses",
     "filled",
-    "first_within",
     "grid",
     "open_rows",
     "picks",
@@ -51,110 +52,166 @@ _ROUNDING = 1e-6  # of float32 keys, so that a ball holds the point that its rad
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """space: n points in the order of their weights. weights: (n,) float64, rising, not negative.
+class Terms:
+    """k, and what makes the objective of a radius and a sum of weights."""
 
-    radius_scale, weight_scale: what makes the objective of a radius and a sum of weights.
-    """
-
-    space: Space
-    weights: F64
     k: int
     radius_scale: float
     weight_scale: float
-    threads: int = 1
 
-    @property
-    def least_weight(self) -> float:
-        """Of any k points."""
-        return float(self.weights[: self.k].sum())
+    def value(self, radius: float, weight: float) -> float:
+        """The objective."""
+        return self.radius_scale * radius + self.weight_scale * weight
 
-    def value(self, radius: float, chosen: I64) -> float:
-        """The objective of chosen points that leave a radius."""
-        return self.radius_scale * radius + self.weight_scale * float(self.weights[chosen].sum())
+
+C = TypeVar("C")  # a choice: rows of a space, or points of several
+
+
+class Field(Protocol[C]):
+    """Where points are chosen: among those of this process, or over machines.
+
+    resolution    of the space
+    least_weight  of any k points
+    is_sure       whether no choice of a radius exists where separated() finds too many points
+    """
+
+    resolution: float
+    least_weight: float
+    is_sure: bool
+
+    def cheapest(self) -> C:
+        """The k points of least weight."""
+        ...
+
+    def choices(self, radius: float) -> tuple[int, tuple[C, ...]] | None:
+        """How many points are more than 2 radius apart, and k points for each way to serve them.
+
+        None where there are more than k.
+        """
+        ...
+
+    def weight(self, choice: C) -> float:
+        """The sum of the weights of a choice."""
+        ...
+
+    def radius(self, choice: C, most: float) -> float | None:
+        """What a choice leaves, measured on all points; None where it is seen to be above most."""
+        ...
 
 
 @dataclass(slots=True)
-class Best:
-    """The best solution so far, and what no solution can beat."""
+class Best(Generic[C]):
+    """The best choice so far, and a radius below which there is none of k points."""
 
-    chosen: I64
+    chosen: C
     radius: float
     value: float
     least_radius: float
     guess: float | None = None
     separated: int | None = None
     guesses: int = 0
-    remote: list[int] = field(default_factory=list)  # farthest points of choices that were tried
-
-    def lower_bound(self, problem: Problem) -> float:
-        """Both terms at their least, as if one choice had both."""
-        return (
-            problem.radius_scale * self.least_radius + problem.weight_scale * problem.least_weight
-        )
 
 
 def solve(
-    problem: Problem,
-    best: Best,
-    guesses: Callable[[float], Iterator[float]],
+    field: Field[C],
+    terms: Terms,
+    best: Best[C],
+    guesses: Iterable[float],
     eps: float = 0.0,
-    *,
-    balls: Balls | None = None,
     progress: Callable[[float], None] = lambda share: None,
-) -> Best:
-    """The best solution of all guesses, of the k cheapest points, and of Gonzalez's centres.
+) -> Best[C]:
+    """The best choice of all guesses, of the k cheapest points, and of `best` itself.
 
-    best     these centres; it is changed and returned
-    guesses  given the radius that they leave, the radii to try, rising
-    eps      how far they are apart: a guess is left out, and all after it, once the best solution
-             is no worse than any with a radius above guess / (1 + eps) can be
-    balls    how separated points are found: exactly unless told
+    best     the first choice, such as Gonzalez's centres; it is changed and returned
+    guesses  the radii to try, rising
+    eps      how far they are apart: a guess is left out, and all after it, once the best choice is
+             no worse than any with a radius above guess / (1 + eps) can be
+    progress called with a share that nears 1
 
-    Costs about 2 n x k x d a guess. What is reported is measured on all points.
+    Costs about 2 n x k x d a guess.
     """
-    space, k = problem.space, problem.k
-    find = Exactly(space, problem.threads) if balls is None else balls
-    least = problem.weight_scale * problem.least_weight
-    _try(problem, best, np.arange(k), None, None)
-    if problem.radius_scale == 0:  # then these are the best
+    least = terms.weight_scale * field.least_weight
+    _try(field, terms, best, field.cheapest(), None, None)
+    if terms.radius_scale == 0:  # then these are the best
         return best
-    for guess in guesses(2 * best.least_radius):
-        if problem.radius_scale * guess / (1 + eps) + least > best.value:
+    for guess in guesses:
+        if terms.radius_scale * guess / (1 + eps) + least > best.value:
             break
         best.guesses += 1
-        found = find.separated(math.hypot(guess, space.resolution), k)
+        found = field.choices(math.hypot(guess, field.resolution))
         if found is None:
-            if balls is None:  # k points of such a radius serve one of these each, and cannot
+            if field.is_sure:  # k points of such a radius serve one of these each, and cannot
                 best.least_radius = max(best.least_radius, guess)
             continue
-        apart, cheapest = found
-        for kept in (cheapest, apart):
-            _try(problem, best, filled(kept, k), guess, len(apart))
-        progress(best.guesses)
+        apart, choices = found
+        for choice in choices:
+            _try(field, terms, best, choice, guess, apart)
+        progress(1 - 1 / (1 + best.guesses))
     return best
 
 
-def _try(problem: Problem, best: Best, chosen: I64, guess: float | None, apart: int | None) -> None:
+def _try(
+    field: Field[C],
+    terms: Terms,
+    best: Best[C],
+    choice: C,
+    guess: float | None,
+    apart: int | None,
+) -> None:
     """Take a choice if it is better, measured on all points unless it cannot be."""
-    weight = problem.weight_scale * float(problem.weights[chosen].sum())
-    if problem.radius_scale * best.least_radius + weight >= best.value:
+    weight = field.weight(choice)
+    rest = best.value - terms.weight_scale * weight
+    if terms.radius_scale * best.least_radius >= rest:
         return
-    if best.remote and _least_of_radius(problem, best.remote, chosen) + weight > best.value:
-        return
-    radius, farthest = radius_of(problem.space, chosen, problem.threads)
-    best.remote.append(farthest)
-    value = problem.value(radius, chosen)
-    if value < best.value:
-        best.chosen, best.radius, best.value = chosen, radius, value
+    radius = field.radius(choice, rest / terms.radius_scale if terms.radius_scale else math.inf)
+    if radius is not None and terms.value(radius, weight) < best.value:
+        best.chosen, best.radius, best.value = choice, radius, terms.value(radius, weight)
         best.guess, best.separated = guess, apart
 
 
-def _least_of_radius(problem: Problem, remote: list[int], chosen: I64) -> float:
-    """What the radius counts for at least, as these points are among those that are to be near."""
-    keys = problem.space.keys(np.array(remote[-_REMOTE:]), chosen).min(axis=1)
-    least = problem.space.radius_of(float(keys.max()))
-    return problem.radius_scale * max(0.0, least - problem.space.resolution)
+class Whole:
+    """All points in this process; a choice is (k,) rows.
+
+    space, weights: n points in the order of their weights, (n,) float64, not negative
+    balls: how separated points are found; exactly unless told, and only then for sure
+    """
+
+    def __init__(
+        self, space: Space, weights: F64, k: int, threads: int = 1, balls: Balls | None = None
+    ) -> None:
+        self.space, self.k, self.threads = space, k, threads
+        self.resolution, self.is_sure = space.resolution, balls is None
+        self.least_weight = float(weights[:k].sum())
+        self._weights = weights
+        self._balls: Balls = Exactly(space, threads) if balls is None else balls
+        self._remote: list[int] = []  # farthest points of choices that were tried
+
+    def cheapest(self) -> I64:
+        """See Field."""
+        return np.arange(self.k)
+
+    def choices(self, radius: float) -> tuple[int, tuple[I64, ...]] | None:
+        """See Field: the cheapest point near each, and each itself."""
+        found = self._balls.separated(radius, self.k)
+        if found is None:
+            return None
+        apart, cheapest = found
+        return len(apart), (filled(cheapest, self.k), filled(apart, self.k))
+
+    def weight(self, choice: I64) -> float:
+        """See Field."""
+        return float(self._weights[choice].sum())
+
+    def radius(self, choice: I64, most: float) -> float | None:
+        """See Field: first to the points that were farthest from the choices before."""
+        points = self.space.points(choice)
+        if self._remote:
+            keys = self.space.keys(np.array(self._remote[-_REMOTE:]), points).min(axis=1)
+            if self.space.radius_of(float(keys.max())) - self.resolution > most:
+                return None
+        radius, farthest = radius_of(self.space, points, self.threads)
+        self._remote.append(farthest)
+        return radius
 
 
 class Balls(Protocol):
@@ -181,7 +238,8 @@ class Exactly:
         apart = picks(self.space, radius, k, self.threads)
         if len(apart) > k:
             return None
-        return apart, first_within(self.space, apart, self.space.key_of(radius))
+        narrow = self.space.key_of(radius)
+        return apart, first_near(self.space, self.space.points(apart), narrow, apart)
 
 
 def picks(
@@ -222,7 +280,7 @@ def open_rows(is_open: npt.NDArray[np.bool_], start: int) -> I64 | None:
 
 def apart_of(space: Space, rows: I64, wide: np.float32) -> I64:
     """Of some open points, in order, those farther than `wide` from each that was taken before."""
-    is_near = space.keys(rows, rows) <= wide
+    is_near = space.keys(rows, space.points(rows)) <= wide
     is_open = np.ones(len(rows), bool)
     taken = []
     for place in range(len(rows)):
@@ -241,32 +299,14 @@ def close(
     threads: int,
 ) -> None:
     """Mark points from `start` on that are within `wide` of one of those taken."""
-    rows = np.flatnonzero(is_open[start:]) + start
+    rows, points = np.flatnonzero(is_open[start:]) + start, space.points(taken)
 
     def work(part: slice) -> None:
         some = rows[part]
-        is_open[some] = space.keys(some, taken).min(axis=1) > wide
+        is_open[some] = space.keys(some, points).min(axis=1) > wide
 
     for _ in over_blocks(blocks(len(rows), len(taken)), work, threads):
         pass
-
-
-def first_within(space: Space, centres: I64, narrow: np.float32) -> I64:
-    """For each of some rising rows the first row within `narrow` of it, which may be itself."""
-    found = centres.copy()
-    waiting = np.arange(len(centres))
-    for rows in blocks(int(centres.max()) + 1, max(1024, len(centres))):
-        waiting = waiting[centres[waiting] > rows.start]
-        if not len(waiting):
-            break
-        is_within = space.keys(rows, centres[waiting]) <= narrow
-        first = is_within.argmax(axis=0)
-        is_found = is_within[first, np.arange(len(waiting))]
-        found[waiting[is_found]] = np.minimum(
-            found[waiting[is_found]], rows.start + first[is_found]
-        )
-        waiting = waiting[~is_found]
-    return found
 
 
 def filled(chosen: I64, k: int) -> I64:
@@ -278,30 +318,19 @@ def filled(chosen: I64, k: int) -> I64:
     return np.concatenate([distinct, np.setdiff1d(np.arange(k), distinct)[: k - len(distinct)]])
 
 
-def grid(eps: float) -> Callable[[float], Iterator[float]]:
-    """Guesses from half of Gonzalez's radius on, each (1 + eps) times the one before, without end.
+def grid(least: float, eps: float) -> Iterator[float]:
+    """Guesses from a radius below the best one on, each (1 + eps) times the one before: no end.
 
     One of them is within (1 + eps) of the best radius. solve() ends them.
     """
-
-    def guesses(radius: float) -> Iterator[float]:
-        guess = radius / 2
-        while guess > 0:
-            yield guess
-            guess *= 1 + eps
-        yield 0.0  # all points are at k places
-
-    return guesses
+    while least > 0:
+        yield least
+        least *= 1 + eps
+    yield 0.0  # all points are at k places
 
 
-def exact_guesses(space: Space) -> Callable[[float], Iterator[float]]:
-    """Every distance between two points, and 0: the best radius is one of them. For few points."""
-    keys = space.keys(slice(0, len(space)), np.arange(len(space)))
+def exact_guesses(space: Space, least: float) -> list[float]:
+    """Every distance between two points from a radius on: the best one is there. For few points."""
+    keys = space.keys(slice(0, len(space)), space.points(np.arange(len(space))))
     radii = sorted({0.0, *(space.radius_of(key) for key in np.unique(keys).tolist())})
-
-    def guesses(radius: float) -> Iterator[float]:
-        for guess in radii:
-            if guess >= radius / 2 * (1 - _ROUNDING):
-                yield guess * (1 + _ROUNDING)
-
-    return guesses
+    return [radius * (1 + _ROUNDING) for radius in radii if radius >= least * (1 - _ROUNDING)]
