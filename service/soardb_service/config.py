@@ -219,6 +219,13 @@ class ServerConfig(BaseSettings):
         )
 
     @property
+    def place(self) -> str:
+        """What is served: the directory, or the storage of a cluster, which may be a URI."""
+        if self.storage is None:
+            return str(self.directory.resolve())
+        return self.storage if "://" in self.storage else str(Path(self.storage).absolute())
+
+    @property
     def keys_path(self) -> Path:
         """The file of keys."""
         return self.keys_file or self.directory / ".keys.json"

@@ -94,17 +94,17 @@ _OTHERS = re.compile(r"expected a collection of .*?, there is no (.*?); there ar
 _LIKE = re.compile(r": (?:alias|collection) '[^']*' is there, which differs only in upper")
 
 
-def hide(folder: Path) -> None:
-    """Tell no caller where this folder is."""
-    _hidden.add(str(folder))
+def hide(place: Path | str) -> None:
+    """Tell no caller where this folder is, or this URI, which may hold a password."""
+    _hidden.add(str(place))
 
 
 def discreet(text: str) -> str:
     """A message without folders of the server and names that the caller did not say itself."""
     text = _OTHERS.sub(r"expected a collection that is there, there is no \1", text)
     text = _LIKE.sub(": one is there that differs only in upper", text)
-    for folder in _hidden:
-        text = text.replace(f"{folder}/", "").replace(folder, "the database")
+    for place in sorted(_hidden, key=len, reverse=True):  # one may lie in another
+        text = text.replace(f"{place}/", "").replace(place, "the database")
     return text
 
 

@@ -66,9 +66,9 @@ class Server:
         is_shared = config.readers > 0 or reads_beside is not None
         self._metrics = Metrics(is_shared)
         self._traces = Traces(config.traces)
-        folder = config.directory.resolve()
-        hide(folder)
-        self.database = _connected(config, folder, read_only=reads_beside is not None)
+        hide(config.directory.resolve())
+        hide(config.place)
+        self.database = _connected(config, read_only=reads_beside is not None)
         limits = config.limits
         gate = Gate(keys, require_key=config.require_key, rate=config.rate)
         batcher: Batcher[Any, Any] | None = None
@@ -80,7 +80,11 @@ class Server:
             "Points": Points(self.database, limits, self._metrics, batcher),
             "Indexes": Indexes(self.database, self._operations),
             "Operations": self._operations,
-            "Snapshots": Snapshots(self.database, self._operations, _snapshots_of(config, folder)),
+            "Snapshots": Snapshots(
+                self.database,
+                self._operations,
+                None if "://" in config.place else Path(config.place) / "snapshots",
+            ),
             "Admin": Admin(self.database, limits, lambda: self.door.in_flight),
         }
         self.passes = handlers_of(services)
@@ -228,28 +232,21 @@ class Server:
         self.stop()
 
 
-def _connected(config: ServerConfig, folder: Path, *, read_only: bool) -> Database:
+def _connected(config: ServerConfig, *, read_only: bool) -> Database:
     """The database of the directory, or the cluster that the settings name."""
     limits: dict[str, Any] = {
         "memory_limit": config.memory_limit,
         "allow_network": config.allow_network,
     }
     if config.ray is None:
-        return soardb.connect(folder, read_only=read_only, **limits)
-    with translated(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    storage = str(folder) if config.storage is None else config.storage
-    hide(Path(storage))
+        return soardb.connect(config.place, read_only=read_only, **limits)
+    with translated(config.directory):
+        config.directory.mkdir(parents=True, exist_ok=True)
+    if config.data is not None:
+        hide(config.data)
     return soardb.connect(
-        config.ray, storage=storage, shards=config.shards, data=config.data, **limits
+        config.ray, storage=config.place, shards=config.shards, data=config.data, **limits
     )
-
-
-def _snapshots_of(config: ServerConfig, folder: Path) -> Path | None:
-    """Where snapshots are kept, which all who write them must reach; None: nowhere."""
-    if config.storage is None:
-        return folder / "snapshots"
-    return None if "://" in config.storage else Path(config.storage).absolute() / "snapshots"
 
 
 def _files_allowed() -> int:

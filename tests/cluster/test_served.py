@@ -20,9 +20,10 @@ import soardb
 from soardb.cluster import Cluster
 from soardb.cluster.calls import shard_name
 from soardb.cluster.placement import shard_of
-from soardb.errors import InvalidArgument, TimedOut
+from soardb.errors import InvalidArgument, SoarError, TimedOut
 from soardb_client import Client
-from tests.cluster.conftest import SHARDS
+from soardb_service.convert import discreet, hide
+from tests.cluster.conftest import PATIENCE_S, SHARDS
 from tests.service.conftest import Served
 
 D = 8
@@ -166,6 +167,39 @@ class TestSnapshots:
             assert sorted(p.name for p in embedded.path.iterdir() if p.is_dir()) == []
         assert served.list_snapshots("c") == []
         assert served.list_collections() == ["c"]
+
+
+class TestDiscretion:
+    def test_clients_learn_neither_the_storage_nor_its_password(
+        self, ray_here: None, bucket: str, tmp_path: Path
+    ) -> None:
+        """A URI of a store may hold one; and folders of nodes are nobody's affair."""
+        place, data = bucket.replace("/place", "/served"), tmp_path / "disk"
+        hide(place)
+        assert discreet(f"cluster {place} was closed") == "cluster the database was closed"
+        flags = ("--ray", "ray://auto", "--storage", place, "--data", str(data), "--shards", "1")
+        with Served(tmp_path / "server", *flags) as server, Client(server.target) as client:
+            points = client.create_collection("c", D, "l2")
+            points.upsert(IDS, VECTORS)
+            told = []
+            for ask in (
+                lambda: client.get_collection("nothing"),
+                lambda: client.create_collection("c", D),
+                lambda: client.start_snapshot("c"),
+                lambda: client.list_snapshots("c"),
+                lambda: points.search(VECTORS[0][:3]),
+            ):
+                try:
+                    made = ask()
+                    told.append(str(made.wait()) if hasattr(made, "wait") else "")
+                except SoarError as error:
+                    told.append(str(error))
+            assert all(told)
+            for text in told:
+                assert "word" not in text
+                assert str(data) not in text
+            with Cluster("ray://auto", storage=place, timeout=PATIENCE_S) as beside:
+                beside.stop()
 
 
 class TestSettings:
