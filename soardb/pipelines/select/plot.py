@@ -84,7 +84,9 @@ def plot_tradeoff(
     """
     if not lambdas:
         raise InvalidArgument("expected at least one lambda, got none")
-    figure, axes = blank(f"{config.method}, k = {config.k}")  # matplotlib must be there first
+    figure, axes = blank(
+        f"{config.method}, k = {config.k}, for each lambda"
+    )  # matplotlib must be there first
     source = points if isinstance(points, Source) else read(points, config, **given)
     found = []
     for number, radius_weight in enumerate(lambdas):
@@ -93,10 +95,11 @@ def plot_tradeoff(
     radii = [one.certificate.radius for one in found]
     means = [one.certificate.weight / config.k for one in found]
     axes.plot(means, radii, "o-", color="#1f5fa8")
-    for one, x, y in zip(found, means, radii, strict=True):
-        axes.annotate(
-            f"{one.config.radius_weight:g}", (x, y), xytext=(5, 5), textcoords="offset points"
-        )
+    labels: dict[tuple[float, float], list[str]] = {}
+    for one, at in zip(found, zip(means, radii, strict=True), strict=True):
+        labels.setdefault(at, []).append(f"{one.config.radius_weight:g}")
+    for at, names in labels.items():
+        axes.annotate(", ".join(names), at, xytext=(5, 5), textcoords="offset points")
     axes.set(xlabel="mean weight of the chosen points", ylabel="radius")
     finished(figure, axes, path)
     return found

@@ -147,6 +147,7 @@ def solve(
         for choice in choices:
             _try(field, terms, best, choice, guess, apart)
         progress(1 - 1 / (1 + best.guesses))
+    progress(1.0)
     return best
 
 
