@@ -34,7 +34,7 @@ from soardb.cluster.calls import REGISTRAR, Actors, Job, refusal_of, shard_name
 from soardb.cluster.collection import ShardedCollection
 from soardb.cluster.parquet import ParquetSource, Part, RowGroup
 from soardb.cluster.placement import pack_ids, rows_by_shard
-from soardb.cluster.registrar import Layout, make_registrar
+from soardb.cluster.registrar import Layout, located
 from soardb.cluster.storage import Storage
 from soardb.cluster.training import choice_of, cpus, train
 from soardb.clustering import Progress
@@ -126,14 +126,13 @@ class Build:
         for found in each:
             here = np.zeros(len(done), bool)
             if found is not None:
-                load, ranges = found
-                if load != self._load:
+                if found.load != self._load:
                     raise AlreadyExists(
                         f"expected {self._collection.name!r} without points, it was loaded from "
                         f"{self._noted()}, or these files have changed since; drop it to load it "
                         "anew"
                     )
-                for first, end in ranges:
+                for first, end in found.ranges:
                     here[first:end] = True
             done &= here
         return done
@@ -277,7 +276,7 @@ def _load_group(work: _Work, group: RowGroup, done: np.ndarray) -> int:
     done: which of its parts are in. Done again after a death of the worker it sends again what was
     sent, and shards write it once.
     """
-    actors = Actors(work.namespace, partial(_locate, work.namespace, work.layout))
+    actors = Actors(work.namespace, partial(located, work.layout))
     first, sent = group.first_part, 0
     for part in work.source.read(group, lambda number: bool(done[number - first]), work.settings):
         _send_part(work, actors, group, part)
@@ -313,7 +312,7 @@ def _named(
     for shard, rows in rows_by_shard(ids, work.shards).items():
         name = shard_name(shard)
         found = actors.one(name, Job("loaded", (work.collection,)), _CALL_S)
-        if found is not None and any(first <= part.number < end for first, end in found[1]):
+        if found is not None and part.number in found:
             continue  # it took its points of this part
         job = Job("get", (work.collection, pack_ids(ids, rows), False))
         held = actors.one(name, job, _CALL_S)
@@ -321,13 +320,3 @@ def _named(
             if point is not None:
                 return work.source.doubled(group, ids[row], part.row + row, "in another part")
     return AlreadyExists(f"{group.file}, row group {group.number}: {error}")
-
-
-def _locate(namespace: str, layout: Layout, name: str) -> str:
-    """Ray's name of an actor, made anew where it is gone, as for a driver. Errors: Unavailable."""
-    if name == REGISTRAR:
-        make_registrar(namespace, layout)
-        return name
-    actors = Actors(namespace, partial(_locate, namespace, layout))
-    place: str = actors.one(REGISTRAR, Job("ensure", (name,)), _CALL_S)
-    return place

@@ -68,10 +68,11 @@ class Answers:
 class Actors:
     """The actors of one cluster, found by name. Safe for many threads.
 
-    locate  says which name Ray has for an actor, made anew where it is gone; it may raise
+    locate  given this and a name, says which name Ray has for the actor, made anew where it is
+            gone; it may raise
     """
 
-    def __init__(self, namespace: str, locate: Callable[[str], str]) -> None:
+    def __init__(self, namespace: str, locate: Callable[[Actors, str], str]) -> None:
         self.namespace = namespace
         self._locate = locate
         self._handles: dict[str, Any] = {}
@@ -173,7 +174,7 @@ class Actors:
                 self._sought.discard(name)
 
     def _found(self, name: str) -> Any:
-        place = self._locate(name)
+        place = self._locate(self, name)
         with self._one_lookup:
             return ray.get_actor(place, namespace=self.namespace)
 

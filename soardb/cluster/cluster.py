@@ -18,6 +18,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from soardb.cluster.collection import Held, ShardedCollection, Waits
 from soardb.cluster.moves import plan_moves
 from soardb.cluster.parquet import open_source
 from soardb.cluster.places import end_actors
-from soardb.cluster.registrar import Layout, make_registrar
+from soardb.cluster.registrar import Layout, located, make_registrar
 from soardb.cluster.storage import Storage, storage_of
 from soardb.cluster.totals import total
 from soardb.core import Settings
@@ -107,7 +108,7 @@ class Cluster:
         self._closed = False
         self._held: dict[str, Held] = {}
         self._began_ray = _begin_ray(target)
-        self._actors = Actors(self._namespace, self._locate)
+        self._actors = Actors(self._namespace, partial(located, self._layout))
         try:
             make_registrar(self._namespace, self._layout)
             job = Job("open", (self._layout, DEFAULT_SHARDS))
@@ -115,14 +116,6 @@ class Cluster:
         except BaseException:
             self._leave()
             raise
-
-    def _locate(self, name: str) -> str:
-        """Ray's name of an actor, made anew where it is gone. Errors: Unavailable."""
-        if name == REGISTRAR:
-            make_registrar(self._namespace, self._layout)
-            return name
-        place: str = self._registrar("ensure", name)
-        return place
 
     @property
     def _names(self) -> list[str]:

@@ -46,11 +46,12 @@ from soardb.core import Settings
 from soardb.errors import AlreadyExists, InvalidArgument, NotFound, SoarError, Unavailable
 from soardb.storage.catalog import as_name, new_folder
 
-__all__ = ["CATALOG", "Layout", "Registrar", "make_registrar"]
+__all__ = ["CATALOG", "Layout", "Registrar", "located", "make_registrar"]
 
 _log = logging.getLogger("soardb")
 
 CATALOG = "soardb-cluster.json"
+_ENSURE_S = 60.0  # for the registrar to make an actor
 _SHARD_S = 60.0  # a shard has so long for a change of the catalog
 _SWEEP_S = 10.0  # for what may as well be done later
 _READY_S = 600.0  # a shard has so long to open what it took over
@@ -207,7 +208,7 @@ class Registrar:
             if ceded_to is not None and name != self._under_way:
                 _moves(actor, "resume", ceded_to, timeout=_SHARD_S)
 
-    def _locate(self, name: str) -> str:
+    def _locate(self, actors: Actors, name: str) -> str:
         # Before the catalog is there, and while a shard moves, actors are called as they are named.
         is_shard = self._known is not None and name in self._shards()
         return self.ensure(name) if is_shard else name
@@ -524,6 +525,18 @@ class Registrar:
 def _moves(actor: Any, method: str, *arguments: Any, timeout: float) -> Any:
     """The answer of an actor that moves. Errors: RayError."""
     return ray.get(getattr(actor, method).remote(*arguments), timeout=timeout)
+
+
+def located(layout: Layout, actors: Actors, name: str) -> str:
+    """Ray's name of an actor, made anew where it is gone, for all but the registrar itself.
+
+    Errors: Unavailable.
+    """
+    if name == REGISTRAR:
+        make_registrar(actors.namespace, layout)
+        return name
+    place: str = actors.one(REGISTRAR, Job("ensure", (name,)), _ENSURE_S)
+    return place
 
 
 def make_registrar(namespace: str, layout: Layout) -> None:

@@ -45,6 +45,7 @@ from soardb.errors import Closed, InvalidArgument, NotFound, SoarError, Unavaila
 from soardb.filters import as_filter
 from soardb.hits import HitColumns, Point
 from soardb.kernels.layout import F32
+from soardb.loading import Loaded
 from soardb.options import Ack, Mode
 from soardb.pages import make_token, page_mark
 from soardb.schema import PointId, Schema, decode_payload
@@ -225,10 +226,9 @@ class Shard:
         self._collection(name)._begin_load(load, model)
 
     @reading
-    def loaded(self, name: str) -> tuple[str, list[tuple[int, int]]] | None:
-        """Name of the load that brought the first points, and the ranges of its parts here."""
-        held = self._collection(name)._loaded()
-        return None if held is None else (held.load, held.ranges)
+    def loaded(self, name: str) -> Loaded | None:
+        """See Collection._loaded."""
+        return self._collection(name)._loaded()
 
     @writing
     def load_part(

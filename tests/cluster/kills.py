@@ -281,8 +281,7 @@ class Killer:
         return shard_name(self._random.randrange(self._cluster.shards))
 
     def _ray_kill(self, name: str, *, no_restart: bool) -> None:
-        place = self._cluster._locate(name)
-        ray.kill(ray.get_actor(place, namespace=self._cluster._namespace), no_restart=no_restart)
+        ray.kill(self._cluster._actors._found(name), no_restart=no_restart)
 
     # ------------------------------------------------------------------ with nodes
 
