@@ -11,6 +11,7 @@ noise of scale 1 the integrals are known, binary().
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -61,7 +62,7 @@ class CollapseConfig:
         if as_number(self.noise_scale, "noise_scale") <= 0:
             raise InvalidArgument(f"expected noise_scale above 0, got {self.noise_scale}")
         scales = [as_number(scale, "scales") for scale in self.scales]
-        rises = all(a < b for a, b in zip(scales, scales[1:], strict=False))
+        rises = all(a < b for a, b in pairwise(scales))
         if len(scales) < 2 or scales[0] < 0 or not rises:
             raise InvalidArgument(
                 f"expected at least two scales that rise from 0 or more, got {self.scales}"

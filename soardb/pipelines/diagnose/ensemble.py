@@ -18,6 +18,7 @@ import numpy.typing as npt
 from soardb.errors import InvalidArgument
 from soardb.kernels.layout import I64
 from soardb.options import as_number
+from soardb.points import as_point_ids
 from soardb.schema import PointId
 
 __all__ = ["F64", "Ensemble"]
@@ -96,7 +97,7 @@ class Ensemble:
     @property
     def classes(self) -> int:
         """How many classes."""
-        return self.probabilities.shape[2]
+        return int(self.probabilities.shape[2])
 
     @property
     def mean(self) -> F64:
@@ -159,7 +160,7 @@ def _samples(
     bad = np.flatnonzero((y < 0) | (y >= c))
     if len(bad):
         raise InvalidArgument(f"expected labels in 0..{c - 1}, got {y[bad[0]]} at {bad[0]}")
-    names: list[PointId] = list(range(n)) if ids is None else list(np.asarray(ids).tolist())
+    names: list[PointId] = list(range(n)) if ids is None else as_point_ids(ids)
     if len(names) != n or len(set(names)) != n:
         raise InvalidArgument(
             f"expected {n} ids that differ, got {len(names)}, {len(set(names))} of them different"

@@ -49,12 +49,12 @@ Mask = npt.NDArray[np.bool_]
 class DiagnoseConfig:
     """How to measure.
 
-    estimator   "unbiased", "plain" or "pairs" (replicas 0 and 1, 2 and 3, ... are halves of a split)
+    estimator   "unbiased", "plain" or "pairs" (replicas 0 and 1, 2 and 3, ... are of one split)
     randomness  what differs between replicas, in your words; the numbers depend on it, so it is
                 part of the report
     bootstrap   how often points are resampled for intervals, 0 for none
     level       of the intervals
-    splits      random halvings of the replicas for the split-half fits, 0 for none; needs 4 replicas
+    splits      random halvings of the replicas for the split-half fits, 0 for none
     members     also fit the first m replicas, for each m named
     slope_bins  bins of the slope of means
     bins        bins of confidence of the ECE
@@ -217,7 +217,10 @@ class Diagnosis:
                 f"{prefix}variance": float(self.parts.variance[row]),
                 f"{prefix}misaligned": bool(self.misaligned[row]) if known[row] else None,
             }
-            collection.update_payload(fields, ids=[point_id])
+            # All wait for one flush to the disk, that of the last.
+            ack = "fsync" if row == len(ids) - 1 else "memory"
+            collection.update_payload(fields, ids=[point_id], ack=ack)
+        collection.flush()  # raises what went wrong with those before the last
         return len(ids)
 
 
