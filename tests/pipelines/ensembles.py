@@ -5,12 +5,14 @@ test_diagnose.py, test_diagnose_lines.py -> [ensembles.py]
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from soardb.pipelines.diagnose import Ensemble
 
 
-def logits_of(seed: int, members: int = 6, n: int = 80, classes: int = 5) -> tuple[object, object]:
+def logits_of(seed: int, members: int = 6, n: int = 80, classes: int = 5) -> tuple[Any, Any]:
     """(m, n, c) logits of replicas that mostly agree, and (n,) labels."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
@@ -22,7 +24,7 @@ def logits_of(seed: int, members: int = 6, n: int = 80, classes: int = 5) -> tup
 
 def by_chance(seed: int, members: int = 6, n: int = 80, classes: int = 5) -> Ensemble:
     """An ensemble of such logits."""
-    return Ensemble.of_logits(*logits_of(seed, members, n, classes))  # type: ignore[arg-type]
+    return Ensemble.of_logits(*logits_of(seed, members, n, classes))
 
 
 def wild(seed: int, members: int, n: int, classes: int) -> Ensemble:

@@ -45,8 +45,8 @@ class TestSquared:
         plain = squared(ensemble, "plain")
         assert plain.bias[0] == pytest.approx(2 * 0.3**2)
         assert plain.variance[0] == pytest.approx(2 * 0.1**2)
-        for estimator in ("unbiased", "pairs"):
-            parts = squared(ensemble, estimator)  # type: ignore[arg-type]
+        for estimator in ESTIMATORS[::2]:
+            parts = squared(ensemble, estimator)
             assert parts.bias[0] == pytest.approx(2 * 0.2 * 0.4)  # <h_1 - e_y, h_2 - e_y>
             assert parts.variance[0] == pytest.approx(2 * 0.02)
 
@@ -62,8 +62,8 @@ class TestSquared:
         def off(values: Any, truth: float) -> float:
             return float((values.mean() - truth) / (values.std() / 100))
 
-        for estimator in ("unbiased", "pairs"):
-            parts = squared(ensemble, estimator)  # type: ignore[arg-type]
+        for estimator in ESTIMATORS[::2]:
+            parts = squared(ensemble, estimator)
             assert abs(off(parts.bias, 1 / 2)) < 5
             assert abs(off(parts.variance, 1 / 6)) < 5
         plain = squared(ensemble, "plain")
@@ -71,6 +71,22 @@ class TestSquared:
         assert abs(off(plain.variance, 1 / 6 - 1 / 24)) < 5
         assert off(plain.bias, 1 / 2) > 10
         assert off(plain.variance, 1 / 6) < -20
+
+    def test_bias_is_never_below_zero_by_pairs_of_replicas(self) -> None:
+        """Though it is a difference: of (m - 1) one-hot replicas that are right it is 0 exactly."""
+        p = np.zeros((5, 1, 3))
+        p[:4, 0, 0] = 1
+        p[4, 0] = [0.7, 0.2, 0.1]
+        assert squared(Ensemble.of_probabilities(p, [0])).bias[0] == 0
+        for seed in range(5):
+            assert (squared(wild(seed, 7, 2000, 4)).bias >= 0).all()
+
+    def test_a_bias_that_one_replica_hides_is_still_found(self) -> None:
+        """Errors of 0.5 and 1e-12: bias^2 less variance / m would be rounding alone."""
+        errors = np.array([0.5, 1e-12, 1e-12])
+        z = np.stack([np.zeros(3), np.log(errors / (1 - errors))], axis=1)[:, None]
+        found = squared(Ensemble.of_logits(z, [0]))
+        assert found.bias[0] == pytest.approx(2 * (1e-12 + 1e-24) / 3, rel=1e-9)
 
     def test_pairs_want_an_even_number(self) -> None:
         with pytest.raises(InvalidArgument, match="even number of replicas with 'pairs', got 5"):
@@ -263,8 +279,8 @@ class TestCollapse:
 class TestEnsemble:
     def test_logits_and_their_probabilities_are_the_same(self) -> None:
         z, labels = logits_of(0)
-        first = Ensemble.of_logits(z, labels)  # type: ignore[arg-type]
-        e = np.exp(z)  # type: ignore[call-overload]
+        first = Ensemble.of_logits(z, labels)
+        e = np.exp(z)
         second = Ensemble.of_probabilities(e / e.sum(axis=2, keepdims=True), first.labels)
         assert np.abs(first.probabilities - second.probabilities).max() < 1e-14
         assert np.abs(first.logs - second.logs).max() < 1e-12

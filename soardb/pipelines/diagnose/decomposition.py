@@ -39,8 +39,9 @@ def squared(ensemble: Ensemble, estimator: Estimator = "unbiased") -> Decomposit
     """Of squared loss on probabilities, however the replicas were trained.
 
     plain     of the m replicas there are: bias^2 is too large by variance / m on average
-    unbiased  of all replicas that could be: variance with m - 1, and bias^2 less variance / m,
-              which may be below 0
+    unbiased  of all replicas that could be: variance with m - 1, and as bias^2 the mean of
+              <h_i - e_y, h_j - e_y> over two different replicas. Errors never make an obtuse
+              angle, so it is not below 0; it is 0 where no two replicas err
     pairs     as unbiased, from replicas 0 and 1, 2 and 3, ... alone: for those trained on the two
               halves of the same split, which are independent of nothing else. m must be even
 
@@ -62,9 +63,22 @@ def squared(ensemble: Ensemble, estimator: Estimator = "unbiased") -> Decomposit
     if estimator == "plain":
         return Decomposition(bias, variance / m, risk)
     if estimator == "unbiased":
-        variance = variance / (m - 1)
-        return Decomposition(bias - variance / m, variance, risk)
+        return Decomposition(_between(errors), variance / (m - 1), risk)
     raise InvalidArgument(f"expected estimator one of {', '.join(ESTIMATORS)}, got {estimator!r}")
+
+
+def _between(errors: F64) -> F64:
+    """(n,) mean product of the errors of two different replicas.
+
+    Summed from terms of one sign: bias^2 less variance / m would leave rounding where one replica
+    has made most of both.
+    """
+    m = len(errors)
+    before, total = errors[0].copy(), np.zeros(errors.shape[1])
+    for error in errors[1:]:
+        total += (before * error).sum(axis=1)
+        before += error
+    return np.asarray(total * 2 / (m * (m - 1)))
 
 
 def kl(ensemble: Ensemble) -> Decomposition:

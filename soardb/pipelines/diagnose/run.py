@@ -196,7 +196,8 @@ class Diagnosis:
     def write_fields(self, collection: Any, prefix: str = "") -> int:
         """Set the payload fields bias, variance and misaligned of each point, found by its id.
 
-        prefix: before their names. misaligned is removed where there is no residual. Other fields
+        prefix: before their names. To filter by them, declare them when the collection is made, as
+        float, float and bool. misaligned is removed where there is no residual. Other fields
         stay. Returns how many points were written; one write a point, so an interruption leaves
         some as they were, and the same call again mends it. Errors: NotFound, before anything is
         written, where points are not there.
