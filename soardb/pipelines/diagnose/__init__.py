@@ -1,7 +1,7 @@
 """What an ensemble gets wrong always, and what it is unsure of: bias and variance of each sample.
 
 run.py            run(Ensemble, DiagnoseConfig) -> Diagnosis
-ensemble.py       replicas' probabilities or logits, and the labels
+ensemble.py       replicas' probabilities or logits, and the labels; source.py reads them
 decomposition.py  risk = bias + variance, squared and KL, of each sample
 fit.py            lines through log variance over log bias, with intervals
 stability.py      the same from disjoint replicas, and from fewer of them
@@ -18,6 +18,7 @@ from soardb.pipelines.diagnose.decomposition import ESTIMATORS, Decomposition, k
 from soardb.pipelines.diagnose.ensemble import Ensemble
 from soardb.pipelines.diagnose.fit import Fit, fit_line
 from soardb.pipelines.diagnose.run import DiagnoseConfig, Diagnosis, run
+from soardb.pipelines.diagnose.source import of_file
 
 __all__ = [
     "ESTIMATORS",
@@ -35,6 +36,7 @@ __all__ = [
     "cone_of",
     "fit_line",
     "kl",
+    "of_file",
     "run",
     "simulate",
     "squared",

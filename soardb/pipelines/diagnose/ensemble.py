@@ -8,7 +8,6 @@ not one minus the largest: of a sure model the latter is rounding alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -46,7 +45,7 @@ class Ensemble:
         cls,
         probabilities: npt.ArrayLike,
         labels: npt.ArrayLike,
-        ids: Sequence[PointId] | None = None,
+        ids: Any = None,
     ) -> Self:
         """Of (m, n, c) probabilities, which are divided by their sum; it must be 1 within 1e-3.
 
@@ -74,9 +73,7 @@ class Ensemble:
         return cls(p, logs, *_samples(labels, ids, p.shape))
 
     @classmethod
-    def of_logits(
-        cls, logits: npt.ArrayLike, labels: npt.ArrayLike, ids: Sequence[PointId] | None = None
-    ) -> Self:
+    def of_logits(cls, logits: npt.ArrayLike, labels: npt.ArrayLike, ids: Any = None) -> Self:
         """Of (m, n, c) logits; m and c at least 2. Errors: InvalidArgument."""
         z = _three(logits, "logits")
         top = z.argmax(axis=2)[..., None]
@@ -147,9 +144,7 @@ def _three(values: npt.ArrayLike, name: str) -> F64:
     return found
 
 
-def _samples(
-    labels: npt.ArrayLike, ids: Sequence[PointId] | None, shape: tuple[int, ...]
-) -> tuple[I64, list[PointId]]:
+def _samples(labels: npt.ArrayLike, ids: Any, shape: tuple[int, ...]) -> tuple[I64, list[PointId]]:
     _, n, c = shape
     y = np.asarray(labels)
     if y.shape != (n,) or y.dtype.kind not in "iu":
