@@ -152,6 +152,15 @@ class TestStability:
             assert one.slope == pytest.approx(1, abs=0.02)
             assert one.r2 > 0.98
 
+    def test_pairs_stay_together(self) -> None:
+        """Pairs of twins: there is no variance within a pair, and so no line, however halved."""
+        one = by_chance(0, members=4)
+        ensemble = one.only([0, 0, 1, 1, 2, 2, 3, 3])
+        assert split_half(ensemble, ensemble.correct, 3, "pairs", bootstrap=0) == []
+        assert len(split_half(ensemble, ensemble.correct, 3, bootstrap=0)) == 3
+        with pytest.raises(InvalidArgument, match="even number of replicas with 'pairs', got 5"):
+            split_half(by_chance(0, members=5), ensemble.correct, 1, "pairs")
+
     def test_too_few_replicas_are_refused(self) -> None:
         ensemble = by_chance(0, members=3)
         with pytest.raises(InvalidArgument, match="at least 4 replicas to halve, got 3"):

@@ -45,7 +45,7 @@ def squared(ensemble: Ensemble, estimator: Estimator = "unbiased") -> Decomposit
     pairs     as unbiased, from replicas 0 and 1, 2 and 3, ... alone: for those trained on the two
               halves of the same split, which are independent of nothing else. m must be even
 
-    Costs a copy of the probabilities. Errors: InvalidArgument.
+    Holds up to three copies of the probabilities. Errors: InvalidArgument.
     """
     m = ensemble.members
     errors = ensemble.errors()

@@ -228,7 +228,8 @@ class Diagnosis:
 def run(ensemble: Ensemble, config: DiagnoseConfig | None = None) -> Diagnosis:
     """Diagnose an ensemble; see Diagnosis.
 
-    Costs a few passes over its (m, n, c) probabilities and two a split; holds one more copy.
+    Costs a few passes over its (m, n, c) probabilities and one a split; holds up to
+    three more copies of them.
     Errors: InvalidArgument.
     """
     config = config or DiagnoseConfig()
@@ -255,7 +256,7 @@ def run(ensemble: Ensemble, config: DiagnoseConfig | None = None) -> Diagnosis:
         residual,
         misaligned,
         fits,
-        split_half(ensemble, correct, config.splits, **config.line()),
+        split_half(ensemble, correct, config.splits, config.estimator, **config.line()),
         by_members(ensemble, correct, config.members, config.estimator, **config.line()),
         cone_of(parts, ensemble.members, config.cone),
         calibration_of(ensemble, config.bins),

@@ -31,26 +31,38 @@ Mask = npt.NDArray[np.bool_]
 
 
 def split_half(
-    ensemble: Ensemble, among: Mask, splits: int, seed: int = 0, **options: Any
+    ensemble: Ensemble,
+    among: Mask,
+    splits: int,
+    estimator: Estimator = "unbiased",
+    seed: int = 0,
+    **options: Any,
 ) -> list[Fit]:
     """A fit of each of `splits` random halvings: bias^2 of one half, variance of the other.
 
-    among    (n,) the samples in the fit
-    options  those of fit_line
+    among      (n,) the samples in the fit
+    estimator  with "pairs", pairs stay together and are estimated from; otherwise "unbiased" is
+               taken, as the error of a plain bias^2 is a variance again
+    options    those of fit_line
 
-    Both unbiased. Fewer than `splits` where a line cannot be drawn. Errors: InvalidArgument with
-    fewer than 4 replicas.
+    Fewer than `splits` where a line cannot be drawn. Errors: InvalidArgument with
+    fewer than 4 replicas, and for pairs of an odd number.
     """
     as_int(splits, "splits", 0, 10_000)
     m = ensemble.members
     if splits and m < MIN_SPLIT:
         raise InvalidArgument(f"expected at least {MIN_SPLIT} replicas to halve, got {m}")
+    kind: Estimator = "pairs" if estimator == "pairs" else "unbiased"
+    together = 2 if kind == "pairs" else 1
+    if m % together:
+        raise InvalidArgument(f"expected an even number of replicas with 'pairs', got {m}")
     rng = np.random.default_rng(seed)
     out = []
     for _ in range(splits):
-        order = rng.permutation(m)
-        bias = squared(ensemble.only(order[: m // 2])).bias
-        variance = squared(ensemble.only(order[m // 2 :])).variance
+        units = np.arange(m).reshape(-1, together)[rng.permutation(m // together)]
+        first, second = units[: len(units) // 2].ravel(), units[len(units) // 2 :].ravel()
+        bias = squared(ensemble.only(first), kind).bias
+        variance = squared(ensemble.only(second), kind).variance
         found = fit_line(bias[among], variance[among], **{**options, "seed": seed})
         if found is not None:
             out.append(found)
