@@ -5,8 +5,8 @@
     python examples/diagnose_ensemble.py [DIRECTORY]
 
 Twenty small networks are trained on made-up points of four kinds, from different initial weights
-and in different orders. A few of the 1,000 test points bear a wrong label, which all of them get wrong
-in the same way: much bias and little variance, so they are off the line.
+and in different orders. A few of the 1,000 test points bear a wrong label, which all networks get
+wrong in the same way: much bias and little variance, so they are off the line.
 """
 
 import sys

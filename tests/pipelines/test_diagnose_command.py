@@ -18,6 +18,7 @@ from soardb.cli.commands import app
 from soardb.errors import InvalidArgument, NotFound
 from soardb.pipelines.diagnose import DiagnoseConfig, Ensemble, of_file, run
 from tests.pipelines.ensembles import logits_of
+from tests.service.conftest import Served
 
 Z, LABELS = logits_of(1)
 IDS = np.arange(100, 180)
@@ -83,6 +84,18 @@ def test_it_takes_labels_from_a_collection_and_writes_fields(
     written = payloads(directory)
     assert [payload["bias"] for payload in written] == want.parts.bias.tolist()
     assert [payload["misaligned"] for payload in written] == want.misaligned.tolist()
+
+
+def test_a_served_collection_will_do(file: Path, directory: Path) -> None:
+    """Fields are written over the wire, and read back from the server."""
+    with Served(directory) as server:
+        given = (file, server.target, "samples", "--bootstrap", 0, "--write", "--prefix", "one_")
+        assert asked(*given).exit_code == 0
+        with soardb.connect(server.target) as database:
+            points: Any = database.get_collection("samples").get(IDS)
+    want = run(Ensemble.of_logits(Z, LABELS, IDS), DiagnoseConfig(bootstrap=0))
+    assert [p.payload["one_bias"] for p in points] == want.parts.bias.tolist()
+    assert [p.payload["one_variance"] for p in points] == want.parts.variance.tolist()
 
 
 def test_files_are_written(file: Path, tmp_path: Path) -> None:
