@@ -22,7 +22,7 @@ from soardb.pipelines.diagnose import (
     simulate,
     squared,
 )
-from soardb.pipelines.diagnose.calibration import ece
+from soardb.pipelines.diagnose.calibration import ece, reliability
 from soardb.pipelines.diagnose.cone import envelope
 from tests.pipelines.ensembles import by_chance, logits_of, wild
 
@@ -86,7 +86,7 @@ class TestSquared:
         errors = np.array([0.5, 1e-12, 1e-12])
         z = np.stack([np.zeros(3), np.log(errors / (1 - errors))], axis=1)[:, None]
         found = squared(Ensemble.of_logits(z, [0]))
-        assert found.bias[0] == pytest.approx(2 * (1e-12 + 1e-24) / 3, rel=1e-9)
+        assert found.bias[0] == pytest.approx(2 * (1e-12 + 1e-24) / 3, rel=1e-9, abs=0)
 
     def test_pairs_want_an_even_number(self) -> None:
         with pytest.raises(InvalidArgument, match="even number of replicas with 'pairs', got 5"):
@@ -98,8 +98,8 @@ class TestSquared:
         z[0, 0, 0], z[1, 0, 0] = 60, 61
         found = squared(Ensemble.of_logits(z, [0]), "plain")
         first, second = np.exp(-60), np.exp(-61)
-        assert found.bias[0] == pytest.approx(2 * ((first + second) / 2) ** 2, rel=1e-12)
-        assert found.variance[0] == pytest.approx(2 * ((first - second) / 2) ** 2, rel=1e-12)
+        assert found.bias[0] == pytest.approx(2 * ((first + second) / 2) ** 2, rel=1e-12, abs=0)
+        assert found.variance[0] == pytest.approx(2 * ((first - second) / 2) ** 2, rel=1e-12, abs=0)
 
 
 class TestKL:
@@ -223,6 +223,12 @@ class TestCalibration:
         p = [[0.6, 0.4], [0.6, 0.4], [0.9, 0.1], [0.9, 0.1]]
         assert ece(p, [0, 1, 0, 0], 10) == pytest.approx((0.1 + 0.1) / 2)
         assert ece(p, [0, 1, 0, 0], 1) == pytest.approx(0.0)
+
+    def test_a_confidence_on_an_edge_is_in_the_bin_below(self) -> None:
+        found = reliability([[0.5, 0.5], [0.75, 0.25], [1.0, 0.0]], [0, 1, 0], 4)
+        assert found.counts.tolist() == [0, 1, 1, 1]
+        assert found.accuracy[1:].tolist() == [1, 0, 1]
+        assert np.isnan(found.confidence[0])
 
 
 class TestCollapse:

@@ -29,7 +29,7 @@ __all__ = ["Bins", "Calibration", "calibration_of", "ece", "reliability"]
 class Bins:
     """Of confidences in equal steps of 0..1: (b,) counts, mean confidences and shares correct.
 
-    The latter two are nan where a bin is empty.
+    A bin holds its upper edge. The latter two are nan where one is empty.
     """
 
     counts: I64
