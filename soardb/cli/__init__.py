@@ -3,6 +3,7 @@
     commands.py   the commands over indexes: options in, calls to the engine
     database.py   stats, check, repair, snapshot, restore, export, import
     selecting.py  select
+    diagnosing.py diagnose
     tables.py     what they show
 
 `main` is the entry point of the `soardb` program.

@@ -2,7 +2,8 @@
 
     collections, arrays -> [pipelines/] -> selections, decisions, models
 
-select/  which k points to label or train on: weighted k-center
+select/    which k points to label or train on: weighted k-center
+diagnose/  bias and variance of each sample of an ensemble, and whether they are aligned
 
 They use the public calls of a collection alone, so an embedded one, a served one and one over
 shards will do. Nothing else in soardb knows of them.
