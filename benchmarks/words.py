@@ -14,6 +14,7 @@ import io
 import json
 import tarfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,50 @@ def read_wordnet(package: Path) -> list[str]:
     if missing := [path for path in wanted if path not in found]:
         raise CorruptStorage(f"{package}: expected WordNet's {', '.join(missing)}; not in it")
     return list(dict.fromkeys(gloss for path in wanted for gloss in glosses(found[path].decode())))
+
+
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """A synset of WordNet's nouns.
+
+    gloss  its definition and examples
+    depth  steps down from "entity" to it, the shortest way by hypernyms and instance hypernyms
+    above  the first word of its first hypernym, blanks for underscores; of "entity" its own
+    """
+
+    gloss: str
+    depth: int
+    above: str
+
+
+def read_nouns(package: Path) -> list[Noun]:
+    """The nouns of WordNet in the order of their file, each gloss once."""
+    path = "./usr/share/wordnet/data.noun"
+    found = dict(debian_files(package, (path,)))
+    if path not in found:
+        raise CorruptStorage(f"{package}: expected WordNet's {path}; not in it")
+    lines = [line for line in found[path].decode().splitlines() if not line.startswith("  ")]
+    words: dict[str, str] = {}
+    parents: dict[str, list[str]] = {}
+    for line in lines:
+        fields = line.partition(" | ")[0].split()
+        words[fields[0]] = fields[4].replace("_", " ")
+        pointers = fields[4 + 2 * int(fields[3], 16) :]
+        four = zip(*(pointers[1 + i :: 4] for i in range(4)), strict=False)
+        parents[fields[0]] = [offset for sign, offset, _, _ in four if sign in ("@", "@i")]
+    depths: dict[str, int] = {}
+
+    def depth(offset: str) -> int:
+        if offset not in depths:
+            depths[offset] = min((1 + depth(above) for above in parents[offset]), default=0)
+        return depths[offset]
+
+    nouns: dict[str, Noun] = {}
+    for line, offset in zip(lines, words, strict=True):
+        gloss = line.partition(" | ")[2].strip()
+        above = words[parents[offset][0]] if parents[offset] else words[offset]
+        nouns.setdefault(gloss, Noun(gloss, depth(offset), above))
+    return list(nouns.values())
 
 
 def glosses(text: str) -> list[str]:

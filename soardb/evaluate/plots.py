@@ -139,16 +139,21 @@ def plot_layouts(
 
 def blank(title: str) -> tuple[Figure, Axes]:
     """A figure with one pair of axes. Errors: Unavailable without matplotlib."""
+    figure, (axes,) = abreast(1, (7.5, 4.8))
+    axes.set_title(title)
+    return figure, axes
+
+
+def abreast(count: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure of `size` inches with so many axes side by side. Errors: as blank()."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise Unavailable(
             "plots need matplotlib; install it with: pip install 'soardb[plot]'"
         ) from error
-    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title)
-    return figure, axes
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
 def _colours(names: Mapping[str, object]) -> list[str]:
