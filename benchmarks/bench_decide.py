@@ -400,10 +400,12 @@ def _matrix(cells: Sequence[Mapping[str, Any]]) -> list[str]:
 
     def text(name: str, metric: str) -> str:
         cell = by.get((name, metric))
-        if cell is None or np.isnan(cell["value"]):
+        if cell is None or cell["value"] is None:
             return ""
-        if "own" not in cell:
+        if cell["own"] == name:
             return f"**{cell['value']:.4f}**"
+        if cell["gain"] is None:
+            return f"{cell['value']:.4f}"
         sign = "*" if cell["gain_low"] > 0 else "!" if cell["gain_high"] < 0 else ""
         return f"{cell['value']:.4f}{sign}"
 

@@ -115,6 +115,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "pyarrow": set(),
     "ray": {"soardb.cluster"},
     "rich": {"soardb.cli"},
+    "sklearn": {"soardb.pipelines.decide.estimators"},
     "sqlglot": set(),
     "typer": {"soardb.cli"},
 }
@@ -129,6 +130,7 @@ NOT_LOADED_BY_IMPORT = [
     "pyarrow",
     "ray",
     "rich",
+    "sklearn",
     "soardb_client",
     "soardb_proto",
     "soardb_service",

@@ -4,6 +4,7 @@
     database.py   stats, check, repair, snapshot, restore, export, import
     selecting.py  select
     diagnosing.py diagnose
+    deciding.py   decide
     tables.py     what they show
 
 `main` is the entry point of the `soardb` program.

@@ -28,7 +28,7 @@ from soardb.pipelines.decide.metrics import (
     token_overlap,
 )
 from soardb.pipelines.decide.neighbours import Near, calibrated, near
-from soardb.pipelines.decide.run import DecideConfig, Decisions, run
+from soardb.pipelines.decide.run import DecideConfig, Decisions, run, trial
 from soardb.pipelines.decide.training import mbr_loss, raft_loss
 
 __all__ = [
@@ -56,4 +56,5 @@ __all__ = [
     "score",
     "sweep",
     "token_overlap",
+    "trial",
 ]

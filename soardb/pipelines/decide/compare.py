@@ -68,15 +68,14 @@ class Table:
     n: int
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: a row a cell."""
+        """Plain values: a row a cell, with its gain unless it is the metric's own; None for nan."""
         rows = []
         for (name, metric), cell in self.cells.items():
-            row = {"decisions": name, "metric": metric, "value": cell.value}
-            row |= {"low": cell.low, "high": cell.high}
+            numbers = {"value": cell.value, "low": cell.low, "high": cell.high}
             if (gain := self.gains.get((name, metric))) is not None:
-                row |= {"own": self.own[metric], "gain": gain.gain}
-                row |= {"gain_low": gain.low, "gain_high": gain.high}
-            rows.append(row)
+                numbers |= {"gain": gain.gain, "gain_low": gain.low, "gain_high": gain.high}
+            plain = {k: None if np.isnan(v) else v for k, v in numbers.items()}
+            rows.append({"decisions": name, "metric": metric, "own": self.own[metric], **plain})
         return {"n": self.n, "cells": rows}
 
 

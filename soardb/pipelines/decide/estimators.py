@@ -57,7 +57,8 @@ class _Decider(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
 
     def predict(self, X: Any) -> Values:
         """(n,) decisions, best for the metric."""
-        return self.metric_.decide(self.predict_laws(X))
+        laws = self.predict_laws(X)
+        return self.metric_.decide(laws)
 
     def score(self, X: Any, y: npt.ArrayLike) -> float:
         """The metric of predict(X), with its sign turned where low is good."""

@@ -27,6 +27,7 @@ __all__ = ["Model", "draw", "score"]
 
 Progress = Callable[[float], None]
 Tokens = Sequence[Sequence[int]]
+Beginning = tuple[int, tuple[int, ...]]  # which prompt, and what has been said
 
 
 class Model(Protocol):
@@ -110,43 +111,36 @@ def draw(
     rng = np.random.default_rng(seed)
     said: list[list[tuple[int, ...]]] = [[()] * k for _ in prompts]
     logs = [[0.0] * k for _ in prompts]
-    is_open = [[True] * k for _ in prompts]
+    # Which samples go on, by prompt and what they say so far: equal beginnings share a pass.
+    going: dict[Beginning, list[int]] = {(row, ()): list(range(k)) for row in range(len(prompts))}
     for step in range(longest):
-        # Equal beginnings of one prompt share a pass.
-        wanted = sorted(
-            {
-                (row, said[row][i])
-                for row in range(len(prompts))
-                for i in range(k)
-                if is_open[row][i]
-            },
-            key=lambda one: (len(prompts[one[0]]), one),
-        )
-        if not wanted:
-            break
-        following: dict[tuple[int, tuple[int, ...]], F64] = {}
-        tokens = [[*prompts[row], *begun] for row, begun in wanted]
-        for length, rows in _by_length(tokens):
-            for first in range(0, len(rows), batch):
-                some = rows[first : first + batch]
-                held = np.array([tokens[i] for i in some], np.int64)
-                found = np.asarray(model(held, length - 1), np.float64)[:, 0]
-                following.update(zip((wanted[i] for i in some), found, strict=True))
-        for row in range(len(prompts)):
-            for begun in dict.fromkeys(said[row]):
-                mine = [i for i in range(k) if is_open[row][i] and said[row][i] == begun]
-                if not mine:
-                    continue
-                z = following[row, begun]
-                for i, token in zip(mine, _drawn(z, temperature, len(mine), rng), strict=True):
-                    logs[row][i] += float(z[token])
-                    if token == end:
-                        is_open[row][i] = False
-                    else:
-                        said[row][i] = (*begun, token)
+        further: dict[Beginning, list[int]] = {}
+        for (row, begun), z in _following(model, prompts, list(going), batch):
+            mine = going[row, begun]
+            for i, token in zip(mine, _drawn(z, temperature, len(mine), rng), strict=True):
+                logs[row][i] += float(z[token])
+                if token != end:
+                    said[row][i] = (*begun, token)
+                    further.setdefault((row, said[row][i]), []).append(i)
+        going = further
         progress((step + 1) / longest)
+        if not going:
+            break
     progress(1.0)
     return said, logs
+
+
+def _following(
+    model: Model, prompts: Tokens, wanted: Sequence[Beginning], batch: int
+) -> Iterator[tuple[Beginning, F64]]:
+    """Each beginning of each prompt with the (v,) log probabilities of what follows it."""
+    tokens = [[*prompts[row], *begun] for row, begun in wanted]
+    for length, rows in _by_length(tokens):
+        for first in range(0, len(rows), batch):
+            some = rows[first : first + batch]
+            held = np.array([tokens[i] for i in some], np.int64)
+            found = np.asarray(model(held, length - 1), np.float64)[:, 0]
+            yield from zip((wanted[i] for i in some), found, strict=True)
 
 
 def _drawn(logs: F64, temperature: float, count: int, rng: np.random.Generator) -> list[int]:

@@ -277,8 +277,8 @@ _WITH_VALUE: dict[str, Callable[[Any], Metric]] = {"pinball": pinball, "f1": f1,
 def as_metric(given: Any) -> Metric:
     """A Metric, a name of METRICS, "pinball:0.9", "f1:yes", "auc:1", or a loss(truth, decision).
 
-    After a colon a whole number is one, other numbers are floats, the rest is text. Errors:
-    InvalidArgument.
+    After a colon a whole number is one, other numbers are floats, true and false are what they say,
+    the rest is text. Errors: InvalidArgument.
     """
     if isinstance(given, Metric):
         return given
@@ -297,6 +297,8 @@ def as_metric(given: Any) -> Metric:
 
 
 def _value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for kind in (int, float):
         try:
             return kind(text)

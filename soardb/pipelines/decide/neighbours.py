@@ -24,7 +24,7 @@ from soardb.pipelines.decide.laws import F64, Laws, Values, as_values
 from soardb.pipelines.decide.scores import proper
 from soardb.schema import PointId, Schema, values_at
 
-__all__ = ["Near", "calibrated", "near"]
+__all__ = ["Near", "as_temperature", "calibrated", "near"]
 
 Progress = Callable[[float], None]
 
@@ -46,6 +46,9 @@ class Near:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __getitem__(self, rows: slice) -> Near:
+        return Near(self.labels[rows], self.scores[rows])
 
     def laws(self, temperature: float) -> Laws:
         """exp(score / temperature), made to sum to 1; inf weighs all alike."""

@@ -41,13 +41,14 @@ def plot_comparison(
         names = list(dict.fromkeys(cell["decisions"] for cell in cells))
         metrics = list(dict.fromkeys(cell["metric"] for cell in cells))
         lost = np.full((len(names), len(metrics)), np.nan)
-        own = {cell["metric"]: cell["value"] for cell in cells if "own" not in cell}
+        own = {c["metric"]: c["value"] for c in cells if c["decisions"] == c["own"]}
         for cell in cells:
             at = names.index(cell["decisions"]), metrics.index(cell["metric"])
-            base = abs(own[cell["metric"]])
-            lost[at] = 100 * cell.get("gain", 0.0) / base if base > 0 else np.nan
-            if "own" not in cell:
+            if cell["decisions"] == cell["own"]:
                 panel.plot(at[1], at[0], "o", ms=14, mfc="none", mec="0.2")
+                lost[at] = 0
+            elif cell["gain"] is not None and own[cell["metric"]]:
+                lost[at] = 100 * cell["gain"] / abs(own[cell["metric"]])
         panel.imshow(np.clip(lost, 0, 30), cmap="Oranges", vmin=0, vmax=30, aspect="auto")
         for row, column in zip(*np.nonzero(np.isfinite(lost)), strict=True):
             shown = f"{lost[row, column]:.1f}"

@@ -24,6 +24,7 @@ from soardb.errors import InvalidArgument
 from soardb.hits import need_pyarrow
 from soardb.kernels.layout import F32
 from soardb.options import Filter, as_number
+from soardb.pipelines.decide.compare import Table, compare
 from soardb.pipelines.decide.laws import F64, Laws, Values, as_values
 from soardb.pipelines.decide.metrics import Metric, as_metric
 from soardb.pipelines.decide.neighbours import Near, as_temperature, calibrated, near
@@ -31,7 +32,9 @@ from soardb.pipelines.select.source import pages
 from soardb.points import as_point_ids
 from soardb.schema import PointId, shown, values_at
 
-__all__ = ["DecideConfig", "Decisions", "held_out", "run"]
+__all__ = ["DecideConfig", "Decisions", "held_out", "run", "trial"]
+
+_OF_NUMBERS = ("rmse", "absolute_error", "pearson", "ranking")
 
 Progress = Callable[[str, float], None]
 
@@ -223,6 +226,35 @@ def held_out(
         progress=lambda share: progress("temperature", share),
     )
     return found, as_values(labels)
+
+
+def trial(
+    collection: Any,
+    config: DecideConfig,
+    *,
+    resamples: int = 1000,
+    progress: Progress = lambda stage, share: None,
+) -> Table:
+    """What the decisions of each metric are worth by all of them, on stored points.
+
+    Of config.held_out labelled points half are for the temperature, half are asked about. Metrics
+    are config.metric, exact match, and those of numbers or of words, as the labels are. Errors:
+    InvalidArgument, with fewer than two of such points.
+    """
+    config.check()
+    found, truths = held_out(collection, config, progress)
+    half = len(truths) // 2
+    if half < 1:
+        raise InvalidArgument(f"expected at least 2 labelled points, got {len(truths)}")
+    temperature = as_temperature(config.temperature)
+    if temperature is None:
+        temperature, _ = calibrated(found[:half], truths[:half])
+    laws = found[half:].laws(temperature).powered(config.alpha)
+    names = ["token_f1"] if truths.dtype == object else list(_OF_NUMBERS)
+    wanted = [as_metric(one) for one in ("exact_match", *names, config.metric)]
+    metrics: dict[Any, str] = {one: one.name for one in {one.name: one for one in wanted}.values()}
+    decided = {one.name: one.decide(laws) for one in metrics}
+    return compare(decided, truths[half:], metrics, resamples=resamples, seed=config.seed)
 
 
 def _labelled(
