@@ -99,6 +99,7 @@ LAYERS: list[set[str]] = [
     {"exchange"},
     {"cluster"},
     {"connect"},
+    {"models"},
     {"pipelines"},
     {"cli", "demo", "integrations"},
 ]
@@ -117,6 +118,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "rich": {"soardb.cli"},
     "sklearn": {"soardb.pipelines.decide.estimators"},
     "sqlglot": set(),
+    "torch": {"soardb.models", "soardb.pipelines.distillspec", "soardb.pipelines.speculate"},
     "typer": {"soardb.cli"},
 }
 

@@ -1,0 +1,14 @@
+"""Language models: a small transformer to read, its tokens, and a registry. Needs PyTorch.
+
+config.py       what a decoder is made of
+decoder.py      the transformer: rotary positions, grouped keys, a cache that goes back
+cache.py        keys and values of the tokens so far
+sampling.py     greedy, temperature, top-k, top-p: logits become the law that is drawn from
+session.py      a model that reads on token by token, and forgets
+hugging.py      causal models of Hugging Face, with the same face
+tokens.py       byte-level BPE
+training.py     cross entropy over windows of tokens, and the loop that other losses share
+registry.py     models and pairs of them in a database directory
+
+    soardb[models] -> pipelines
+"""

@@ -1,0 +1,25 @@
+"""Speculative decoding: a target's own text, in fewer of its passes.
+
+decode.py    blocks of tokens, drafted and verified
+verify.py    accept or draw the residual; lossy modes
+drafters.py  a small model, or stored text
+"""
+
+from soardb.pipelines.speculate.decode import Block, Decoded, SpeculateConfig, blocks, decode
+from soardb.pipelines.speculate.drafters import Drafter, ModelDrafter, TextDrafter
+from soardb.pipelines.speculate.verify import Lenience, acceptance, residual, verified
+
+__all__ = [
+    "Block",
+    "Decoded",
+    "Drafter",
+    "Lenience",
+    "ModelDrafter",
+    "SpeculateConfig",
+    "TextDrafter",
+    "acceptance",
+    "blocks",
+    "decode",
+    "residual",
+    "verified",
+]
