@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from soardb.errors import InvalidArgument, NotFound, Unavailable
+from soardb.models.tokens import Tokens
 
 __all__ = ["HuggingModel", "HuggingSession", "need_transformers"]
 
@@ -82,6 +83,11 @@ class HuggingModel:
         found: int | None = self.tokenizer.eos_token_id
         return found
 
+    @property
+    def tokens(self) -> Tokens:
+        """Its tokenizer, as those here."""
+        return Tokens(self.tokenizer.backend_tokenizer, self.end)
+
     def session(self) -> HuggingSession:
         """A new one, with nothing read."""
         return HuggingSession(self.network)
@@ -115,7 +121,7 @@ class HuggingSession:
             )
         with torch.inference_mode():
             found = self._network(
-                input_ids=torch.tensor([list(tokens)]), past_key_values=self._cache, use_cache=True
+                input_ids=torch.tensor([list(tokens)]), cache=self._cache, use_cache=True
             )
             logits: Tensor = found.logits[0]
             return logits
@@ -125,4 +131,4 @@ class HuggingSession:
         if not 0 <= length <= self.length:
             raise InvalidArgument(f"expected a length in 0..{self.length}, got {length}")
         if length < self.length:
-            self._cache.crop(length)
+            self._cache.crop(length - self.length)  # minus how many to forget

@@ -1,0 +1,416 @@
+"""The registry: models in a database directory, as data, and which drafts suit which targets.
+
+    DIR/models/<name>/     manifest.json, weights.safetensors, tokenizer.json; for a model of
+                           Hugging Face its config.json, *.safetensors and tokenizer files
+    DIR/models/pairs.json  measured pairs of target and draft
+
+    pipelines, cli, service -> [registry.py] -> decoder.py, hugging.py, tokens.py
+
+Weights are data: safetensors alone are read, architectures come from a closed list, and nothing in
+a folder is executed. Every file has its size and SHA-256 in the manifest, and what fails them is
+not used. A model is written beside its place and renamed, so it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from soardb.errors import AlreadyExists, CorruptStorage, InvalidArgument, NotFound
+from soardb.models.config import DecoderConfig
+from soardb.models.decoder import Decoder
+from soardb.models.hugging import HuggingModel
+from soardb.models.session import DecoderModel, Model
+from soardb.models.tokens import Tokens
+from soardb.storage.catalog import as_name
+from soardb.storage.format import sync_folder
+
+__all__ = ["HUGGING", "MAX_BYTES", "Entry", "Loaded", "Pair", "Registry"]
+
+MAX_BYTES = 8 * 2**30
+"""Of the files of a model, unless told otherwise."""
+
+HUGGING = (
+    "gemma2", "gpt2", "gpt_neox", "llama", "mistral", "phi3", "qwen2", "qwen3", "smollm3",
+)  # fmt: skip
+"""Architectures of Hugging Face that are loaded, by their model_type."""
+
+_FORMAT = 1
+_MANIFEST, _WEIGHTS, _TOKENIZER, _PAIRS = (
+    "manifest.json",
+    "weights.safetensors",
+    "tokenizer.json",
+    "pairs.json",
+)
+_COPIED = (".safetensors", ".json", ".txt", ".model", ".jinja")  # of a Hugging Face folder
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model as the registry lists it.
+
+    architecture  "decoder" or one of HUGGING
+    config        of the decoder; of Hugging Face its config.json
+    parameters    how many numbers the weights are
+    metrics       what was measured, by name
+    lineage       where it comes from: method, parent, data, seed, whatever the maker told
+    files         {name: {"bytes", "sha256"}}
+    created       seconds since 1970
+    """
+
+    name: str
+    architecture: str
+    config: dict[str, Any]
+    parameters: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    lineage: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    created: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(int(one["bytes"]) for one in self.files.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A draft that was measured with a target: acceptance and whatever else, by name."""
+
+    target: str
+    draft: str
+    metrics: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """model makes sessions; network is its PyTorch module; tokens its tokenizer."""
+
+    entry: Entry
+    model: Model
+    network: Any
+    tokens: Tokens
+
+
+class Registry:
+    """The models of one database directory. One process writes, as to the database itself."""
+
+    def __init__(self, directory: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> None:
+        self.folder = Path(directory) / "models"
+        self.max_bytes = max_bytes
+
+    # --- what there is --------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Of all models, in order."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(
+            one.name for one in self.folder.iterdir() if (one / _MANIFEST).is_file()
+            and not one.name.endswith(".new")
+        )  # fmt: skip
+
+    def get(self, name: str) -> Entry:
+        """Errors: NotFound, CorruptStorage."""
+        path = self.folder / as_name(name, "model") / _MANIFEST
+        if not path.is_file():
+            known = ", ".join(self.names()) or "none"
+            raise NotFound(f"expected a model named {name!r}, there are {known}")
+        told = _read_json(path)
+        if told.get("format") != _FORMAT:
+            raise CorruptStorage(f"{path}: format {told.get('format')!r}, this reads {_FORMAT}")
+        try:
+            return Entry(**told["entry"])
+        except TypeError as error:
+            raise CorruptStorage(f"{path}: {error}") from error
+
+    def check(self, name: str) -> Entry:
+        """The entry, once every file has been compared with its size and SHA-256.
+
+        Errors: CorruptStorage, naming the file.
+        """
+        entry = self.get(name)
+        for file, told in entry.files.items():
+            path = self.folder / name / file
+            if not path.is_file():
+                raise CorruptStorage(f"{path}: the manifest names it, and it is not there")
+            if _told_of(path) != told:
+                raise CorruptStorage(f"{path}: its size or SHA-256 is not that of the manifest")
+        return entry
+
+    def load(self, name: str) -> Loaded:
+        """The model, ready to read; its files are checked first. Errors: as check()."""
+        entry = self.check(name)
+        folder = self.folder / name
+        if entry.architecture == "decoder":
+            decoder = Decoder(DecoderConfig.of_json(entry.config))
+            _fill(decoder, folder / _WEIGHTS)
+            text = (folder / _TOKENIZER).read_text("utf-8")
+            tokens = Tokens.of_json(text, entry.lineage.get("end", 0))
+            return Loaded(entry, DecoderModel(decoder), decoder, tokens)
+        _expect_known(entry.config)
+        found = HuggingModel.of_folder(folder)
+        return Loaded(entry, found, found.network, found.tokens)
+
+    # --- changes --------------------------------------------------------------------------------
+
+    def add_decoder(
+        self,
+        name: str,
+        decoder: Decoder,
+        tokens: Tokens,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        lineage: Mapping[str, Any] | None = None,
+    ) -> Entry:
+        """Keep a decoder and its tokenizer. Errors: AlreadyExists, InvalidArgument, also above max_bytes."""
+        if len(tokens) > decoder.config.vocabulary:
+            raise InvalidArgument(
+                f"expected a vocabulary of at least {len(tokens)} tokens, got "
+                f"{decoder.config.vocabulary}"
+            )
+        told = {**(lineage or {}), "end": tokens.end}
+        with self._making(name) as folder:
+            safetensors.torch.save_file(decoder.state_dict(), folder / _WEIGHTS)
+            (folder / _TOKENIZER).write_text(tokens.to_json(), "utf-8")
+            count = sum(weight.numel() for weight in decoder.parameters())
+            config = decoder.config.to_json()
+            return self._seal(folder, name, "decoder", config, count, metrics, told)
+
+    def add_hugging(
+        self,
+        name: str,
+        source: str | os.PathLike[str],
+        *,
+        metrics: Mapping[str, float] | None = None,
+        lineage: Mapping[str, Any] | None = None,
+    ) -> Entry:
+        """Copy a causal model of Hugging Face from a folder, or unpack one from a GGUF file.
+
+        Only safetensors, JSON and tokenizer files are taken; of GGUF the weights become float32.
+        The model is loaded once, to see that it can be. Errors: NotFound, InvalidArgument for an
+        architecture that is not in HUGGING, AlreadyExists.
+        """
+        path = Path(source)
+        with self._making(name) as folder:
+            if path.is_file():
+                found = HuggingModel.of_gguf(path)
+                found.network.save_pretrained(folder, safe_serialization=True)
+                found.tokenizer.save_pretrained(folder)
+            else:
+                _copy(path, folder, self.max_bytes)
+            config = _read_json(folder / "config.json")
+            _expect_known(config)
+            found = HuggingModel.of_folder(folder)
+            count = sum(weight.numel() for weight in found.network.parameters())
+            kind = str(config["model_type"])
+            return self._seal(folder, name, kind, config, count, metrics, dict(lineage or {}))
+
+    def add_files(self, name: str, manifest: Mapping[str, Any], files: Path) -> Entry:
+        """Take over an uploaded folder, whose files are checked against the manifest, and loaded.
+
+        manifest  an Entry as JSON; its name is replaced
+        files     a folder with what it names; moved. Errors: as load(), AlreadyExists
+        """
+        try:
+            entry = Entry(**{**manifest, "name": as_name(name, "model")})
+        except TypeError as error:
+            raise InvalidArgument(f"expected the manifest of a model: {error}") from error
+        if entry.architecture not in ("decoder", *HUGGING):
+            raise InvalidArgument(
+                f"expected architecture one of decoder, {', '.join(HUGGING)}, got "
+                f"{entry.architecture!r}"
+            )
+        with self._making(name) as folder:
+            for file, told in entry.files.items():
+                if Path(file).name != file or not file.endswith(_COPIED) or file == _MANIFEST:
+                    raise InvalidArgument(f"expected plain names of model files, got {file!r}")
+                if not (files / file).is_file() or _told_of(files / file) != told:
+                    raise InvalidArgument(f"expected {file} as the manifest tells of it, it is not")
+                shutil.move(files / file, folder / file)
+            sealed = self._seal(
+                folder, name, entry.architecture, entry.config, entry.parameters, entry.metrics,
+                entry.lineage,
+            )  # fmt: skip
+        try:
+            self.load(name)
+        except BaseException:
+            self.remove(name)
+            raise
+        return sealed
+
+    def measured(self, name: str, metrics: Mapping[str, float]) -> Entry:
+        """Add metrics to a model, those of the same name replaced."""
+        entry = self.get(name)
+        told = {**asdict(entry), "metrics": {**entry.metrics, **metrics}}
+        _write_json(self.folder / name / _MANIFEST, {"format": _FORMAT, "entry": told})
+        return self.get(name)
+
+    def remove(self, name: str) -> None:
+        """Delete a model and its pairs. Errors: NotFound."""
+        self.get(name)
+        gone = self.folder / f"{name}.{secrets.token_hex(4)}.new"
+        (self.folder / name).rename(gone)
+        shutil.rmtree(gone)
+        kept = [pair for pair in self.pairs() if name not in (pair.target, pair.draft)]
+        self._write_pairs(kept)
+
+    # --- pairs ----------------------------------------------------------------------------------
+
+    def pairs(self, target: str | None = None) -> list[Pair]:
+        """All pairs, or those of a target."""
+        path = self.folder / _PAIRS
+        if not path.is_file():
+            return []
+        try:
+            found = [Pair(**one) for one in _read_json(path)["pairs"]]
+        except (TypeError, KeyError) as error:
+            raise CorruptStorage(f"{path}: {error}") from error
+        return [pair for pair in found if target in (None, pair.target)]
+
+    def pair(self, target: str, draft: str, metrics: Mapping[str, float]) -> Pair:
+        """Keep what was measured of a draft with a target. Errors: NotFound, InvalidArgument.
+
+        Both must read the same tokens.
+        """
+        texts = [self._tokenizer_of(name) for name in (target, draft)]
+        if texts[0] != texts[1]:
+            raise InvalidArgument(f"expected {draft!r} with the tokenizer of {target!r}")
+        made = Pair(target, draft, dict(metrics))
+        rest = [p for p in self.pairs() if (p.target, p.draft) != (target, draft)]
+        self._write_pairs([*rest, made])
+        return made
+
+    def _tokenizer_of(self, name: str) -> str:
+        self.get(name)
+        told = json.loads((self.folder / name / _TOKENIZER).read_text("utf-8"))
+        return json.dumps(told["model"], sort_keys=True)
+
+    def _write_pairs(self, pairs: list[Pair]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write_json(
+            self.folder / _PAIRS, {"format": _FORMAT, "pairs": [p.to_json() for p in pairs]}
+        )
+
+    # --- how ------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _making(self, name: str) -> Iterator[Path]:
+        """A folder that becomes the model's, or is gone."""
+        final = self.folder / as_name(name, "model")
+        if name == _PAIRS or name.endswith(".new"):
+            raise InvalidArgument(f"expected another name for a model than {name!r}")
+        if final.exists():
+            raise AlreadyExists(f"expected a new name, there is a model named {name!r}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        scratch = self.folder / f"{name}.{secrets.token_hex(4)}.new"
+        scratch.mkdir()
+        try:
+            yield scratch
+            scratch.rename(final)
+            sync_folder(self.folder)
+        finally:
+            if scratch.exists():
+                shutil.rmtree(scratch)
+
+    def _seal(
+        self,
+        folder: Path,
+        name: str,
+        architecture: str,
+        config: Mapping[str, Any],
+        parameters: int,
+        metrics: Mapping[str, float] | None,
+        lineage: Mapping[str, Any],
+    ) -> Entry:
+        files = {one.name: _told_of(one) for one in sorted(folder.iterdir())}
+        entry = Entry(
+            name, architecture, dict(config), parameters, dict(metrics or {}), dict(lineage), files,
+            time.time(),
+        )  # fmt: skip
+        if entry.size > self.max_bytes:
+            raise InvalidArgument(
+                f"expected at most {self.max_bytes:,} bytes of a model, got {entry.size:,}"
+            )
+        for one in folder.iterdir():
+            _sync(one)
+        _write_json(folder / _MANIFEST, {"format": _FORMAT, "entry": entry.to_json()})
+        return entry
+
+
+def _fill(decoder: Decoder, path: Path) -> None:
+    try:
+        decoder.load_state_dict(safetensors.torch.load_file(path))
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise CorruptStorage(f"{path}: no weights of this configuration: {error}") from error
+    decoder.eval()
+
+
+def _expect_known(config: Mapping[str, Any]) -> None:
+    kind = config.get("model_type")
+    if kind not in HUGGING or "auto_map" in config:
+        raise InvalidArgument(
+            f"expected an architecture among {', '.join(HUGGING)}, without code of its own, got "
+            f"{kind!r}"
+        )
+
+
+def _copy(source: Path, folder: Path, most: int) -> None:
+    if not (source / "config.json").is_file():
+        raise NotFound(f"expected a folder with config.json or a GGUF file at {source}")
+    taken = [p for p in source.iterdir() if p.is_file() and p.name.endswith(_COPIED)]
+    if not any(p.suffix == ".safetensors" for p in taken):
+        raise InvalidArgument(f"expected *.safetensors in {source}; other weights are not read")
+    if (size := sum(p.stat().st_size for p in taken)) > most:
+        raise InvalidArgument(f"expected at most {most:,} bytes of a model, got {size:,}")
+    for path in taken:
+        shutil.copyfile(path, folder / path.name)
+
+
+def _told_of(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": found}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise CorruptStorage(f"{path}: {error}") from error
+    if not isinstance(told, dict):
+        raise CorruptStorage(f"{path}: expected an object")
+    return told
+
+
+def _write_json(path: Path, told: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    scratch.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    _sync(scratch)
+    scratch.replace(path)
+    sync_folder(path.parent)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
