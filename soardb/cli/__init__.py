@@ -5,6 +5,7 @@
     selecting.py  select
     diagnosing.py diagnose
     deciding.py   decide
+    models.py     models
     tables.py     what they show
 
 `main` is the entry point of the `soardb` program.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from soardb.cli import database, deciding, diagnosing, layouts, selecting, service, tables
+from soardb.cli import database, deciding, diagnosing, layouts, models, selecting, service, tables
 from soardb.errors import InvalidArgument, NotFound, SoarError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ layouts.register(app)
 selecting.register(app)
 diagnosing.register(app)
 deciding.register(app)
+models.register(app)
 
 VECTOR_FILE = "Vectors: .npy, .fvecs, .fbin, or an .hdf5 of ann-benchmarks."
 

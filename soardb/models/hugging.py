@@ -25,7 +25,7 @@ def need_transformers() -> Any:
     try:
         import transformers
     except ModuleNotFoundError as error:
-        raise Unavailable("transformers is not installed; pip install 'soardb[models]'") from error
+        raise Unavailable("transformers is not installed; pip install 'soardb[hugging]'") from error
     return transformers
 
 

@@ -182,7 +182,7 @@ class Registry:
         metrics: Mapping[str, float] | None = None,
         lineage: Mapping[str, Any] | None = None,
     ) -> Entry:
-        """Keep a decoder and its tokenizer. Errors: AlreadyExists, InvalidArgument, also above max_bytes."""
+        """Keep a decoder and its tokenizer. Errors: AlreadyExists, InvalidArgument if too large."""
         if len(tokens) > decoder.config.vocabulary:
             raise InvalidArgument(
                 f"expected a vocabulary of at least {len(tokens)} tokens, got "

@@ -1,0 +1,315 @@
+"""`soardb models`: the registry of a database directory, trained, filled and asked.
+
+commands.py -> [models.py] -> soardb/models, pipelines/distillspec, pipelines/speculate
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from soardb.cli import tables
+from soardb.errors import InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from soardb.models.registry import Entry, Loaded, Registry
+
+app = typer.Typer(no_args_is_help=True, help="Language models that a database directory holds.")
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A database directory.")]
+Name = Annotated[str, typer.Argument(metavar="MODEL", help="Its name in the registry.")]
+Texts = Annotated[
+    Path, typer.Option("--texts", help="A file of texts, one a line; or a collection's, below.")
+]
+Json = Annotated[bool, typer.Option("--json", help="As one JSON object.")]
+
+
+def register(program: typer.Typer) -> None:
+    """Add the commands to the program."""
+    program.add_typer(app, name="models")
+
+
+@app.command("list")
+def list_models(directory: Directory, as_json: Json = False) -> None:
+    """Models, then pairs of target and draft."""
+    held = _registry(directory)
+    entries = [held.get(name) for name in held.names()]
+    if as_json:
+        told = {
+            "models": [entry.to_json() for entry in entries],
+            "pairs": [pair.to_json() for pair in held.pairs()],
+        }
+        print(json.dumps(told))
+        return
+    tables.facts("models", {entry.name: _line(entry) for entry in entries})
+    if pairs := held.pairs():
+        tables.facts(
+            "pairs",
+            {f"{pair.target} <- {pair.draft}": _metrics(pair.metrics) for pair in pairs},
+        )
+
+
+@app.command()
+def show(directory: Directory, name: Name, as_json: Json = False) -> None:
+    """What is told of a model; its files are checked."""
+    entry = _registry(directory).check(name)
+    if as_json:
+        print(json.dumps(entry.to_json()))
+        return
+    tables.facts(
+        name,
+        {
+            "architecture": entry.architecture,
+            "parameters": f"{entry.parameters:,}",
+            "bytes": f"{entry.size:,}",
+            "metrics": _metrics(entry.metrics) or "none",
+            "lineage": json.dumps(entry.lineage),
+            "files": ", ".join(entry.files),
+        },
+    )
+
+
+@app.command("import")
+def import_model(
+    directory: Directory,
+    name: Name,
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Of Hugging Face, or a GGUF file.")
+    ],
+) -> None:
+    """Register a causal model of Hugging Face from a local folder or a GGUF file."""
+    entry = _registry(directory, make=True).add_hugging(name, source)
+    tables.note(f"{name}: {_line(entry)}")
+
+
+@app.command()
+def remove(directory: Directory, name: Name) -> None:
+    """Delete a model and its pairs."""
+    _registry(directory).remove(name)
+
+
+@app.command()
+def train(
+    directory: Directory,
+    name: Name,
+    texts: Texts,
+    like: Annotated[
+        str | None, typer.Option(help="Take the tokenizer of this model, as a draft must.")
+    ] = None,
+    vocabulary: Annotated[int, typer.Option(min=257, help="Tokens to learn.")] = 1024,
+    width: Annotated[int, typer.Option(min=2, help="Of the residual stream.")] = 128,
+    layers: Annotated[int, typer.Option(min=1)] = 2,
+    heads: Annotated[int, typer.Option(min=1)] = 4,
+    context: Annotated[int, typer.Option(min=2, help="Tokens that are seen at once.")] = 256,
+    steps: Annotated[int, typer.Option(min=1)] = 1000,
+    batch: Annotated[int, typer.Option(min=1)] = 32,
+    window: Annotated[int, typer.Option(min=2, help="Tokens of a sequence in training.")] = 64,
+    rate: Annotated[float, typer.Option(help="Of learning, at its highest.")] = 3e-3,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Train a decoder on texts, and keep it."""
+    from soardb.models.config import DecoderConfig
+    from soardb.models.decoder import Decoder
+    from soardb.models.tokens import Tokens
+    from soardb.models.training import TrainConfig, Windows, cross_entropy, descend, row_of
+
+    held = _registry(directory, make=True)
+    lines = _lines(texts)
+    tokens = Tokens.trained(lines, vocabulary) if like is None else held.load(like).tokens
+    config = DecoderConfig(len(tokens), width, layers, heads, context=context)
+    told = TrainConfig(steps, batch, window, rate, seed=seed)
+    decoder = Decoder(config, seed)
+    windows = Windows(row_of(lines, tokens), window, seed)
+    with tables.bars() as progress:
+        losses = descend(
+            [decoder], lambda step: cross_entropy(decoder, windows(batch)), told, progress
+        )
+    entry = held.add_decoder(
+        name,
+        decoder.eval(),
+        tokens,
+        metrics={"training_loss": sum(losses[-50:]) / len(losses[-50:])},
+        lineage={"method": "cross entropy", "texts": texts.name, "steps": steps, "seed": seed},
+    )
+    tables.note(f"{name}: {_line(entry)}")
+
+
+@app.command()
+def distil(
+    directory: Directory,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Learned from.")],
+    draft: Annotated[str, typer.Argument(metavar="DRAFT", help="Where it begins.")],
+    name: Annotated[str, typer.Argument(metavar="NEW", help="What becomes of it.")],
+    texts: Texts,
+    preset: Annotated[
+        str, typer.Option(help="SeqKD, SupKD, ImitKD, f-Distill, GKD; or control.")
+    ] = "GKD",
+    divergence: Annotated[
+        str | None, typer.Option(help="In place of the preset's: fkl, rkl, jsd, tvd, tvd++.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1)] = 300,
+    rate: Annotated[float, typer.Option(help="Of learning, at its highest.")] = 1e-3,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    gamma: Annotated[int, typer.Option(min=1, help="Block length that is measured.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Distil a draft towards its target, measure it before and after, and keep the pair."""
+    from dataclasses import replace
+
+    from soardb.models.training import TrainConfig, Windows, row_of
+    from soardb.pipelines.distillspec import PRESETS, agreement, cost_of, run
+
+    if preset not in PRESETS:
+        raise InvalidArgument(f"expected preset one of {', '.join(PRESETS)}, got {preset!r}")
+    held = _registry(directory)
+    large, small = _decoder(held.load(target)), _decoder(held.load(draft))
+    row = row_of(_lines(texts), large.tokens)
+    config = replace(PRESETS[preset], train=TrainConfig(steps, rate=rate, seed=seed))
+    if divergence is not None:
+        config = replace(config, divergence=divergence)
+    end = large.tokens.end
+    with tables.bars() as progress:
+        found = run(large.network, small.network, row, config, end=end, progress=progress)
+    prompts = Windows(row, config.prompt, seed + 1)(256)
+    measured: dict[str, dict[str, float]] = {}
+    for which, network in ((draft, small.network), (name, found.draft)):
+        mine = agreement(
+            large.network, network, prompts, config.length, (gamma,), end=end, seed=seed
+        )
+        cost = cost_of(large.model, small.model, prompts[0].tolist(), gamma)
+        measured[which] = {
+            "alpha": mine.alpha,
+            f"tau_{gamma}": mine.tau[gamma],
+            "c": cost.c,
+            f"speedup_{gamma}": cost.speedup(mine.tau[gamma], gamma),
+        }
+    lineage = {
+        "method": f"DistillSpec, {preset}",
+        "divergence": config.divergence,
+        "parent": draft,
+        "target": target,
+        "texts": texts.name,
+        "steps": steps,
+        "seed": seed,
+    }
+    held.add_decoder(name, found.draft, small.tokens, metrics=measured[name], lineage=lineage)
+    for which in (draft, name):
+        held.pair(target, which, measured[which])
+    if as_json:
+        print(json.dumps(measured))
+        return
+    tables.facts(f"drafts of {target}", {k: _metrics(v) for k, v in measured.items()})
+
+
+@app.command()
+def generate(
+    directory: Directory,
+    name: Name,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to go on from.")],
+    draft: Annotated[
+        str | None, typer.Option(help="Speculate with this model; the text keeps its law.")
+    ] = None,
+    collection: Annotated[
+        str | None,
+        typer.Option(help="Text of its closest points goes before the prompt, by full text."),
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="Where its points have their text.")] = "text",
+    passages: Annotated[int, typer.Option(min=1, help="How many of them.")] = 3,
+    from_text: Annotated[
+        bool, typer.Option("--draft-from-text", help="Speculate with these passages.")
+    ] = False,
+    gamma: Annotated[int, typer.Option(min=1, help="Tokens drafted a block.")] = 5,
+    longest: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(min=1)] = None,
+    top_p: Annotated[float, typer.Option()] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write on from a prompt, as it comes; with a draft in fewer passes of the model."""
+    from soardb.models.sampling import Sampling
+    from soardb.pipelines.speculate import SpeculateConfig, writing
+
+    held = _registry(directory)
+    found = held.load(name)
+    context = (
+        [] if collection is None else _passages(directory, collection, prompt, text_field, passages)
+    )
+    if from_text and (not context or draft is not None):
+        raise InvalidArgument("expected --collection, and no --draft, with --draft-from-text")
+    drafts = context if from_text else None if draft is None else held.load(draft)
+    sampling = Sampling(temperature, top_k, top_p)
+    config = SpeculateConfig(gamma, longest, sampling, seed=seed)
+    written = writing(found, prompt, config, context=context, draft=drafts)
+    text = _shown(written, quiet=as_json)
+    if as_json:
+        print(json.dumps({"text": text, **written.to_json()}))
+        return
+    tables.note(f"{written.tokens} tokens, {written.passes} passes, {written.seconds:.2f} s")
+
+
+def _shown(pieces: Iterable[str], quiet: bool) -> str:
+    """The whole text; each piece of it on standard output as it comes, unless it is to be quiet."""
+    text = ""
+    for piece in pieces:
+        text += piece
+        if not quiet:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    if not quiet:
+        print()
+    return text
+
+
+def _registry(directory: Path, make: bool = False) -> Registry:
+    from soardb.connect import connect
+    from soardb.models.registry import Registry
+
+    if not (directory / "catalog.json").is_file():
+        if not make:
+            raise NotFound(f"expected a soardb database in {directory}, found none")
+        connect(directory).close()
+    return Registry(directory)
+
+
+def _decoder(loaded: Loaded) -> Loaded:
+    if loaded.entry.architecture != "decoder":
+        raise InvalidArgument(
+            f"expected a decoder trained here, {loaded.entry.name} is {loaded.entry.architecture}"
+        )
+    return loaded
+
+
+def _passages(directory: Path, collection: str, prompt: str, field: str, count: int) -> list[str]:
+    from soardb.connect import connect
+
+    with connect(directory, read_only=True) as database:
+        hits = database.get_collection(collection).search(
+            text=prompt, text_fields=[field], limit=count, with_payload=True
+        )
+    return [str(payload[field]) for payload in hits.payloads if field in payload]
+
+
+def _lines(file: Path) -> list[str]:
+    if not file.is_file():
+        raise NotFound(f"expected a file of texts, there is none at {file}")
+    found = [line for line in file.read_text("utf-8").splitlines() if line.strip()]
+    if not found:
+        raise InvalidArgument(f"expected texts, one a line, in {file.name}, got none")
+    return found
+
+
+def _line(entry: Entry) -> str:
+    numbers = _metrics(entry.metrics)
+    return f"{entry.architecture}, {entry.parameters:,} parameters" + (
+        f", {numbers}" if numbers else ""
+    )
+
+
+def _metrics(metrics: Any) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
