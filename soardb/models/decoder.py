@@ -49,28 +49,25 @@ class Decoder(nn.Module):
         cache   of the tokens before these; it is grown by them
         layers  which to go through, in this order; all unless told. Not with a cache
         """
+        hidden: Tensor = self.norm(self.states(tokens, cache, layers)[-1])
+        return hidden
+
+    def states(
+        self, tokens: Tensor, cache: Cache | None = None, layers: Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """The (b, t, width) residual stream before each layer and after the last, not normed."""
         if cache is not None and layers is not None:
             raise InvalidArgument("expected all layers with a cache, got some of them")
-        x = self.embedding(tokens)
+        found = [self.embedding(tokens)]
         for number in range(len(self.layers)) if layers is None else layers:
-            x = self.layers[number](x, cache, number)
+            found.append(self.layers[number](found[-1], cache, number))
         if cache is not None:
             cache.length += tokens.shape[1]
-        hidden: Tensor = self.norm(x)
-        return hidden
+        return found
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) hidden states -> (..., vocabulary)."""
         return functional.linear(hidden, self.embedding.weight)
-
-    def states(self, tokens: Tensor) -> list[Tensor]:
-        """The (b, t, width) residual stream before each layer and after the last, not normed."""
-        x = self.embedding(tokens)
-        found = [x]
-        for number, layer in enumerate(self.layers):
-            x = layer(x, None, number)
-            found.append(x)
-        return found
 
 
 class Layer(nn.Module):
