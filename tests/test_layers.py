@@ -116,6 +116,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "ray": {"soardb.cluster"},
     "rich": {"soardb.cli"},
     "sqlglot": set(),
+    "torch": set(),
     "typer": {"soardb.cli"},
 }
 

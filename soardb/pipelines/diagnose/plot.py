@@ -33,7 +33,7 @@ def plot_alignment(found: Diagnosis, path: str | os.PathLike[str]) -> Figure:
     Errors: Unavailable without matplotlib; InvalidArgument where no sample has both above 0.
     """
     line = found.fits["correct"]
-    title = f"{found.ensemble.members} replicas, {found.config.randomness}"
+    title = f"{found.ensemble.members} replicas, {found.ensemble.randomness}"
     if line is not None:
         title += f": slope {line.slope:.3f}, R^2 {line.r2:.3f}"
     kept = usable(found.parts.bias, found.parts.variance)
@@ -53,7 +53,7 @@ def plot_alignment(found: Diagnosis, path: str | os.PathLike[str]) -> Figure:
 
 def plot_cone(found: Diagnosis, path: str | os.PathLike[str]) -> Figure:
     """Variance over bias^2 on plain axes, under the cone that holds 99 % and what is possible."""
-    figure, axes = _figure(f"{found.ensemble.members} replicas, {found.config.randomness}")
+    figure, axes = _figure(f"{found.ensemble.members} replicas, {found.ensemble.randomness}")
     _dots(axes, found, np.ones(len(found), np.bool_))
     top = max(float(found.parts.bias.max()), 1e-12)
     across = np.linspace(0, top, 200)

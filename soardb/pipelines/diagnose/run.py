@@ -50,8 +50,6 @@ class DiagnoseConfig:
     """How to measure.
 
     estimator   "unbiased", "plain" or "pairs" (replicas 0 and 1, 2 and 3, ... are of one split)
-    randomness  what differs between replicas, in your words; the numbers depend on it, so it is
-                part of the report
     bootstrap   how often points are resampled for intervals, 0 for none
     level       of the intervals
     splits      random halvings of the replicas for the split-half fits, 0 for none
@@ -67,7 +65,6 @@ class DiagnoseConfig:
     """
 
     estimator: Estimator = "unbiased"
-    randomness: str = "not told"
     bootstrap: int = 1000
     level: float = 0.95
     splits: int = 5
@@ -153,8 +150,8 @@ class Diagnosis:
         unknown = np.isnan(self.residual)
         columns = {
             "id": self.ensemble.ids,
-            "label": self.ensemble.labels,
-            "predicted": self.ensemble.mean.argmax(axis=1),
+            "label": self.ensemble.named(self.ensemble.labels),
+            "predicted": self.ensemble.named(self.ensemble.mean.argmax(axis=1)),
             "correct": self.correct,
             "bias": self.parts.bias,
             "variance": self.parts.variance,
@@ -167,7 +164,7 @@ class Diagnosis:
         table = pa.table(columns)
         told = {
             "estimator": self.config.estimator,
-            "randomness": self.config.randomness,
+            "randomness": self.ensemble.randomness,
             "members": str(self.ensemble.members),
         }
         return table.replace_schema_metadata(told)
@@ -179,6 +176,7 @@ class Diagnosis:
             "n": len(self),
             "members": self.ensemble.members,
             "classes": self.ensemble.classes,
+            "randomness": self.ensemble.randomness,
             "mean": means,
             "misaligned": int(self.misaligned.sum()),
             "fits": _plain(self.fits),
