@@ -41,6 +41,8 @@ __all__ = ["GROUPS", "DiagnoseConfig", "Diagnosis", "run"]
 
 GROUPS = ("correct", "wrong", "all")
 
+_WRITTEN = 4096  # points an update
+
 Fits = dict[str, Fit | None]
 Mask = npt.NDArray[np.bool_]
 
@@ -196,31 +198,33 @@ class Diagnosis:
 
         prefix: before their names. To filter by them, declare them when the collection is made, as
         float, float and bool. misaligned is removed where there is no residual. Other fields
-        stay. Returns how many points were written; one write a point, so an interruption leaves
-        some as they were, and the same call again mends it. Errors: NotFound, before anything is
-        written, where points are not there.
+        stay. Returns how many points were written. Written a few thousand at a time, so an
+        interruption leaves some as they were, and the same call again mends it. Errors: NotFound,
+        before anything is written, where points are not there.
         """
         ids = self.ensemble.ids
-        for first in range(0, len(ids), 1000):
-            some = ids[first : first + 1000]
-            gone = [i for i, p in zip(some, collection.get(some), strict=True) if p is None]
+        parts = [slice(first, first + _WRITTEN) for first in range(0, len(ids), _WRITTEN)]
+        for part in parts:
+            there = collection.get(ids[part])
+            gone = [i for i, point in zip(ids[part], there, strict=True) if point is None]
             if gone:
                 raise NotFound(
                     f"expected a point for each sample, there is none with id {gone[0]!r}; give "
                     "the ids of the points to the Ensemble"
                 )
-        known = ~np.isnan(self.residual)
-        for row, point_id in enumerate(ids):
-            fields = {
-                f"{prefix}bias": float(self.parts.bias[row]),
-                f"{prefix}variance": float(self.parts.variance[row]),
-                f"{prefix}misaligned": bool(self.misaligned[row]) if known[row] else None,
+        unknown = np.isnan(self.residual).tolist()
+        columns = (self.parts.bias, self.parts.variance, self.misaligned)
+        changes = [
+            {
+                f"{prefix}bias": bias,
+                f"{prefix}variance": variance,
+                f"{prefix}misaligned": None if none else misaligned,
             }
-            # All wait for one flush to the disk, that of the last.
-            ack = "fsync" if row == len(ids) - 1 else "memory"
-            collection.update_payload(fields, ids=[point_id], ack=ack)
-        collection.flush()  # raises what went wrong with those before the last
-        return len(ids)
+            for bias, variance, misaligned, none in zip(
+                *(column.tolist() for column in columns), unknown, strict=True
+            )
+        ]
+        return sum(collection.update_payload(changes[part], ids=ids[part]) for part in parts)
 
 
 def run(ensemble: Ensemble, config: DiagnoseConfig | None = None) -> Diagnosis:
