@@ -166,7 +166,7 @@ class TestRefused:
         collection.update_payload([{"n": 3}, {"n": 4}], ids=[3, 4], request_id="q")
         for changes in ([{"n": 4}, {"n": 3}], {"n": 3}):
             with pytest.raises(InvalidArgument, match="update_payload of 2 ids with other"):
-                collection.update_payload(changes, ids=[3, 4], request_id="q")  # type: ignore[arg-type]
+                collection.update_payload(changes, ids=[3, 4], request_id="q")
         for change, where in (({"n": 4}, F("n") == 1), ({"n": 3}, F("n") == 2)):
             with pytest.raises(InvalidArgument, match="update_payload by filter with other"):
                 collection.update_payload(change, filter=where, request_id="p")

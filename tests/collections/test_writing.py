@@ -126,7 +126,7 @@ class TestUpdatePayload:
     def test_each_id_can_have_a_change_of_its_own(self, hundred: Collection) -> None:
         """In the order of the ids and not of their rows; vectors stay."""
         vectors = held(hundred, [70, 5, 99])[1]
-        changes = [{"tag": "a"}, {"tag": None, "new": 5}, None]
+        changes: list[Any] = [{"tag": "a"}, {"tag": None, "new": 5}, None]
         assert hundred.update_payload(changes, ids=[70, 5, 99]) == 3
         payloads, after = held(hundred, [70, 5, 99])
         assert payloads[0]["tag"] == "a"

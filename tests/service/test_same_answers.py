@@ -436,7 +436,8 @@ class TestWriting:
         full.same(of_c(lambda c: c.get([100, 101, 102, 103])))
         full.refuses(NotFound, of_c(lambda c: c.update_payload({"a": 1}, ids=[1])))
         full.refuses(NotFound, of_c(lambda c: c.update_payload([{}, {}], ids=[100, 1])))
-        for several in ([{}], [{}, 1], [{}, {"freq": "many"}]):
+        bad: list[Any] = [[{}], [{}, 1], [{}, {"freq": "many"}]]
+        for several in bad:
             full.refuses(
                 InvalidArgument, of_c(lambda c, s=several: c.update_payload(s, ids=[100, 101]))
             )

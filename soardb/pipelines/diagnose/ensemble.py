@@ -80,7 +80,7 @@ class Ensemble:
         top = p.argmax(axis=2)[..., None]
         others = p.sum(axis=2, where=_not_at(top, p.shape[2]))[..., None]
         np.put_along_axis(logs, top, np.log1p(-others), axis=2)
-        return cls(p, logs, *_samples(labels, ids, p.shape), randomness, _names(names, p))
+        return cls(p, logs, *_samples(labels, ids, p.shape), randomness, _names(names, p.shape[2]))
 
     @classmethod
     def of_logits(
@@ -197,10 +197,9 @@ def _samples(labels: npt.ArrayLike, ids: Any, shape: tuple[int, ...]) -> tuple[I
     return y.astype(np.int64), names
 
 
-def _names(names: Sequence[Any] | None, probabilities: F64) -> list[Any] | None:
+def _names(names: Sequence[Any] | None, c: int) -> list[Any] | None:
     if names is None:
         return None
-    c = probabilities.shape[2]
     if len(names) != c or len(set(names)) != c:
         raise InvalidArgument(f"expected {c} names of classes that differ, got {list(names)}")
     return list(names)

@@ -24,7 +24,7 @@ from soardb.pipelines.diagnose.source import labels_of
 from soardb.points import as_point_ids
 from soardb.schema import shown
 
-__all__ = ["SUFFIXES", "of_arrow", "of_file", "to_arrow", "to_file"]
+__all__ = ["SUFFIXES", "check_suffix", "of_arrow", "of_file", "to_arrow", "to_file"]
 
 SUFFIXES = (".npz", ".parquet")
 _NAMES = ("logits", "probabilities", "labels", "ids", "names", "randomness")
@@ -57,8 +57,7 @@ def of_file(
 def to_file(ensemble: Ensemble, path: str | os.PathLike[str]) -> None:
     """Write what of_file reads; the ending, .npz or .parquet, says the format."""
     file = Path(path)
-    if file.suffix not in SUFFIXES:
-        raise InvalidArgument(f"expected a file named *{' or *'.join(SUFFIXES)}, got {file.name!r}")
+    check_suffix(file)
     if file.suffix == ".parquet":
         table = to_arrow(ensemble)
         import pyarrow.parquet as parquet
@@ -75,6 +74,12 @@ def to_file(ensemble: Ensemble, path: str | os.PathLike[str]) -> None:
     if ensemble.names is not None:
         held["names"] = np.array(ensemble.names)
     np.savez(file, **held)
+
+
+def check_suffix(path: Path) -> None:
+    """Errors: InvalidArgument for a file that to_file would not write."""
+    if path.suffix not in SUFFIXES:
+        raise InvalidArgument(f"expected a file named *{' or *'.join(SUFFIXES)}, got {path.name!r}")
 
 
 def to_arrow(ensemble: Ensemble) -> Any:

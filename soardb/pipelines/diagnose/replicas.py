@@ -23,7 +23,6 @@ from soardb.errors import InvalidArgument
 from soardb.kernels.layout import F32, I64
 from soardb.pipelines.diagnose.ensemble import F64, Ensemble
 from soardb.pipelines.diagnose.training import Maps, Progress, TrainConfig, trained
-from soardb.schema import shown
 
 __all__ = ["Replicas", "as_labels", "cross_fit"]
 
@@ -62,7 +61,7 @@ class Replicas:
             raise InvalidArgument(f"expected as many labels as features, got {len(y)} and {len(x)}")
         self.classes_ = np.unique(as_labels(y if classes is None else classes))
         if len(self.classes_) < 2:
-            raise InvalidArgument(f"expected at least 2 classes, got {shown(self.classes_[0])}")
+            raise InvalidArgument(f"expected at least 2 classes, got {self.classes_.tolist()}")
         self._middle = x.mean(axis=0, dtype=np.float64).astype(np.float32)
         spread = float(np.sqrt(np.mean((x - self._middle) ** 2, dtype=np.float64)))
         self._scale = np.float32(spread if spread > 0 else 1)
@@ -76,7 +75,8 @@ class Replicas:
         places = np.searchsorted(self.classes_, y)
         found = self.classes_[np.minimum(places, len(self.classes_) - 1)]
         if (found != y).any():
-            raise InvalidArgument(f"expected labels of {self.classes_}, got {y[found != y][0]!r}")
+            other = y[found != y].tolist()[0]
+            raise InvalidArgument(f"expected labels of {self.classes_.tolist()}, got {other!r}")
         return np.asarray(places, np.int64)
 
     def logits(self, features: npt.ArrayLike) -> F32:
