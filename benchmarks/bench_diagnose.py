@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,7 @@ def run(setup: Setup, journal: Journal) -> Iterator[int]:
         yield seed + 1
 
 
+@cache
 def collapse() -> dict[str, Any]:
     """Slopes that neural collapse predicts, of ten classes over the scale."""
     scales = tuple(np.linspace(0, 12, 25).tolist())

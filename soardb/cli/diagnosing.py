@@ -69,9 +69,9 @@ def ensemble(
     """Train small networks on stored points, each asked about points that it did not see."""
     from soardb.connect import connect
     from soardb.pipelines.diagnose import TrainConfig, of_collection, to_file
-    from soardb.pipelines.diagnose.files import check_suffix
+    from soardb.pipelines.diagnose.files import check_target
 
-    check_suffix(to)
+    check_target(to)
     config = TrainConfig(members, randomness.value, width, layers, steps, seed=seed)
     options = {} if "://" in target else {"read_only": True, "create": False}
     with connect(target, **options) as database, tables.bars() as progress:

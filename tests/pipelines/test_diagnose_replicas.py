@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import soardb
 from soardb.cli.commands import app
-from soardb.errors import InvalidArgument, Unavailable
+from soardb.errors import InvalidArgument, NotFound, Unavailable
 from soardb.pipelines.diagnose import (
     RANDOMNESS,
     DiagnoseConfig,
@@ -317,6 +317,8 @@ class TestStored:
 
     def test_the_command_names_a_file_it_cannot_write(self, directory: Path) -> None:
         """Before it trains."""
-        given = ["ensemble", str(directory), "c", "--label-field", "kind", "--to", "p.csv"]
+        given = ["ensemble", str(directory), "c", "--label-field", "kind", "--to"]
         with pytest.raises(InvalidArgument, match=r"\*.npz or \*.parquet, got 'p.csv'"):
-            CliRunner().invoke(app, given, catch_exceptions=False)
+            CliRunner().invoke(app, [*given, "p.csv"], catch_exceptions=False)
+        with pytest.raises(NotFound, match="the folder .*none to exist"):
+            CliRunner().invoke(app, [*given, str(directory / "none/p.npz")], catch_exceptions=False)

@@ -24,7 +24,7 @@ from soardb.pipelines.diagnose.source import labels_of
 from soardb.points import as_point_ids
 from soardb.schema import shown
 
-__all__ = ["SUFFIXES", "check_suffix", "of_arrow", "of_file", "to_arrow", "to_file"]
+__all__ = ["SUFFIXES", "check_target", "of_arrow", "of_file", "to_arrow", "to_file"]
 
 SUFFIXES = (".npz", ".parquet")
 _NAMES = ("logits", "probabilities", "labels", "ids", "names", "randomness")
@@ -55,9 +55,12 @@ def of_file(
 
 
 def to_file(ensemble: Ensemble, path: str | os.PathLike[str]) -> None:
-    """Write what of_file reads; the ending, .npz or .parquet, says the format."""
+    """Write what of_file reads; the ending, .npz or .parquet, says the format.
+
+    Errors: InvalidArgument for another ending, NotFound for the folder.
+    """
     file = Path(path)
-    check_suffix(file)
+    check_target(file)
     if file.suffix == ".parquet":
         table = to_arrow(ensemble)
         import pyarrow.parquet as parquet
@@ -76,10 +79,12 @@ def to_file(ensemble: Ensemble, path: str | os.PathLike[str]) -> None:
     np.savez(file, **held)
 
 
-def check_suffix(path: Path) -> None:
-    """Errors: InvalidArgument for a file that to_file would not write."""
+def check_target(path: Path) -> None:
+    """Errors: InvalidArgument for a file that to_file would not write, NotFound for its folder."""
     if path.suffix not in SUFFIXES:
         raise InvalidArgument(f"expected a file named *{' or *'.join(SUFFIXES)}, got {path.name!r}")
+    if not path.parent.is_dir():
+        raise NotFound(f"expected the folder {path.parent} to exist; make it first")
 
 
 def to_arrow(ensemble: Ensemble) -> Any:

@@ -24,7 +24,7 @@ __all__ = ["LEAST", "Fit", "fit_line", "usable"]
 LEAST = 3
 """Points that a line needs, for a residual to be there."""
 
-_BLOCK = 1 << 19  # counts that are held at once
+_BLOCK = 1 << 15  # counts that are made at once, so that they stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +148,10 @@ def _resampled(x: F64, y: F64, times: int, seed: int) -> F64:
     means = np.empty((times, 5))
     step = max(1, _BLOCK // n)
     for first in range(0, times, step):
-        counts = np.empty((min(step, times - first), n))  # how often each point was drawn
-        for row in counts:
-            row[:] = np.bincount(rng.integers(0, n, n), minlength=n)
-        means[first : first + step] = counts @ moments / n
+        some = min(step, times - first)
+        drawn = rng.integers(0, n, (some, n)) + np.arange(0, some * n, n)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=some * n).reshape(some, n)
+        means[first : first + some] = counts.astype(np.float64) @ moments / n
     found = _lines(means)
     found[1] += y.mean() - found[0] * x.mean()
     return found

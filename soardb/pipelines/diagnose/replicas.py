@@ -24,7 +24,7 @@ from soardb.kernels.layout import F32, I64
 from soardb.pipelines.diagnose.ensemble import F64, Ensemble
 from soardb.pipelines.diagnose.training import Maps, Progress, TrainConfig, trained
 
-__all__ = ["Replicas", "as_labels", "cross_fit"]
+__all__ = ["Replicas", "cross_fit"]
 
 _BLOCK = 1 << 22  # activations of all replicas that are held at once when predicting
 
@@ -56,10 +56,10 @@ class Replicas:
         Costs about 6 x members x batch x weights a step. Errors: InvalidArgument; Unavailable
         without PyTorch.
         """
-        x, y = _features(features), as_labels(labels)
+        x, y = _features(features), _labels(labels)
         if len(x) != len(y) or len(y) < 2:
             raise InvalidArgument(f"expected as many labels as features, got {len(y)} and {len(x)}")
-        self.classes_ = np.unique(as_labels(y if classes is None else classes))
+        self.classes_ = np.unique(_labels(y if classes is None else classes))
         if len(self.classes_) < 2:
             raise InvalidArgument(f"expected at least 2 classes, got {self.classes_.tolist()}")
         self._middle = x.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -71,7 +71,7 @@ class Replicas:
 
     def codes(self, labels: npt.ArrayLike) -> I64:
         """The places of labels in `classes_`. Errors: InvalidArgument for one that is not there."""
-        y = as_labels(labels)
+        y = _labels(labels)
         places = np.searchsorted(self.classes_, y)
         found = self.classes_[np.minimum(places, len(self.classes_) - 1)]
         if (found != y).any():
@@ -127,7 +127,7 @@ def cross_fit(
     """
     config = config or TrainConfig()
     config.check()
-    x, y = _features(features), as_labels(labels)
+    x, y = _features(features), _labels(labels)
     if len(x) != len(y):
         raise InvalidArgument(f"expected as many labels as features, got {len(y)} and {len(x)}")
     as_int(folds, "folds", 2, max(2, len(y)))
@@ -148,7 +148,7 @@ def cross_fit(
     return Ensemble.of_logits(logits, codes, ids, randomness=config.told, names=classes.tolist())
 
 
-def as_labels(labels: npt.ArrayLike) -> npt.NDArray[Any]:
+def _labels(labels: npt.ArrayLike) -> npt.NDArray[Any]:
     """(n,) whole numbers, strings or truth values. Errors: InvalidArgument."""
     y = np.asarray(labels)
     if y.dtype == object and len({type(label) for label in y.ravel()}) == 1:

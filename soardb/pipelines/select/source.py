@@ -125,7 +125,7 @@ def read_points(
             payloads += [point.payload for point in points]
             progress("read", min(1.0, len(ids) / live))
     if not ids:
-        raise InvalidArgument("expected points, there are none that match")
+        raise InvalidArgument("expected points, none match")
     return ids, np.concatenate(vectors), payloads
 
 
