@@ -90,7 +90,8 @@ def of_collection(
     folds        see cross_fit, which every point gets its predictions from
     filter       only of these points
 
-    Holds one copy of the vectors, and the (m, n, c) predictions in float64 twice. Errors: InvalidArgument, Unavailable without PyTorch.
+    Holds one copy of the vectors, and the (m, n, c) predictions in float64 twice. Errors:
+    InvalidArgument, Unavailable without PyTorch.
     """
     ids, vectors, payloads = read_points(collection, filter, True, progress)
     values = values_at(payloads, label_field)

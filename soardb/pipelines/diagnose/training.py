@@ -104,7 +104,10 @@ def trained(
     orders = [_batches(rows, config.batch, rng) for rows, rng in zip(sets, rngs, strict=True)]
     x, y = torch.from_numpy(features), torch.from_numpy(codes)
     adam = torch.optim.AdamW(
-        [part for one in maps for part in one], lr=config.rate, weight_decay=config.decay
+        [part for one in maps for part in one],
+        lr=config.rate,
+        weight_decay=config.decay,
+        fused=True,
     )
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, config.steps)
     for step in range(config.steps):
