@@ -7,9 +7,13 @@ Fixtures of a file, such as a server, are then made once, and so is the Ray clus
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# PyTorch's threads, of each of the processes, would be in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TOGETHER = Path(__file__).parent / "cluster"
 

@@ -117,6 +117,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "rich": {"soardb.cli"},
     "sklearn": {"soardb.pipelines.decide.estimators"},
     "sqlglot": set(),
+    "torch": set(),
     "typer": {"soardb.cli"},
 }
 
