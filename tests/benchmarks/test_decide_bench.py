@@ -14,7 +14,6 @@ import pytest
 from benchmarks import bench_decide, depth_reader, depths, words
 from soardb.pipelines import decide
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
