@@ -35,7 +35,8 @@ import numpy.typing as npt
 
 from benchmarks import datasets, provenance
 from benchmarks.environment import cache_folder, need
-from soardb.errors import InvalidArgument, SoarError
+from benchmarks.journal import Journal
+from soardb.errors import SoarError
 from soardb.kernels.layout import F32, I64
 from soardb.pipelines import select
 from soardb.pipelines.select.baselines import facility_location
@@ -245,36 +246,6 @@ def measured(pool: Pool, rows: I64) -> dict[str, float]:
 # --- the run ------------------------------------------------------------------------------------
 
 
-class Journal:
-    """Finished trainings, a JSON line each, under a first line that says what was set up."""
-
-    def __init__(self, path: Path, setup: Setup) -> None:
-        self._path = path
-        wanted = json.loads(json.dumps({**asdict(setup), "seeds": 0}))  # more seeds may follow
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            path.write_text(json.dumps(wanted) + "\n", "utf-8")
-        whole = path.read_text("utf-8").rpartition("\n")[0]  # without a line that was cut off
-        path.write_text(whole + "\n", "utf-8")
-        first, *lines = whole.splitlines()
-        if json.loads(first) != wanted:
-            raise InvalidArgument(
-                f"expected a journal of {wanted}, {path} is of {first}; delete it to begin anew"
-            )
-        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-
-    def has(self, seed: int, method: str, budget: float) -> bool:
-        """Whether that training is done."""
-        key = (seed, method, budget)
-        return any((row["seed"], row["method"], row["budget"]) == key for row in self.rows)
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Write one more line."""
-        self.rows.append(row)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-
 def run(setup: Setup, journal: Journal) -> Iterator[int]:
     """Train whatever is not in the journal; yields how many seeds are whole, after each."""
     methods = len(setup.radius_weights) + 5
@@ -289,7 +260,7 @@ def _one_seed(setup: Setup, seed: int, journal: Journal) -> None:
     images, test = drawn(setup, seed)
     pool, coarse = pool_of(images, setup, seed)
     for method, budget, choose in selections(pool, setup):
-        if journal.has(seed, method, budget):
+        if journal.has(seed=seed, method=method, budget=budget):
             continue
         began = time.process_time()
         rows = choose()
@@ -462,7 +433,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = f"select-training-{'tiny' if given.tiny else setup.dataset}"
     commit = provenance.commit()  # of what runs, not of what the checkout becomes meanwhile
     try:
-        journal = Journal(given.journal or cache_folder() / f"{name}.jsonl", setup)
+        path = given.journal or cache_folder() / f"{name}.jsonl"
+        journal = Journal(path, {**asdict(setup), "seeds": 0})  # more seeds may follow
         for whole in run(setup, journal):
             rows = [row for row in journal.rows if row["seed"] < whole]
             _write(setup, rows, commit, given.results / name)

@@ -51,8 +51,8 @@ def main(directory: str) -> None:
         samples = db.create_collection("samples", DIM, "l2", schema=schema)
         samples.upsert(np.arange(1_000), test, {"label": labels.tolist()})
 
-        config = diagnose.DiagnoseConfig(randomness="init and order")
-        found = diagnose.run(diagnose.Ensemble.of_logits(logits, labels), config)
+        ensemble = diagnose.Ensemble.of_logits(logits, labels, randomness="init and order")
+        found = diagnose.run(ensemble)
         line, half = found.fits["correct"], found.split_half[0]
         print(f"correct samples: slope {line.slope:.2f}, R^2 {line.r2:.2f}")
         print(f"from disjoint replicas: slope {half.slope:.2f}, R^2 {half.r2:.2f}")

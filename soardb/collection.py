@@ -59,16 +59,18 @@ from soardb.options import (
 from soardb.pages import Page, make_token, page_mark, read_token
 from soardb.points import (
     Batch,
+    Changes,
     Encoded,
     Payloads,
     as_batch,
+    as_changes,
     as_columns,
     as_point_ids,
     encode,
     merged,
 )
 from soardb.reads import Reads, as_point
-from soardb.schema import PointId, normalise, shown
+from soardb.schema import PointId, normalise
 from soardb.search import Knobs, Planner, has_text_condition
 from soardb.storage.rows import PointBatch
 from soardb.tuning import tune
@@ -354,7 +356,7 @@ class Collection:
 
     def update_payload(
         self,
-        payload: Mapping[str, Any],
+        payload: Changes,
         *,
         ids: Any = None,
         filter: Filter = None,
@@ -364,23 +366,27 @@ class Collection:
     ) -> int:
         """Change payloads of ids, which must be there, or of all that match a filter.
 
-        Members of `payload` replace those of the same name, None removes one; replace=True leaves
+        payload  a dict for all of them; or a list of n dicts, one for each of n ids
+
+        Members of a dict replace those of the same name, None removes one; replace=True leaves
         nothing else. request_id: see upsert. Returns how many points changed. Errors: NotFound for
         an unknown id.
         """
         self._check_writable(ack, request_id)
         s = self._core.settings
-        if not isinstance(payload, Mapping):
-            raise InvalidArgument(f"expected payload as a dict, got {shown(payload)}")
-        encode([{k: v for k, v in payload.items() if v is not None}], 1, s.schema, s.ttl)
+        changes = as_changes(payload, ids, s.schema, s.ttl)
         chosen, where = self._chosen(ids, filter)
+        for_all = isinstance(payload, Mapping)
         job = Patch(
-            merge=lambda old: merged(old, payload, replace),
+            merge=lambda old, i: merged(old, changes[0 if for_all else i], replace),
             encode=lambda rows: encode(rows, len(rows), s.schema, s.ttl),
             ids=chosen,
             where=where,
         )
-        said = [normalise(payload), replace, self._said(filter)] if request_id else None
+        said: Any = None
+        if request_id:
+            plain = list(map(normalise, changes))
+            said = [plain[0] if for_all else plain, replace, self._said(filter)]
         return int(self._write(once(job, request_id, said), ack) or 0)
 
     def delete(

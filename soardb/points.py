@@ -28,8 +28,10 @@ __all__ = [
     "MAX_BATCH",
     "MAX_ID_BYTES",
     "Batch",
+    "Changes",
     "Encoded",
     "as_batch",
+    "as_changes",
     "as_columns",
     "as_point_ids",
     "encode",
@@ -44,6 +46,7 @@ MAX_ID_BYTES = 512
 _TEXTS = ("string", "large_string", "string_view")  # Arrow's types of text; Polars has the last
 
 Payloads = Sequence[Mapping[str, Any] | None] | Mapping[str, Sequence[Any]] | None
+Changes = Mapping[str, Any] | Sequence[Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +295,33 @@ def encode(
             raise InvalidArgument(f"payload {i}: {error}") from None
     texts = [values[name] for name, kind in schema.fields.items() if kind == "text"]
     return Encoded(encoded, values, texts, values[ttl] if ttl else None)
+
+
+def as_changes(
+    payload: Any, ids: Any, schema: Schema, ttl: str | None
+) -> Sequence[Mapping[str, Any]]:
+    """What update_payload is to change: one dict for all, or n, one for each of n ids.
+
+    None is an empty one. Errors: InvalidArgument, also where merged payloads could never be stored.
+    """
+    changes: list[Any] = [payload] if isinstance(payload, Mapping) else payload
+    if not isinstance(changes, list | tuple):
+        raise InvalidArgument(f"expected payload as a dict, got {shown(payload)}")
+    if changes is payload:
+        changes = [{} if change is None else change for change in changes]
+        plain = None if ids is None else as_point_ids(ids)
+        if plain is None or len(plain) != len(changes) or len(set(plain)) != len(plain):
+            got = "no" if plain is None else f"{len(set(plain)):,} different"
+            raise InvalidArgument(
+                f"expected a dict, or a dict for each of ids that differ; got {len(changes):,} "
+                f"payloads and {got} ids"
+            )
+        for change in changes:
+            if not isinstance(change, Mapping):
+                raise InvalidArgument(f"expected every payload as a dict, got {shown(change)}")
+    stored = [{k: v for k, v in change.items() if v is not None} for change in changes]
+    encode(stored, len(stored), schema, ttl)
+    return changes
 
 
 def merged(payload: Mapping[str, Any], changes: Mapping[str, Any], replace: bool) -> dict[str, Any]:

@@ -210,10 +210,11 @@ class Delete:
 class Patch:
     """Payloads to change: of ids, which must be there, or of what `where` finds.
 
-    merge takes a point's payload and gives its new one; encode gives what is stored of it.
+    merge takes a point's payload and its place among the ids, and gives its new one; encode gives
+    what is stored of it.
     """
 
-    merge: Callable[[dict[str, Any]], dict[str, Any]]
+    merge: Callable[[dict[str, Any], int], dict[str, Any]]
     encode: Callable[[Sequence[dict[str, Any]]], Encoded]
     ids: Sequence[PointId] | None = None
     where: Callable[[Contents], I64] | None = None
@@ -246,7 +247,9 @@ class Patch:
         if not len(old):
             return Effect(old), 0
         chosen = [points[row] for row in old.tolist()]
-        encoded = self.encode([self.merge(decode_payload(p.payload)) for p in chosen])
+        encoded = self.encode(
+            [self.merge(decode_payload(p.payload), i) for i, p in enumerate(chosen)]
+        )
         vectors = np.stack([p.vector for p in chosen if p.vector is not None])
         ids = [p.id for p in chosen]
         coded = group.code(vectors)

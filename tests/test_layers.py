@@ -116,9 +116,15 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "pyarrow": set(),
     "ray": {"soardb.cluster"},
     "rich": {"soardb.cli"},
+    "safetensors": {"soardb.models.registry"},
     "sklearn": {"soardb.pipelines.decide.estimators"},
     "sqlglot": set(),
-    "torch": {"soardb.models", "soardb.pipelines.distillspec", "soardb.pipelines.speculate"},
+    "torch": {
+        "soardb.models",
+        "soardb.pipelines.distillspec",
+        "soardb.pipelines.speculate",
+        "soardb.pipelines.tandem",
+    },
     "typer": {"soardb.cli"},
 }
 
@@ -132,12 +138,15 @@ NOT_LOADED_BY_IMPORT = [
     "pyarrow",
     "ray",
     "rich",
+    "safetensors",
     "sklearn",
     "soardb_client",
     "soardb_proto",
     "soardb_service",
     "sqlglot",
+    "tokenizers",
     "torch",
+    "transformers",
     "typer",
 ]
 

@@ -31,7 +31,7 @@ from soardb.hits import HitColumns, Point
 from soardb.kernels.layout import Metric
 from soardb.options import Ack, Filter, Fusion, Mode, SearchOptions
 from soardb.pages import Page
-from soardb.points import Payloads
+from soardb.points import Changes, Payloads
 from soardb.schema import PointId
 from soardb_client import collections, convert, files, ingest, operations, points
 from soardb_client.aio_wire import AsyncWire
@@ -183,7 +183,7 @@ class AsyncCollection:
 
     async def update_payload(
         self,
-        payload: Mapping[str, Any],
+        payload: Changes,
         *,
         ids: Any = None,
         filter: Filter = None,

@@ -23,7 +23,7 @@ from soardb.hits import HitColumns, Point
 from soardb.kernels.layout import Metric
 from soardb.options import Ack, Filter, Fusion, Mode, SearchOptions
 from soardb.pages import Page
-from soardb.points import Payloads
+from soardb.points import Changes, Payloads
 from soardb.schema import PointId
 from soardb_client import collections, convert, files, ingest, operations, points
 from soardb_client.calls import Held
@@ -188,7 +188,7 @@ class Collection:
 
     def update_payload(
         self,
-        payload: Mapping[str, Any],
+        payload: Changes,
         *,
         ids: Any = None,
         filter: Filter = None,
@@ -199,7 +199,9 @@ class Collection:
     ) -> int:
         """Change payloads of ids, which must be there, or of all that match a filter.
 
-        Members of `payload` replace those of the same name, None removes one; replace=True leaves
+        payload  a dict for all of them; or a list of n dicts, one for each of n ids
+
+        Members of a dict replace those of the same name, None removes one; replace=True leaves
         nothing else. Returns how many points changed. Errors: NotFound for an unknown id.
         """
         steps = points.update_payload(self._held, payload, ids, filter, replace, ack, request_id)

@@ -41,8 +41,8 @@ from soardb.options import (
     one_query,
 )
 from soardb.pages import Page, read_token
-from soardb.points import Payloads, as_batch, as_point_ids, encode
-from soardb.schema import PointId, encode_payload, shown
+from soardb.points import Changes, Payloads, as_batch, as_changes, as_point_ids, encode
+from soardb.schema import PointId, encode_payload
 from soardb_client import convert
 from soardb_client.calls import Call, Held, Steps, as_text, new_request_id
 from soardb_client.failures import NotYet
@@ -112,7 +112,7 @@ def put(
 
 def update_payload(
     held: Held,
-    payload: Mapping[str, Any],
+    payload: Changes,
     ids: Any,
     filter: Filter,
     replace: bool,
@@ -121,13 +121,16 @@ def update_payload(
 ) -> Steps[int]:
     """Change payloads; of how many points."""
     _check_write(held, ack, request_id)
-    if not isinstance(payload, Mapping):
-        raise InvalidArgument(f"expected payload as a dict, got {shown(payload)}")
-    encode([{k: v for k, v in payload.items() if v is not None}], 1, held.schema, held.ttl)
-    request = points_pb2.UpdatePayloadRequest(
-        collection=held.name, payload=encode_payload(payload), replace=bool(replace)
-    )
+    changes = as_changes(payload, ids, held.schema, held.ttl)
+    texts = list(map(encode_payload, changes))
+    request = points_pb2.UpdatePayloadRequest(collection=held.name, replace=bool(replace))
     _choose(held, request, ids, filter)
+    if isinstance(payload, Mapping):
+        request.payload = texts[0]
+    elif texts:
+        request.payloads.CopyFrom(convert.payloads_message(texts))
+    else:
+        return 0
     return (yield from _written(held, "UpdatePayload", request, ack, request_id))
 
 

@@ -90,9 +90,14 @@ class Points:
         """Change payloads of ids, or of all that match."""
         collection = opened(self._database, call, request.collection)
         ids, where = self._chosen(request)
+        payload: Any = payloads_of(request.payloads, 0 if ids is None else len(ids))
+        if payload is None:
+            payload = json_of(request.payload, "payload")
+        elif request.payload:
+            raise InvalidArgument("expected payload or payloads, got both")
         ack = ack_of(request.ack)
         count = collection.update_payload(
-            json_of(request.payload, "payload"),
+            payload,
             ids=ids,
             filter=where,
             replace=request.replace,

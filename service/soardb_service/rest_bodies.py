@@ -160,15 +160,17 @@ class DeleteBody(_Chosen):
 class UpdatePayloadBody(_Chosen):
     """Payloads to change: of ids, or of all that match."""
 
-    payload: dict[str, Any]
+    payload: dict[str, Any] | list[dict[str, Any]]
     replace: bool = False
 
     def message(self, collection: str) -> points_pb2.UpdatePayloadRequest:
         """As the protocol has it."""
-        out = points_pb2.UpdatePayloadRequest(
-            collection=collection, payload=_json(self.payload), replace=self.replace
-        )
+        out = points_pb2.UpdatePayloadRequest(collection=collection, replace=self.replace)
         self._choose(out)
+        if isinstance(self.payload, dict):
+            out.payload = _json(self.payload)
+        else:
+            out.payloads.json.extend(map(_json, self.payload))
         return out
 
 

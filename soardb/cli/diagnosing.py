@@ -1,6 +1,8 @@
-"""`soardb diagnose`: bias and variance of each sample of an ensemble's predictions.
+"""`soardb ensemble` and `soardb diagnose`: predictions of replicas, and bias and variance in them.
 
 commands.py -> [diagnosing.py] -> pipelines/diagnose
+
+The first writes a file that the second reads; whoever has predictions needs the second alone.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from soardb.errors import InvalidArgument
 if TYPE_CHECKING:
     from soardb.pipelines.diagnose import Diagnosis, Fit
 
+Name = Annotated[str, typer.Argument(metavar="COLLECTION", help="A collection or an alias.")]
+
 
 class EstimatorName(StrEnum):
     """How bias and variance are estimated."""
@@ -28,15 +32,72 @@ class EstimatorName(StrEnum):
     pairs = "pairs"
 
 
+class RandomnessName(StrEnum):
+    """What differs between replicas, beside initial weights and order."""
+
+    init = "init"
+    bootstrap = "bootstrap"
+    halves = "halves"
+
+
 def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+    """Add the commands to the program."""
+    app.command("ensemble")(ensemble)
     app.command("diagnose")(diagnose)
+
+
+def ensemble(
+    target: Annotated[
+        str, typer.Argument(metavar="DIR", help="A database directory, or grpc://HOST:PORT.")
+    ],
+    collection: Name,
+    label_field: Annotated[str, typer.Option(help="Payload field of the labels.")],
+    to: Annotated[Path, typer.Option(help="Write predictions here: *.npz or *.parquet.")],
+    where: Annotated[
+        str | None, typer.Option("--filter", help='Only these: SQL, such as "n < 10".')
+    ] = None,
+    members: Annotated[int, typer.Option(min=2, help="Networks a fold.")] = 20,
+    randomness: Annotated[
+        RandomnessName, typer.Option(help="What differs beside initial weights and order.")
+    ] = RandomnessName.init,
+    width: Annotated[int, typer.Option(min=1, help="Of hidden layers.")] = 64,
+    layers: Annotated[int, typer.Option(min=1, help="Affine maps, ReLU between.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Of training.")] = 400,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the points, each held out.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is random.")] = 0,
+) -> None:
+    """Train small networks on stored points, each asked about points that it did not see."""
+    from soardb.connect import connect
+    from soardb.pipelines.diagnose import TrainConfig, of_collection, to_file
+    from soardb.pipelines.diagnose.files import check_target
+
+    check_target(to)
+    config = TrainConfig(members, randomness.value, width, layers, steps, seed=seed)
+    options = {} if "://" in target else {"read_only": True, "create": False}
+    with connect(target, **options) as database, tables.bars() as progress:
+        held = database.get_collection(collection)
+        found = of_collection(
+            held, label_field, config, folds=folds, filter=where, progress=progress
+        )
+    to_file(found, to)
+    said = found.probabilities.argmax(axis=2)  # (m, n)
+    tables.facts(
+        f"{to.name}: {members} replicas in {folds} folds, {len(found):,} points, "
+        f"{found.classes} classes",
+        {
+            "randomness": found.randomness,
+            "accuracy of a replica": f"{(said == found.labels).mean():.4f}",
+            "accuracy of the mean": f"{found.correct.mean():.4f}",
+        },
+    )
+    if randomness is RandomnessName.halves:
+        tables.note("diagnose them with --estimator pairs")
 
 
 def diagnose(
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help=".npz: logits or probabilities, labels, ids."),
+        typer.Argument(metavar="FILE", help="*.npz or *.parquet: logits or probabilities, labels."),
     ],
     target: Annotated[
         str | None,
@@ -55,16 +116,11 @@ def diagnose(
     estimator: Annotated[
         EstimatorName, typer.Option(help="pairs: replicas 0 and 1, 2 and 3, ... share a split.")
     ] = EstimatorName.unbiased,
-    randomness: Annotated[
-        str, typer.Option(help="What differs between replicas, for the report.")
-    ] = "not told",
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamplings for intervals.")] = 1000,
-    level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
     splits: Annotated[int, typer.Option(min=0, help="Halvings of the replicas.")] = 5,
     members: Annotated[
         list[int] | None, typer.Option(help="Fit the first m replicas too; may be repeated.")
     ] = None,
-    bins: Annotated[int, typer.Option(min=1, help="Bins of confidence.")] = 15,
     cone: Annotated[
         float | None, typer.Option(help="C: count samples with variance above C bias^2.")
     ] = None,
@@ -75,17 +131,15 @@ def diagnose(
     floor: Annotated[
         float | None, typer.Option(help="Smallest probability in it; zeros are refused without.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is random.")] = 0,
     table: Annotated[Path | None, typer.Option(help="A row a sample, as *.parquet.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Variance over bias^2, logarithmic.")] = None,
-    plot_cone: Annotated[Path | None, typer.Option(help="The same on plain axes.")] = None,
-    plot_calibration: Annotated[Path | None, typer.Option(help="Accuracy over confidence.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw alignment, cone and calibration as *.png, *.svg, ...")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
 ) -> None:
     """Split the risk of each sample into bias and variance, and see whether they are aligned."""
     from soardb.connect import connect
-    from soardb.pipelines.diagnose import DiagnoseConfig, run
-    from soardb.pipelines.diagnose.source import of_file
+    from soardb.pipelines.diagnose import DiagnoseConfig, of_file, run
 
     if target is not None and collection is None:
         raise InvalidArgument("expected a COLLECTION after DIR, got none")
@@ -95,17 +149,13 @@ def diagnose(
         raise InvalidArgument(f"expected a file name ending in .parquet, got {table.name}")
     config = DiagnoseConfig(
         estimator.value,
-        randomness,
         bootstrap,
-        level,
-        splits,
-        tuple(members or ()),
-        bins=bins,
+        splits=splits,
+        members=tuple(members or ()),
         cone=cone,
         tolerance=tolerance,
         kl=kl,
         floor=floor,
-        seed=seed,
     )
     with ExitStack() as stack:
         held = None
@@ -118,36 +168,25 @@ def diagnose(
         found = run(of_file(file, held, label_field), config)
         if write:
             found.write_fields(held, prefix)
-    _files(found, table, plot, plot_cone, plot_calibration)
+    _files(found, table, plot)
     if as_json:
         print(json.dumps(found.to_json()))
         return
     _show(file.name, found)
 
 
-def _files(
-    found: Diagnosis,
-    table: Path | None,
-    plot: Path | None,
-    plot_cone: Path | None,
-    plot_calibration: Path | None,
-) -> None:
+def _files(found: Diagnosis, table: Path | None, plot: Path | None) -> None:
     if table is not None:
         rows = found.to_arrow()
         import pyarrow.parquet as parquet
 
         parquet.write_table(rows, table)
         tables.note(f"{len(found):,} rows in {table}")
-    from soardb.pipelines.diagnose import plot as plots
+    if plot is not None:
+        from soardb.pipelines.diagnose.plot import plot_diagnosis
 
-    for file, draw in (
-        (plot, plots.plot_alignment),
-        (plot_cone, plots.plot_cone),
-        (plot_calibration, plots.plot_calibration),
-    ):
-        if file is not None:
-            draw(found, file)
-            tables.note(f"plot in {file}")
+        plot_diagnosis(found, plot)
+        tables.note(f"plot in {plot}")
 
 
 def _show(name: str, found: Diagnosis) -> None:
@@ -175,7 +214,7 @@ def _show(name: str, found: Diagnosis) -> None:
     }
     tables.facts(
         f"{name}: {found.ensemble.members} replicas, {len(found):,} samples, "
-        f"{found.ensemble.classes} classes",
+        f"{found.ensemble.classes} classes; randomness: {found.ensemble.randomness}",
         rows,
     )
 

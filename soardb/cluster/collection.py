@@ -52,8 +52,8 @@ from soardb.options import (
     check_request_id,
 )
 from soardb.pages import Page, make_token, page_mark, read_token
-from soardb.points import Payloads, as_batch, as_columns, as_point_ids, encode
-from soardb.schema import PointId, encode_payload, shown
+from soardb.points import Changes, Payloads, as_batch, as_changes, as_columns, as_point_ids, encode
+from soardb.schema import PointId, encode_payload
 from soardb.table import id_kind_of
 
 __all__ = ["Held", "PointBatch", "ShardedCollection", "Waits"]
@@ -305,7 +305,7 @@ class ShardedCollection:
 
     def update_payload(
         self,
-        payload: Mapping[str, Any],
+        payload: Changes,
         *,
         ids: Any = None,
         filter: Filter = None,
@@ -316,15 +316,16 @@ class ShardedCollection:
     ) -> int:
         """Change payloads of ids, which must be there, or of all that match a filter.
 
-        Members of `payload` replace those of the same name, None removes one; replace=True leaves
+        payload  a dict for all of them; or a list of n dicts, one for each of n ids
+
+        Members of a dict replace those of the same name, None removes one; replace=True leaves
         nothing else. Returns how many points changed. Errors: NotFound for an unknown id.
         """
         self._check_write(ack, request_id)
-        if not isinstance(payload, Mapping):
-            raise InvalidArgument(f"expected payload as a dict, got {shown(payload)}")
         s = self._held.settings
-        encode([{k: v for k, v in payload.items() if v is not None}], 1, s.schema, s.ttl)
-        text, request = encode_payload(payload), _request_id(request_id, ack)
+        changes = as_changes(payload, ids, s.schema, s.ttl)
+        texts, request = list(map(encode_payload, changes)), _request_id(request_id, ack)
+        for_all = isinstance(payload, Mapping)
         plain, where = self._chosen(ids, filter)
         first: set[int] = set()
         if plain:
@@ -333,9 +334,17 @@ class ShardedCollection:
             first = {shard for shard, rows in parts.items() if held[shard] < len(rows)}
         jobs = self._by_id_or_filter(
             plain,
-            lambda part: Job(
+            lambda part, rows: Job(
                 "update_payload",
-                (self.id, text, part, where, bool(replace), ack, request),
+                (
+                    self.id,
+                    texts if for_all else [texts[row] for row in rows],
+                    part,
+                    where,
+                    bool(replace),
+                    ack,
+                    request,
+                ),
                 ack != "memory",
             ),
         )
@@ -359,7 +368,7 @@ class ShardedCollection:
         plain, where = self._chosen(ids, filter)
         jobs = self._by_id_or_filter(
             plain,
-            lambda part: Job("delete", (self.id, part, where, ack, request), ack != "memory"),
+            lambda part, _: Job("delete", (self.id, part, where, ack, request), ack != "memory"),
         )
         return self._written(jobs, set(), request, timeout)
 
@@ -386,12 +395,13 @@ class ShardedCollection:
         return None if where is None else to_json(where)
 
     def _by_id_or_filter(
-        self, ids: list[PointId] | None, job: Callable[[Any], Job]
+        self, ids: list[PointId] | None, job: Callable[[Any, list[int]], Job]
     ) -> dict[int, Job]:
+        """job: of the ids of a shard and their places among all."""
         if ids is None:
-            return dict.fromkeys(range(self._shards), job(None))
+            return dict.fromkeys(range(self._shards), job(None, []))
         parts = rows_by_shard(ids, self._shards)
-        return {shard: job(pack_ids(ids, rows)) for shard, rows in parts.items()}
+        return {shard: job(pack_ids(ids, rows), rows.tolist()) for shard, rows in parts.items()}
 
     def _check_write(self, ack: str, request_id: object) -> None:
         self._held.check_open()

@@ -184,16 +184,17 @@ class Shard:
     def update_payload(
         self,
         name: str,
-        payload: bytes,
+        payloads: Sequence[bytes],
         ids: Ids | None,
         where: Mapping[str, Any] | None,
         replace: bool,
         ack: Ack,
         request_id: str | None,
     ) -> int:
-        """Change payloads; of how many points."""
+        """Change payloads, by one change for all or one for each of ids; of how many points."""
+        changes = list(map(decode_payload, payloads))
         return self._collection(name).update_payload(
-            decode_payload(payload),
+            changes[0] if len(changes) == 1 else changes,
             ids=ids,
             filter=where,
             replace=replace,

@@ -47,6 +47,9 @@ CALLS: dict[str, Callable[[Collection, str | None], int]] = {
     "upsert": lambda c, r: c.upsert([1, 50], points(2), {"n": [7, 7]}, request_id=r),
     "insert": lambda c, r: c.insert([60, 61], points(2), request_id=r),
     "update_payload": lambda c, r: c.update_payload({"n": 90}, ids=[3, 4], request_id=r),
+    "update_payload of each": lambda c, r: c.update_payload(
+        [{"n": 90}, {"n": 91}], ids=[3, 4], request_id=r
+    ),
     "update_payload by filter": lambda c, r: c.update_payload(
         {"n": 91}, filter=F("n") < 5, request_id=r
     ),
@@ -105,7 +108,11 @@ class TestTwice:
             return
         second = CALLS[name](collection, "r2")
         assert second == CALLS[name](collection, None)
-        assert name in ("upsert", "update_payload") or second == 0 or "filter" in name
+        assert (
+            name in ("upsert", "update_payload", "update_payload of each")
+            or second == 0
+            or "filter" in name
+        )
 
 
 class TestTogether:
@@ -156,6 +163,10 @@ class TestRefused:
         with pytest.raises(InvalidArgument, match="used for upsert of 2 ids; got upsert of 1"):
             collection.upsert([1], points(1), request_id="u")
         collection.update_payload({"n": 3}, filter=F("n") == 1, request_id="p")
+        collection.update_payload([{"n": 3}, {"n": 4}], ids=[3, 4], request_id="q")
+        for changes in ([{"n": 4}, {"n": 3}], {"n": 3}):
+            with pytest.raises(InvalidArgument, match="update_payload of 2 ids with other"):
+                collection.update_payload(changes, ids=[3, 4], request_id="q")
         for change, where in (({"n": 4}, F("n") == 1), ({"n": 3}, F("n") == 2)):
             with pytest.raises(InvalidArgument, match="update_payload by filter with other"):
                 collection.update_payload(change, filter=where, request_id="p")

@@ -123,6 +123,41 @@ class TestUpdatePayload:
         hundred.update_payload({"tag": "only"}, ids=[5, 55], replace=True)
         assert held(hundred, [5, 55])[0] == [{"tag": "only"}] * 2
 
+    def test_each_id_can_have_a_change_of_its_own(self, hundred: Collection) -> None:
+        """In the order of the ids and not of their rows; vectors stay."""
+        vectors = held(hundred, [70, 5, 99])[1]
+        changes: list[Any] = [{"tag": "a"}, {"tag": None, "new": 5}, None]
+        assert hundred.update_payload(changes, ids=[70, 5, 99]) == 3
+        payloads, after = held(hundred, [70, 5, 99])
+        assert payloads[0]["tag"] == "a"
+        assert payloads[1] == {"n": 5, "new": 5}
+        assert payloads[2]["n"] == 99
+        assert np.array_equal(after, vectors)
+        assert hundred.count(F("tag") == "a") == 1
+        hundred.update_payload([{"n": 2}, {"n": 1}], ids=[1, 2], replace=True)
+        assert held(hundred, [1, 2])[0] == [{"n": 2}, {"n": 1}]
+        assert hundred.update_payload([], ids=[]) == 0
+
+    @pytest.mark.parametrize(
+        ("changes", "chosen", "words"),
+        [
+            ([{"n": 1}], {"ids": [1, 2]}, "got 1 payloads and 2 different ids"),
+            ([{"n": 1}] * 2, {"ids": [1, 1]}, "got 2 payloads and 1 different ids"),
+            ([{"n": 1}], {"ids": [1, 1]}, "got 1 payloads and 1 different ids"),
+            ([{"n": 1}], {"filter": "n < 3"}, "got 1 payloads and no ids"),
+            ([{"n": 1}, 7], {"ids": [1, 2]}, "every payload as a dict, got 7"),
+            ([{"n": 1}, {"n": "x"}], {"ids": [1, 2]}, "field 'n'"),
+            ([{"n": 1}, {"n": 2}], {"ids": [1, 100]}, "100 is not in it"),
+        ],
+    )
+    def test_changes_that_fit_no_ids_refuse_the_call(
+        self, hundred: Collection, changes: Any, chosen: Any, words: str
+    ) -> None:
+        before = everything(hundred)
+        with pytest.raises((InvalidArgument, NotFound), match=words):
+            hundred.update_payload(changes, **chosen)
+        assert everything(hundred) == before
+
     def test_by_filter(self, hundred: Collection) -> None:
         """Every match is changed, whichever side of the generation it is on."""
         assert hundred.update_payload({"tag": "low"}, filter=F("n") < 70) == 70

@@ -109,6 +109,15 @@ def test_a_loss_of_the_user_is_a_metric() -> None:
     assert metric([1, 4], [1, 0]) == pytest.approx(1)
 
 
+def test_the_overlap_of_words_is_high_where_it_is_good() -> None:
+    """Though a loss is made small."""
+    metric = decide.METRICS["token_f1"]
+    assert metric(["red house", "bird"], ["house", "stone"]) == pytest.approx(1 / 3)
+    assert metric.higher_is_better
+    assert metric.losses is not None
+    assert metric.losses(np.array(["a bird"]), np.array(["bird"])).tolist() == [0]
+
+
 def test_truths_and_decisions_must_be_as_many() -> None:
     """And some."""
     for y, v in (([1], [1, 2]), ([], [])):

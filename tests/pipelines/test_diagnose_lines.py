@@ -17,6 +17,7 @@ import pytest
 import soardb
 from soardb.errors import InvalidArgument, NotFound
 from soardb.pipelines.diagnose import DiagnoseConfig, Ensemble, fit_line, run, squared
+from soardb.pipelines.diagnose.plot import plot_diagnosis
 from soardb.pipelines.diagnose.stability import by_members, split_half
 from tests.pipelines.ensembles import by_chance, logits_of
 
@@ -219,12 +220,15 @@ class TestReport:
     def test_the_table_has_a_row_a_sample(self) -> None:
         z, labels = logits_of(1)
         z[:, 5, labels[5]] = 2000  # so sure that no replica errs in any float
-        ensemble = Ensemble.of_logits(z, labels)
-        found = run(ensemble, replace(FEW, kl=True, randomness="seeds"))
+        ensemble = Ensemble.of_logits(z, labels, randomness="seeds", names=list("vwxyz"))
+        found = run(ensemble, replace(FEW, kl=True))
         table = found.to_arrow()
         assert table.num_rows == len(found) == len(ensemble)
         assert table["bias"].to_pylist() == found.parts.bias.tolist()
         assert table["id"].to_pylist() == ensemble.ids
+        assert table["label"].to_pylist() == ["vwxyz"[label] for label in labels]
+        right = [a == b for a, b in zip(*table.select(["label", "predicted"]), strict=True)]
+        assert right == table["correct"].to_pylist() == ensemble.correct.tolist()
         unknown = np.isnan(found.residual)
         assert np.flatnonzero(unknown).tolist() == [5]
         assert table["misaligned"].null_count == table["residual"].null_count == unknown.sum()
@@ -314,26 +318,21 @@ class TestWriteBack:
         assert all("bias" not in p.payload for p in points.get(ids))
 
 
-class TestPlots:
-    def test_they_are_drawn(self, tmp_path: Path) -> None:
-        """Into files, with the samples and the line in them."""
-        pytest.importorskip("matplotlib")
-        from soardb.pipelines.diagnose.plot import plot_alignment, plot_calibration, plot_cone
-
+class TestPlot:
+    def test_it_is_drawn(self, tmp_path: Path) -> None:
+        """Into a file, three panels with lines, and every sample in the first two."""
         found = run(by_chance(1), FEW)
-        for draw in (plot_alignment, plot_cone, plot_calibration):
-            file = tmp_path / f"{draw.__name__}.png"
-            figure = draw(found, file)
-            assert file.stat().st_size > 10_000
-            assert figure.axes[0].lines
-        shown = plot_alignment(found, tmp_path / "a.svg").axes[0].collections
-        dots = sum(np.asarray(one.get_offsets()).shape[0] for one in shown)
-        assert dots == found.fits["all"].n  # type: ignore[union-attr]
+        figure = plot_diagnosis(found, tmp_path / "a.svg")
+        assert (tmp_path / "a.svg").stat().st_size > 10_000
+        assert [bool(axes.lines) for axes in figure.axes] == [True] * 3
+        dots = [
+            sum(np.asarray(one.get_offsets()).shape[0] for one in axes.collections)
+            for axes in figure.axes
+        ]
+        assert found.fits["all"] is not None
+        assert dots == [found.fits["all"].n, len(found), 0]
 
     def test_nothing_to_draw_is_said(self, tmp_path: Path) -> None:
-        pytest.importorskip("matplotlib")
-        from soardb.pipelines.diagnose.plot import plot_alignment
-
         found = run(Ensemble.of_probabilities(np.full((4, 3, 2), 0.5), [0, 0, 1]), FEW)
         with pytest.raises(InvalidArgument, match="there are none"):
-            plot_alignment(found, tmp_path / "a.png")
+            plot_diagnosis(found, tmp_path / "a.png")

@@ -142,10 +142,13 @@ class TestPoints:
         assert again.json()["error"]["code"] == "ALREADY_EXISTS"
         changed = {"ids": ["c"], "payload": {"n": 9, "new": True}}
         assert http.post(f"{base}/update_payload", json=changed).json()["count"] == 1
+        each = {"ids": ["c", "a"], "payload": [{"own": 1}, {}]}
+        assert http.post(f"{base}/update_payload", json=each).json()["count"] == 2
+        assert http.post(f"{base}/update_payload", json={**each, "ids": ["c"]}).status_code == 400
         assert http.post(f"{base}/delete", json={"filter": "n < 2"}).json()["count"] == 1
         assert http.post(f"{base}/delete", json={"ids": ["b", "zz"]}).json()["count"] == 1
         (left,) = http.post(f"{base}/scroll").json()["points"]
-        assert left == {"id": "c", "payload": {"n": 9, "new": True}}
+        assert left == {"id": "c", "payload": {"n": 9, "new": True, "own": 1}}
 
     def test_a_request_id_makes_a_write_once(self, http: httpx.Client) -> None:
         """A retry after a lost answer has the answer of the first."""

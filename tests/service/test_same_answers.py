@@ -430,8 +430,17 @@ class TestWriting:
         full.same(of_c(lambda c: c.update_payload({"freq": 5, "body": None}, ids=[100, 101, 100])))
         full.same(of_c(lambda c: c.update_payload({"new": [1]}, filter=F("lang") == "de")))
         full.same(of_c(lambda c: c.update_payload({"only": 1}, ids=[102], replace=True)))
+        some = [{"freq": 9}, {"only": None, "each": "ü"}, {}]
+        full.same(of_c(lambda c: c.update_payload(some, ids=[103, 102, 101])))
+        full.same(of_c(lambda c: c.update_payload([], ids=[])))
         full.same(of_c(lambda c: c.get([100, 101, 102, 103])))
         full.refuses(NotFound, of_c(lambda c: c.update_payload({"a": 1}, ids=[1])))
+        full.refuses(NotFound, of_c(lambda c: c.update_payload([{}, {}], ids=[100, 1])))
+        bad: list[Any] = [[{}], [{}, 1], [{}, {"freq": "many"}]]
+        for several in bad:
+            full.refuses(
+                InvalidArgument, of_c(lambda c, s=several: c.update_payload(s, ids=[100, 101]))
+            )
         for arguments in ({}, {"ids": [100], "filter": F("freq") == 1}):
             full.refuses(
                 InvalidArgument, of_c(lambda c, a=arguments: c.update_payload({"x": 1}, **a))

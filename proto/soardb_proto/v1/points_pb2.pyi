@@ -58,7 +58,7 @@ class DeleteRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_types_pb2.Ids, _Mapping]] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., ack: _Optional[_Union[_types_pb2.Durability, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class UpdatePayloadRequest(_message.Message):
-    __slots__ = ("collection", "ids", "filter", "payload", "replace", "ack", "request_id")
+    __slots__ = ("collection", "ids", "filter", "payload", "replace", "ack", "request_id", "payloads")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,7 @@ class UpdatePayloadRequest(_message.Message):
     REPLACE_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PAYLOADS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _types_pb2.Ids
     filter: _types_pb2.Filter
@@ -73,7 +74,8 @@ class UpdatePayloadRequest(_message.Message):
     replace: bool
     ack: _types_pb2.Durability
     request_id: str
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_types_pb2.Ids, _Mapping]] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., payload: _Optional[bytes] = ..., replace: bool = ..., ack: _Optional[_Union[_types_pb2.Durability, str]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    payloads: _types_pb2.Payloads
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_types_pb2.Ids, _Mapping]] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., payload: _Optional[bytes] = ..., replace: bool = ..., ack: _Optional[_Union[_types_pb2.Durability, str]] = ..., request_id: _Optional[str] = ..., payloads: _Optional[_Union[_types_pb2.Payloads, _Mapping]] = ...) -> None: ...
 
 class FlushRequest(_message.Message):
     __slots__ = ("collection",)

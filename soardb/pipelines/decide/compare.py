@@ -117,16 +117,15 @@ def compare(
         for name, values in held.items():
             measured = metric.over(y, values)
             drawn[name] = np.array([measured(rows) for rows in picks])
-            low, high = np.nanquantile(drawn[name], [tail, 1 - tail])
-            all_rows = np.arange(len(y))
-            cells[name, metric.name] = Cell(measured(all_rows), float(low), float(high))
+            value = measured(np.arange(len(y)))
+            cells[name, metric.name] = Cell(value, *_interval(drawn[name], tail))
         sign = 1 if metric.higher_is_better else -1
         for name, values in drawn.items():
             if name == mine:
                 continue
-            low, high = np.nanquantile(sign * (drawn[mine] - values), [tail, 1 - tail])
             gain = sign * (cells[mine, metric.name].value - cells[name, metric.name].value)
-            gains[name, metric.name] = Difference(gain, float(low), float(high))
+            between = _interval(sign * (drawn[mine] - values), tail)
+            gains[name, metric.name] = Difference(gain, *between)
     return Table(cells, gains, own, len(y))
 
 
@@ -185,30 +184,60 @@ def sweep(
     as_int(draws, "draws", 2, 100_000)
     judge = as_metric(metric)
     decide = rule or judge.decide
-    fewest = min(map(len, samples), default=0)
     tail = (1 - as_share(level, "level")) / 2
     if len(samples) != len(y):
         raise InvalidArgument(f"expected samples for {len(y)} questions, got {len(samples)}")
-    rng = np.random.default_rng(seed)
+    drawer = _Drawer(samples, otherwise, np.random.default_rng(seed))
     out = []
     for k in counts:
-        as_int(k, "counts", 1, fewest, "a question has no more samples than that")
+        as_int(k, "counts", 1, drawer.fewest, "a question has no more samples than that")
         whole, resampled = [], []
         for _ in range(draws):
-            laws = Laws.of_rows([_some(each, k, rng, otherwise) for each in samples])
-            measured = judge.over(y, as_values(decide(laws)))
+            measured = judge.over(y, as_values(decide(drawer.laws(k))))
             whole.append(measured(np.arange(len(y))))
-            resampled.append(measured(rng.integers(0, len(y), len(y))))
+            resampled.append(measured(drawer.rng.integers(0, len(y), len(y))))
         low, high = np.quantile(resampled, [tail, 1 - tail])
         out.append(Swept(k, float(np.mean(whole)), float(low), float(high)))
     return out
 
 
-def _some(samples: Sequence[Any], k: int, rng: np.random.Generator, otherwise: Any) -> list[Any]:
-    drawn = [samples[i] for i in rng.permutation(len(samples))[:k].tolist()]
-    kept = [value for value in drawn if value is not None]
-    if not kept and otherwise is None:
-        raise InvalidArgument(
-            f"expected a sample that parses among {k}, got none; tell what stands otherwise"
+class _Drawer:
+    """Some of the samples of every question, all questions at once."""
+
+    def __init__(
+        self, samples: Sequence[Sequence[Any]], otherwise: Any, rng: np.random.Generator
+    ) -> None:
+        self.rng = rng
+        self.fewest = min(map(len, samples), default=0)
+        self._otherwise = otherwise
+        most = max(map(len, samples), default=0)
+        flat = [value for row in samples for value in [*row, *[None] * (most - len(row))]]
+        fill = next((value for value in flat if value is not None), otherwise)
+        held = as_values(
+            [fill if value is None else value for value in flat]
+            + [fill if otherwise is None else otherwise]
         )
-    return kept or [otherwise]
+        self._values = held[:-1].reshape(len(samples), most)
+        self._parsed = np.array([value is not None for value in flat]).reshape(len(samples), most)
+        self._there = np.arange(most) < np.array([[len(row)] for row in samples])
+
+    def laws(self, k: int) -> Laws:
+        """Of k samples of each, without replacement."""
+        order = np.where(self._there, self.rng.random(self._there.shape), np.inf)
+        drawn = np.argpartition(order, k - 1, axis=1)[:, :k]
+        values = np.take_along_axis(self._values, drawn, 1)
+        weights = np.take_along_axis(self._parsed, drawn, 1).astype(np.float64)
+        none = ~weights.any(axis=1)
+        if none.any():
+            if self._otherwise is None:
+                raise InvalidArgument(
+                    f"expected a sample that parses among {k}, got none; tell what stands otherwise"
+                )
+            values[none, 0], weights[none, 0] = self._otherwise, 1.0
+        return Laws.of_matrix(values, weights)
+
+
+def _interval(values: F64, tail: float) -> tuple[float, float]:
+    """Of resampled measures; nan where some are, such as the correlation of a constant."""
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)

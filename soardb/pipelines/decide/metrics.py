@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -195,12 +195,15 @@ def of_loss(
 
 
 def token_overlap(candidates: Laws | Sequence[Any] | None = None) -> Metric:
-    """1 - F1 of the words that truth and answer share, over candidates."""
+    """F1 of the words that truth and answer share, over candidates; the loss is what it is short of
+    1.
+    """
 
     def missed(truth: Any, answer: Any) -> float:
         return 1 - rules.token_f1(str(truth), str(answer))
 
-    return of_loss(missed, candidates, "token_f1")
+    found = of_loss(missed, candidates, "token_f1")
+    return replace(found, of_mean=lambda loss: 1 - loss, higher_is_better=True)
 
 
 def _pearson(truths: Values, decisions: Values) -> float:

@@ -133,14 +133,11 @@ class Decisions:
     def write_field(self, collection: Any, name: str) -> int:
         """Set a payload field of the points to what was decided; returns how many were set.
 
-        One write a different value. Errors: InvalidArgument where ids are none of points.
+        One write. Errors: NotFound, and nothing is written, where ids are none of points.
         """
-        by_value: dict[Any, list[PointId]] = {}
-        for point_id, value in zip(self.ids, self.values.tolist(), strict=True):
-            by_value.setdefault(value, []).append(point_id)
-        return sum(
-            collection.update_payload({name: value}, ids=ids) for value, ids in by_value.items()
-        )
+        changes = [{name: value} for value in self.values.tolist()]
+        changed: int = collection.update_payload(changes, ids=self.ids)
+        return changed
 
 
 def run(

@@ -74,11 +74,8 @@ def _between(errors: F64) -> F64:
     has made most of both.
     """
     m = len(errors)
-    before, total = errors[0].copy(), np.zeros(errors.shape[1])
-    for error in errors[1:]:
-        total += (before * error).sum(axis=1)
-        before += error
-    return np.asarray(total * 2 / (m * (m - 1)))
+    before = np.cumsum(errors[:-1], axis=0)
+    return np.asarray(np.einsum("mnc,mnc->n", before, errors[1:]) * 2 / (m * (m - 1)))
 
 
 def kl(ensemble: Ensemble) -> Decomposition:

@@ -8,7 +8,8 @@ not one minus the largest: of a sure model the latter is rounding alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -20,9 +21,11 @@ from soardb.options import as_number
 from soardb.points import as_point_ids
 from soardb.schema import PointId
 
-__all__ = ["F64", "Ensemble"]
+__all__ = ["F64", "NOT_TOLD", "Ensemble"]
 
 F64 = npt.NDArray[np.float64]
+
+NOT_TOLD = "not told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,16 @@ class Ensemble:
     logs           (m, n, c) their logarithms; -inf where a probability was given as 0
     labels         (n,) the true classes, in 0..c-1
     ids            n ids of points, 0..n-1 unless told
+    randomness     what differs between replicas, in your words: what variance is depends on it
+    names          c names of the classes; None where they are called 0..c-1
     """
 
     probabilities: F64
     logs: F64
     labels: I64
     ids: list[PointId]
+    randomness: str = NOT_TOLD
+    names: list[Any] | None = None
 
     @classmethod
     def of_probabilities(
@@ -46,6 +53,9 @@ class Ensemble:
         probabilities: npt.ArrayLike,
         labels: npt.ArrayLike,
         ids: Any = None,
+        *,
+        randomness: str = NOT_TOLD,
+        names: Sequence[Any] | None = None,
     ) -> Self:
         """Of (m, n, c) probabilities, which are divided by their sum; it must be 1 within 1e-3.
 
@@ -70,17 +80,31 @@ class Ensemble:
         top = p.argmax(axis=2)[..., None]
         others = p.sum(axis=2, where=_not_at(top, p.shape[2]))[..., None]
         np.put_along_axis(logs, top, np.log1p(-others), axis=2)
-        return cls(p, logs, *_samples(labels, ids, p.shape))
+        return cls(p, logs, *_samples(labels, ids, p.shape), randomness, _names(names, p.shape[2]))
 
     @classmethod
-    def of_logits(cls, logits: npt.ArrayLike, labels: npt.ArrayLike, ids: Any = None) -> Self:
+    def of_logits(
+        cls,
+        logits: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        ids: Any = None,
+        *,
+        randomness: str = NOT_TOLD,
+        names: Sequence[Any] | None = None,
+    ) -> Self:
         """Of (m, n, c) logits; m and c at least 2. Errors: InvalidArgument."""
         z = _three(logits, "logits")
         top = z.argmax(axis=2)[..., None]
         z = z - np.take_along_axis(z, top, axis=2)
         others = np.exp(z).sum(axis=2, where=_not_at(top, z.shape[2]))[..., None]
         logs = z - np.log1p(others)
-        return cls(np.exp(logs), logs, *_samples(labels, ids, z.shape))
+        return cls(
+            np.exp(logs),
+            logs,
+            *_samples(labels, ids, z.shape),
+            randomness,
+            _names(names, z.shape[2]),
+        )
 
     def __len__(self) -> int:
         """How many samples."""
@@ -106,6 +130,11 @@ class Ensemble:
         """(n,) whether the mean of the replicas is largest at the label; of equals, the first."""
         return np.asarray(self.mean.argmax(axis=1) == self.labels)
 
+    def named(self, codes: I64) -> list[Any]:
+        """What the classes of these codes are called."""
+        plain: list[Any] = codes.tolist()
+        return plain if self.names is None else [self.names[code] for code in plain]
+
     def errors(self) -> F64:
         """(m, n, c) predictions less the one-hot labels, which sum to 0 over the classes."""
         out = self.probabilities.copy()
@@ -116,7 +145,7 @@ class Ensemble:
 
     def only(self, members: Any) -> Self:
         """The same samples with some of the replicas, by their numbers."""
-        return type(self)(self.probabilities[members], self.logs[members], self.labels, self.ids)
+        return replace(self, probabilities=self.probabilities[members], logs=self.logs[members])
 
     def floored(self, floor: float) -> Self:
         """The same with probabilities of at least `floor`, in 0..1/c, before they sum to 1."""
@@ -126,7 +155,12 @@ class Ensemble:
             )
         raised = np.maximum(self.probabilities, floor)
         raised /= raised.sum(axis=2, keepdims=True)
-        return type(self).of_probabilities(raised, self.labels, self.ids)
+        return replace(
+            type(self).of_probabilities(raised, self.labels),
+            ids=self.ids,
+            randomness=self.randomness,
+            names=self.names,
+        )
 
 
 def _three(values: npt.ArrayLike, name: str) -> F64:
@@ -161,6 +195,14 @@ def _samples(labels: npt.ArrayLike, ids: Any, shape: tuple[int, ...]) -> tuple[I
             f"expected {n} ids that differ, got {len(names)}, {len(set(names))} of them different"
         )
     return y.astype(np.int64), names
+
+
+def _names(names: Sequence[Any] | None, c: int) -> list[Any] | None:
+    if names is None:
+        return None
+    if len(names) != c or len(set(names)) != c:
+        raise InvalidArgument(f"expected {c} names of classes that differ, got {list(names)}")
+    return list(names)
 
 
 def _not_at(places: npt.NDArray[np.intp], c: int) -> npt.NDArray[np.bool_]:

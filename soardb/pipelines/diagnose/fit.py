@@ -24,7 +24,7 @@ __all__ = ["LEAST", "Fit", "fit_line", "usable"]
 LEAST = 3
 """Points that a line needs, for a residual to be there."""
 
-_BLOCK = 1 << 21
+_BLOCK = 1 << 15  # counts that are made at once, so that they stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,7 @@ def fit_line(
     n = len(x)
     if n < LEAST or np.ptp(x) == 0:
         return None
-    line = _lines(np.ones((1, n)), x, y)
-    slope, intercept, r2 = (float(part[0]) for part in line)
+    slope, intercept, r2 = map(float, _line(x, y))
     residuals = y - intercept - slope * x
     gaps = y - x
     intervals: list[tuple[float, float] | None] = [None, None, None]
@@ -119,35 +118,43 @@ def fit_line(
     )
 
 
-def _lines(counts: F64, x: F64, y: F64) -> tuple[F64, F64, F64]:
-    """Slopes, intercepts and R^2 of (k, n) counts of the points; nan where x does not vary."""
-    n = counts.sum(axis=1)
-    x_at, y_at = x.mean(), y.mean()
-    x, y = x - x_at, y - y_at
-    x_mean, y_mean = counts @ x / n, counts @ y / n
-    xx = counts @ (x * x) / n - x_mean**2
-    xy = counts @ (x * y) / n - x_mean * y_mean
-    yy = counts @ (y * y) / n - y_mean**2
+def _moments(x: F64, y: F64) -> F64:
+    """(n, 5) x, y, xx, xy, yy of each point: a line needs their mean alone."""
+    return np.stack([x, y, x * x, x * y, y * y], axis=1)
+
+
+def _lines(means: F64) -> F64:
+    """(3, k) slopes, intercepts and R^2 of (k, 5) mean moments; nan where x does not vary."""
+    x, y, xx, xy, yy = means.T
+    xx, xy, yy = xx - x**2, xy - x * y, yy - y**2
     xx = np.where(xx > 0, xx, np.nan)
     slope = xy / xx
-    intercept = y_mean + y_at - slope * (x_mean + x_at)
     # Of variances that all agree, a level line explains all there is.
     r2 = np.where(yy > 0, np.clip(xy * slope / np.where(yy > 0, yy, 1), 0, 1), 1.0)
-    return slope, intercept, np.where(np.isnan(slope), np.nan, r2)
+    return np.stack([slope, y - slope * x, np.where(np.isnan(slope), np.nan, r2)])
+
+
+def _line(x: F64, y: F64) -> F64:
+    """Slope, intercept and R^2. Centred first, as moments of what is far from 0 are rounding."""
+    slope, intercept, r2 = _lines(_moments(x - x.mean(), y - y.mean()).mean(axis=0)[None])[:, 0]
+    return np.array([slope, intercept + y.mean() - slope * x.mean(), r2])
 
 
 def _resampled(x: F64, y: F64, times: int, seed: int) -> F64:
     """(3, times) slopes, intercepts and R^2 of resampled points."""
     n = len(x)
+    moments = _moments(x - x.mean(), y - y.mean())
     rng = np.random.default_rng(seed)
-    parts = []
+    means = np.empty((times, 5))
     step = max(1, _BLOCK // n)
     for first in range(0, times, step):
         some = min(step, times - first)
-        drawn = rng.integers(0, n, (some, n)) + np.arange(some)[:, None] * n
+        drawn = rng.integers(0, n, (some, n)) + np.arange(0, some * n, n)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=some * n).reshape(some, n)
-        parts.append(np.stack(_lines(counts.astype(np.float64), x, y)))
-    return np.concatenate(parts, axis=1)
+        means[first : first + some] = counts.astype(np.float64) @ moments / n
+    found = _lines(means)
+    found[1] += y.mean() - found[0] * x.mean()
+    return found
 
 
 def _binned_slope(x: F64, y: F64, bins: int) -> float | None:
@@ -157,4 +164,4 @@ def _binned_slope(x: F64, y: F64, bins: int) -> float | None:
     ys = np.array([y[part].mean() for part in parts])
     if np.ptp(xs) == 0:
         return None
-    return float(_lines(np.ones((1, len(xs))), xs, ys)[0][0])
+    return float(_line(xs, ys)[0])

@@ -41,6 +41,8 @@ __all__ = ["GROUPS", "DiagnoseConfig", "Diagnosis", "run"]
 
 GROUPS = ("correct", "wrong", "all")
 
+_WRITTEN = 4096  # points an update
+
 Fits = dict[str, Fit | None]
 Mask = npt.NDArray[np.bool_]
 
@@ -50,8 +52,6 @@ class DiagnoseConfig:
     """How to measure.
 
     estimator   "unbiased", "plain" or "pairs" (replicas 0 and 1, 2 and 3, ... are of one split)
-    randomness  what differs between replicas, in your words; the numbers depend on it, so it is
-                part of the report
     bootstrap   how often points are resampled for intervals, 0 for none
     level       of the intervals
     splits      random halvings of the replicas for the split-half fits, 0 for none
@@ -67,7 +67,6 @@ class DiagnoseConfig:
     """
 
     estimator: Estimator = "unbiased"
-    randomness: str = "not told"
     bootstrap: int = 1000
     level: float = 0.95
     splits: int = 5
@@ -153,8 +152,8 @@ class Diagnosis:
         unknown = np.isnan(self.residual)
         columns = {
             "id": self.ensemble.ids,
-            "label": self.ensemble.labels,
-            "predicted": self.ensemble.mean.argmax(axis=1),
+            "label": self.ensemble.named(self.ensemble.labels),
+            "predicted": self.ensemble.named(self.ensemble.mean.argmax(axis=1)),
             "correct": self.correct,
             "bias": self.parts.bias,
             "variance": self.parts.variance,
@@ -167,7 +166,7 @@ class Diagnosis:
         table = pa.table(columns)
         told = {
             "estimator": self.config.estimator,
-            "randomness": self.config.randomness,
+            "randomness": self.ensemble.randomness,
             "members": str(self.ensemble.members),
         }
         return table.replace_schema_metadata(told)
@@ -179,6 +178,7 @@ class Diagnosis:
             "n": len(self),
             "members": self.ensemble.members,
             "classes": self.ensemble.classes,
+            "randomness": self.ensemble.randomness,
             "mean": means,
             "misaligned": int(self.misaligned.sum()),
             "fits": _plain(self.fits),
@@ -198,31 +198,33 @@ class Diagnosis:
 
         prefix: before their names. To filter by them, declare them when the collection is made, as
         float, float and bool. misaligned is removed where there is no residual. Other fields
-        stay. Returns how many points were written; one write a point, so an interruption leaves
-        some as they were, and the same call again mends it. Errors: NotFound, before anything is
-        written, where points are not there.
+        stay. Returns how many points were written. Written a few thousand at a time, so an
+        interruption leaves some as they were, and the same call again mends it. Errors: NotFound,
+        before anything is written, where points are not there.
         """
         ids = self.ensemble.ids
-        for first in range(0, len(ids), 1000):
-            some = ids[first : first + 1000]
-            gone = [i for i, p in zip(some, collection.get(some), strict=True) if p is None]
+        parts = [slice(first, first + _WRITTEN) for first in range(0, len(ids), _WRITTEN)]
+        for part in parts:
+            there = collection.get(ids[part])
+            gone = [i for i, point in zip(ids[part], there, strict=True) if point is None]
             if gone:
                 raise NotFound(
                     f"expected a point for each sample, there is none with id {gone[0]!r}; give "
                     "the ids of the points to the Ensemble"
                 )
-        known = ~np.isnan(self.residual)
-        for row, point_id in enumerate(ids):
-            fields = {
-                f"{prefix}bias": float(self.parts.bias[row]),
-                f"{prefix}variance": float(self.parts.variance[row]),
-                f"{prefix}misaligned": bool(self.misaligned[row]) if known[row] else None,
+        unknown = np.isnan(self.residual).tolist()
+        columns = (self.parts.bias, self.parts.variance, self.misaligned)
+        changes = [
+            {
+                f"{prefix}bias": bias,
+                f"{prefix}variance": variance,
+                f"{prefix}misaligned": None if none else misaligned,
             }
-            # All wait for one flush to the disk, that of the last.
-            ack = "fsync" if row == len(ids) - 1 else "memory"
-            collection.update_payload(fields, ids=[point_id], ack=ack)
-        collection.flush()  # raises what went wrong with those before the last
-        return len(ids)
+            for bias, variance, misaligned, none in zip(
+                *(column.tolist() for column in columns), unknown, strict=True
+            )
+        ]
+        return sum(collection.update_payload(changes[part], ids=ids[part]) for part in parts)
 
 
 def run(ensemble: Ensemble, config: DiagnoseConfig | None = None) -> Diagnosis:

@@ -1,60 +1,112 @@
-"""An ensemble from a file of predictions, and labels from the file or from a collection.
+"""Where an ensemble comes from: models, classifiers, or networks trained on stored points.
 
-    .npz files, collections -> [source.py] -> ensemble.py
+    models, estimators, collections -> [source.py] -> ensemble.py
 
-A file holds logits or probabilities, (m, n, c), and may hold labels and ids, (n,). Nothing in it is
-executed, so arrays of Python objects are refused.
+Files and tables of predictions are read by files.py.
 """
 
 from __future__ import annotations
 
-import os
-import zipfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from soardb.errors import InvalidArgument, NotFound
-from soardb.pipelines.diagnose.ensemble import Ensemble
-from soardb.points import as_point_ids
-from soardb.schema import PointId, shown
+from soardb.pipelines.diagnose.ensemble import F64, NOT_TOLD, Ensemble
+from soardb.pipelines.diagnose.replicas import cross_fit
+from soardb.pipelines.diagnose.training import Progress, TrainConfig
+from soardb.pipelines.select.source import read_points
+from soardb.schema import PointId, shown, values_at
 
-__all__ = ["labels_of", "of_file"]
-
-_NAMES = ("logits", "probabilities", "labels", "ids")
+__all__ = ["labels_of", "of_collection", "of_estimators", "of_models"]
 
 
-def of_file(
-    path: str | os.PathLike[str], collection: Any = None, label_field: str | None = None
+def of_models(
+    models: Sequence[Callable[[Any], npt.ArrayLike]],
+    samples: Any,
+    labels: npt.ArrayLike,
+    ids: Any = None,
+    *,
+    randomness: str = NOT_TOLD,
 ) -> Ensemble:
-    """The ensemble of an .npz file.
+    """Of models, each a function from the samples to (n, c) logits. Errors: InvalidArgument."""
+    return Ensemble.of_logits(
+        _stacked([model(samples) for model in models]), labels, ids, randomness=randomness
+    )
 
-    collection, label_field  where the labels are, if not in the file: a payload field of the points
-                             with the file's ids; whole numbers in 0..c-1
 
-    Errors: NotFound, InvalidArgument.
+def of_estimators(
+    estimators: Sequence[Any],
+    samples: Any,
+    labels: npt.ArrayLike,
+    ids: Any = None,
+    *,
+    randomness: str = NOT_TOLD,
+) -> Ensemble:
+    """Of fitted classifiers with predict_proba and classes_, such as those of scikit-learn.
+
+    labels  n of `classes_`, on which the classifiers must agree; they name the classes
+
+    Probabilities end where float64 or the classifier does, so prefer of_models where there are
+    logits. Errors: InvalidArgument.
     """
-    held = _arrays(Path(path))
-    both = [name for name in ("logits", "probabilities") if name in held]
-    if len(both) != 1:
-        names = ", ".join(held) or "none"
-        raise InvalidArgument(f"expected logits or probabilities in {Path(path).name}, got {names}")
-    ids = as_point_ids(held["ids"]) if "ids" in held else None
-    if (label_field is None) == ("labels" not in held):
+    if not len(estimators):
+        raise InvalidArgument("expected at least 2 classifiers, got none")
+    names = np.asarray(estimators[0].classes_)
+    for other in estimators:
+        if not np.array_equal(other.classes_, names):
+            raise InvalidArgument(
+                f"expected classifiers of the same classes, got {names} and {other.classes_}"
+            )
+    places = {name: place for place, name in enumerate(names.tolist())}
+    given = np.asarray(labels).tolist()
+    unknown = [label for label in given if label not in places]
+    if unknown:
+        raise InvalidArgument(f"expected labels of {names}, got {unknown[0]!r}")
+    return Ensemble.of_probabilities(
+        _stacked([one.predict_proba(samples) for one in estimators]),
+        [places[label] for label in given],
+        ids,
+        randomness=randomness,
+        names=names.tolist(),
+    )
+
+
+def of_collection(
+    collection: Any,
+    label_field: str,
+    config: TrainConfig | None = None,
+    *,
+    folds: int = 5,
+    filter: Any = None,
+    progress: Progress = lambda stage, share: None,
+) -> Ensemble:
+    """Of networks trained on the stored vectors and asked about those that they did not see.
+
+    label_field  payload field of the labels, all whole numbers, strings or truth values; points
+                 without it have no part in this
+    folds        see cross_fit, which every point gets its predictions from
+    filter       only of these points
+
+    Holds one copy of the vectors, and the (m, n, c) predictions in float64 twice. Errors:
+    InvalidArgument, Unavailable without PyTorch.
+    """
+    ids, vectors, payloads = read_points(collection, filter, True, progress)
+    values = values_at(payloads, label_field)
+    kept = [row for row, value in enumerate(values) if value is not None]
+    if not kept:
+        raise InvalidArgument(f"expected points with the field {label_field!r}, there are none")
+    labels = [values[row] for row in kept]
+    kinds = {type(label) for label in labels}
+    if len(kinds) > 1 or not kinds <= {int, str, bool}:
+        told = " and ".join(sorted(kind.__name__ for kind in kinds))
         raise InvalidArgument(
-            f"expected labels in {Path(path).name} or a label field, got "
-            + ("both" if label_field is not None else "neither")
+            f"expected whole numbers alone, or strings alone, in {label_field!r}, got {told}"
         )
-    if label_field is None:
-        labels: Any = held["labels"]
-    else:
-        if collection is None or ids is None:
-            raise InvalidArgument("expected a collection, and ids in the file, with a label field")
-        labels = labels_of(collection, ids, label_field)
-    make = Ensemble.of_logits if both == ["logits"] else Ensemble.of_probabilities
-    return make(held[both[0]], labels, ids)
+    own = [ids[row] for row in kept]
+    return cross_fit(vectors[kept], labels, config, folds=folds, ids=own, progress=progress)
 
 
 def labels_of(collection: Any, ids: Sequence[PointId], label_field: str) -> list[int]:
@@ -75,20 +127,11 @@ def labels_of(collection: Any, ids: Sequence[PointId], label_field: str) -> list
     return out
 
 
-def _arrays(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise NotFound(f"expected a file of predictions, there is none at {path}")
-    with path.open("rb") as file:  # closed whatever NumPy makes of it
-        try:
-            held = np.load(file, allow_pickle=False)
-            if isinstance(held, np.lib.npyio.NpzFile):
-                with held:
-                    return {name: held[name] for name in _NAMES if name in held}
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InvalidArgument(
-                f"expected an .npz file of numbers, {path.name}: {error}"
-            ) from error
-    raise InvalidArgument(
-        f"expected an .npz with several arrays, got one array in {path.name}; "
-        "numpy.savez(file, logits=..., labels=...) makes one"
-    )
+def _stacked(predictions: Sequence[npt.ArrayLike]) -> F64:
+    found = [np.asarray(one, np.float64) for one in predictions]
+    shapes = sorted({one.shape for one in found})
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        raise InvalidArgument(
+            f"expected (n, c) predictions of every model, all of one shape, got {shapes or 'none'}"
+        )
+    return np.stack(found)

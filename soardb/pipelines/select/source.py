@@ -20,7 +20,7 @@ from soardb.pipelines.select.space import checked
 from soardb.pipelines.select.uncertainty import as_weights, softmax, votes, weights_of
 from soardb.schema import PointId, decode_payload, shown, values_at
 
-__all__ = ["Source", "pages", "read"]
+__all__ = ["Source", "pages", "read", "read_points"]
 
 F64 = npt.NDArray[np.float64]
 Progress = Callable[[str, float], None]
@@ -61,7 +61,7 @@ def read(
     if not hasattr(points, "scroll"):
         raise InvalidArgument(f"expected a collection or an array, got {shown(points)}")
     metric = config.metric or points.metric
-    ids, vectors, payloads = _read_all(points, config.filter, field is not None, progress)
+    ids, vectors, payloads = read_points(points, config.filter, field is not None, progress)
     array = checked(vectors, metric)
     found = _given(len(ids), config, weights, probabilities, logits)
     if found is not None and field is not None:
@@ -100,10 +100,13 @@ def pages(collection: Any, where: Any, *, with_vectors: bool = False) -> Iterato
             return
 
 
-def _read_all(
+def read_points(
     collection: Any, where: Any, with_payloads: bool, progress: Progress
 ) -> tuple[list[PointId], F32, list[Any]]:
-    """Ids, (n, d) vectors and payloads of all points, or of those that match."""
+    """Ids, (n, d) vectors and payloads of all points, or of those that match.
+
+    Errors: InvalidArgument where there are none.
+    """
     ids: list[PointId] = []
     vectors: list[F32] = []
     payloads: list[Any] = []
@@ -122,7 +125,7 @@ def _read_all(
             payloads += [point.payload for point in points]
             progress("read", min(1.0, len(ids) / live))
     if not ids:
-        raise InvalidArgument("expected points to choose from, none match")
+        raise InvalidArgument("expected points, none match")
     return ids, np.concatenate(vectors), payloads
 
 
