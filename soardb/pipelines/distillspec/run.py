@@ -106,13 +106,15 @@ def run(
     row: I64,
     config: DistillConfig,
     *,
+    data: I64 | None = None,
     end: int | None = None,
     progress: Progress = lambda stage, share: None,
 ) -> Distilled:
     """Train a copy of the draft; the target and the draft that is given stay as they are.
 
-    row  (n,) tokens of texts, as training.row_of makes: data, and where prompts are taken from
-    end  the token after which a text that was written does not count
+    row   (n,) tokens of texts, as training.row_of makes, whose windows begin with the prompts
+    data  likewise, where "data" are other texts than those
+    end   the token after which a text that was written does not count
 
     Costs a step: writing `length` tokens, and a pass over them of the target, and of the draft
     there and back. Errors: InvalidArgument.
@@ -128,19 +130,20 @@ def run(
         raise InvalidArgument(f"expected prompt + length within both contexts, got {train.window}")
     student = copy.deepcopy(draft).train()
     windows = Windows(row, train.window, train.seed)
+    fixed = windows if data is None else Windows(data, train.window, train.seed)
     coin = np.random.default_rng([train.seed, 1])
     random = torch.Generator().manual_seed(train.seed)
     sources = {"data": 0, "draft": 0, "target": 0}
 
     def loss_of(step: int) -> Tensor:
-        texts = windows(train.batch)
         mask = torch.ones(train.batch, config.length, dtype=torch.bool)
         if coin.random() < config.fixed:
             sources["data"] += 1
+            texts = fixed(train.batch)
         else:
             by_student = coin.random() < config.student
             sources["draft" if by_student else "target"] += 1
-            heads = texts[:, : config.prompt]
+            heads = windows(train.batch)[:, : config.prompt]
             law = Sampling(config.temperature)
             writer = student if by_student else target
             said = sampled(writer, heads, config.length, law, random, end)
