@@ -44,7 +44,7 @@ BUILD   := --no-build-isolation --no-deps
         fuzz attacks ray-kills ray-nodes fmt lint types docs bench bench-ingest bench-service bench-batch bench-churn \
         bench-filters bench-scale bench-target bench-kernels bench-topk bench-rpc bench-soar \
         bench-layout bench-precision bench-merge bench-cluster bench-cluster-build cluster-sim \
-        bench-select bench-select-training bench-decide bench-diagnose bench-ann bench-vectordbbench profile clean
+        bench-select bench-select-training bench-decide bench-diagnose bench-distillspec bench-tandem bench-ann bench-vectordbbench profile clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
 
@@ -182,6 +182,12 @@ bench-decide: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## rules of decision by m
 
 bench-diagnose: $(STAMPS)/extra-bench-diagnose $(PACKAGE)  ## bias and variance of networks over their width: JSON, plot and table
 	$(RUN) benchmarks.bench_diagnose $(ARGS)
+
+bench-distillspec: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## drafts distilled by texts and divergence: acceptance, tau, time: JSON, plot and table
+	$(RUN) benchmarks.bench_distillspec $(ARGS)
+
+bench-tandem: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## Tandem beside the small model alone and distilled: JSON, plot and table
+	$(RUN) benchmarks.bench_tandem $(ARGS)
 
 bench-churn: $(STAMPS)/extra-bench $(PACKAGE)  ## recall while points come, go and change
 	$(RUN) benchmarks.bench_churn $(ARGS)
