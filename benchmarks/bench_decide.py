@@ -250,7 +250,7 @@ def _tables(
     y = np.concatenate([seed["test"] for seed in seeds])
     decided = {**_decided(seeds, source), **extra}
     chance = decided.pop("deep")
-    options = {"resamples": resamples}
+    options: dict[str, Any] = {"resamples": resamples}
     whole = decide.compare(decided, y, METRICS, **options)
     is_deep = (y >= DEEP).astype(object)
     ranks = decide.compare(

@@ -306,7 +306,7 @@ def as_changes(
     """
     changes: list[Any] = [payload] if isinstance(payload, Mapping) else payload
     if not isinstance(changes, list | tuple):
-        raise InvalidArgument(f"expected payload as a dict, got {shown(payload)}")
+        raise InvalidArgument(f"expected payload as a dict or a list of them, got {shown(payload)}")
     if changes is payload:
         changes = [{} if change is None else change for change in changes]
         plain = None if ids is None else as_point_ids(ids)

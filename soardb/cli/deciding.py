@@ -35,12 +35,12 @@ def decide(
         str | None, typer.Option(help="Payload field of the labels, numbers or text.")
     ] = None,
     metric: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="What is to be good: squared_error, absolute_error, exact_match, pinball:0.9, "
-            "f1:POSITIVE, ... (docs)."
+            help="What is to be good: squared_error, which is taken unless told, absolute_error, "
+            "exact_match, pinball:0.9, f1:POSITIVE, ... (docs)."
         ),
-    ] = "squared_error",
+    ] = None,
     costs: Annotated[
         Path | None,
         typer.Option(help='In its place, JSON: {"costs": [[...], ...], "classes", "actions"}.'),
@@ -58,6 +58,9 @@ def decide(
     ] = None,
     held_out: Annotated[int, typer.Option(min=1, help="How many of these.")] = 1000,
     alpha: Annotated[float, typer.Option(min=0, help="Decide under p^alpha.")] = 1.0,
+    rounded: Annotated[
+        bool, typer.Option("--round", help="Numbers become the closest whole ones.")
+    ] = False,
     where: Annotated[
         str | None, typer.Option("--filter", help='Points that take part: SQL, such as "n < 10".')
     ] = None,
@@ -79,11 +82,16 @@ def decide(
 
     if (target is None) == (laws is None):
         raise InvalidArgument("expected DIR and COLLECTION, or --laws FILE")
+    if costs is not None and metric is not None:
+        raise InvalidArgument("expected --metric or --costs, got both")
+    if trial and not (queries is None and write_field is None and table is None):
+        raise InvalidArgument("expected --trial alone, got --queries, --write-field or --table too")
     if table is not None and table.suffix != ".parquet":
         raise InvalidArgument(f"expected a file name ending in .parquet, got {table.name}")
     config = DecideConfig(
-        metric if costs is None else _costs(costs),
+        (metric or "squared_error") if costs is None else _costs(costs),
         alpha,
+        rounded,
         label_field,
         neighbours,
         temperature,
@@ -94,8 +102,12 @@ def decide(
     )
     if target is None:
         assert laws is not None
-        if write_field is not None or trial or queries is not None:
-            raise InvalidArgument("expected DIR and COLLECTION with --trial, --queries or a field")
+        of_points = (write_field, queries, label_field, temperature, where, target_recall)
+        if trial or any(option is not None for option in of_points):
+            raise InvalidArgument(
+                "expected DIR and COLLECTION with --trial, --queries, --write-field, "
+                "--label-field, --temperature, --filter or --target-recall"
+            )
         held, ids = _laws(laws)
         _tell(laws.name, run(held, config, ids=ids), table, as_json)
         return
@@ -136,15 +148,10 @@ def _costs(file: Path) -> Any:
 
 
 def _laws(file: Path) -> tuple[Any, list[Any] | None]:
-    from soardb.hits import need_pyarrow
     from soardb.pipelines.decide import Laws
+    from soardb.pipelines.stored import read_parquet
 
-    need_pyarrow()
-    import pyarrow.parquet as parquet
-
-    if not file.is_file():
-        raise NotFound(f"expected a file of laws, there is none at {file}")
-    held = parquet.read_table(file)
+    held = read_parquet(file)
     ids = held.column("id").to_pylist() if "id" in held.column_names else None
     return Laws.of_arrow(held), ids
 
@@ -163,7 +170,7 @@ def _tell(name: str, found: Decisions, table: Path | None, as_json: bool) -> Non
         parquet.write_table(rows, table)
         tables.note(f"{len(found):,} rows in {table}")
     if as_json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(found.to_json(), allow_nan=False))
         return
     first = zip(found.ids[:10], found.values[:10].tolist(), strict=True)
     rows = {
@@ -187,7 +194,7 @@ def _short(value: Any) -> str:
 
 def _tell_trial(name: str, found: Table, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(found.to_json(), allow_nan=False))
         return
     metrics = list(found.own)
     tables.facts(

@@ -170,7 +170,7 @@ def diagnose(
             found.write_fields(held, prefix)
     _files(found, table, plot)
     if as_json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(found.to_json(), allow_nan=False))
         return
     _show(file.name, found)
 

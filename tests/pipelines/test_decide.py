@@ -5,6 +5,8 @@ nouns.py -> [test_decide.py] -> run.py, neighbours.py
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +218,67 @@ def test_questions_that_mean_nothing_are_refused(nouns: Any) -> None:
         decide.run(nouns, CONFIG, QUERIES[:, :3])
     with pytest.raises(InvalidArgument, match="3 truths"):
         decide.calibrated(decide.near(nouns, "depth", QUERIES[:3]), [1, 2])
+
+
+def test_decisions_go_into_fields_of_their_type(tmp_path: Path) -> None:
+    """Whole numbers into an int field, rounded if it is asked for; never half of them."""
+    with stored(tmp_path / "db", 500, 40) as nouns:
+        config = DecideConfig("squared_error", label_field="depth", held_out=100)
+        halves = decide.run(nouns, config)
+        with pytest.raises(InvalidArgument, match="'depth', of type int"):
+            halves.write_field(nouns, "depth")
+        assert nouns.count("depth IS NULL") == 40
+        whole = decide.run(nouns, replace(config, rounded=True))
+        assert whole.values.tolist() == np.rint(halves.values).tolist()
+        assert whole.write_field(nouns, "depth") == 40
+        median = decide.run(
+            nouns, replace(config, metric="absolute_error"), QUERIES, ids=range(200)
+        )
+        with pytest.raises(InvalidArgument, match="'kind', of type keyword"):
+            median.write_field(nouns, "kind")
+        words = decide.run(nouns, DecideConfig("exact_match", label_field="kind"), QUERIES)
+        with pytest.raises(InvalidArgument, match="got ones about queries"):
+            words.write_field(nouns, "kind")
+        with pytest.raises(InvalidArgument, match="numbers to round"):
+            decide.run(
+                nouns, DecideConfig("exact_match", rounded=True, label_field="kind"), QUERIES
+            )
+
+
+@pytest.mark.parametrize("metric", ["f1:5", "auc:5", "cost", "pinball:0.25"])
+def test_a_trial_takes_any_metric(nouns: Any, metric: str) -> None:
+    """Cells that a metric cannot be asked about are not there; its own is."""
+    given: Any = metric
+    if metric == "cost":
+        given = decide.cost(np.abs(np.subtract.outer(range(10), range(10))), range(10))
+    table = decide.trial(nouns, DecideConfig(given, label_field="depth", held_out=100))
+    name = decide.as_metric(given).name
+    assert (name, name) in table.cells
+    assert ("rmse", "rmse") in table.cells
+    words = decide.trial(nouns, DecideConfig("f1:deep", label_field="kind", held_out=100))
+    assert ("f1:deep", "f1:deep") in words.cells
+
+
+def test_names_of_classes_have_no_order(nouns: Any) -> None:
+    """Numbered anew, the same temperature comes for exact match, by Brier's score."""
+    found, truths = held_out(nouns, CONFIG)
+    other = np.random.default_rng(0).permutation(10)
+    renamed = decide.Near(other[found.labels], found.scores)
+    by_name = [
+        decide.calibrated(near, y, is_ordered=False)[0]
+        for near, y in ((found, truths), (renamed, other[truths]))
+    ]
+    assert by_name[0] == pytest.approx(by_name[1])
+    assert not decide.METRICS["exact_match"].is_ordered
+    assert decide.METRICS["rmse"].is_ordered
+    decided = decide.run(nouns, replace(CONFIG, metric="exact_match"), QUERIES)
+    assert decided.temperature == pytest.approx(by_name[0])
+
+
+def test_an_infinite_temperature_is_json() -> None:
+    """As text; and no questions are no error."""
+    laws = Laws.of_rows([[1, 2]])
+    told = replace(decide.run(laws, DecideConfig("rmse")), temperature=float("inf")).to_json()
+    assert json.loads(json.dumps(told, allow_nan=False))["temperature"] == "inf"
+    nothing = decide.run(laws[:0], DecideConfig("exact_match"))
+    assert (len(nothing), nothing.to_json()["mean_risk"]) == (0, None)

@@ -103,6 +103,9 @@ def test_a_trial_shows_decisions_by_metrics(directory: Path) -> None:
         (("db", "nouns", "--label-field", "depth", "--metric", "mse"), "expected metric one of"),
         (("db", "nouns", "--label-field", "depth", "--table", "t.csv"), "ending in .parquet"),
         (("--laws", "none.parquet"), "there is none"),
+        (("db", "nouns", "--label-field", "d", "--metric", "rmse", "--costs", "c"), "got both"),
+        (("db", "nouns", "--label-field", "d", "--trial", "--table", "t.parquet"), "--trial alone"),
+        (("--laws", "q.npy", "--temperature", "2"), "DIR and COLLECTION with"),
         (("--laws", "x.parquet", "--trial"), "DIR and COLLECTION with --trial"),
         (("db", "nouns", "--label-field", "d", "--costs", "none.json"), "a file of costs"),
         (
@@ -127,3 +130,13 @@ def test_costs_that_are_none_are_refused(directory: Path, tmp_path: Path) -> Non
         file.write_text(text)
         with pytest.raises(InvalidArgument, match=r"c\.json"):
             asked(directory, "nouns", "--label-field", "depth", "--costs", file)
+
+
+def test_a_file_that_is_no_table_is_named(directory: Path, tmp_path: Path) -> None:
+    """Not by a traceback; rounding makes whole labels."""
+    with pytest.raises(InvalidArgument, match=r"a Parquet file, q\.npy"):
+        asked("--laws", tmp_path / "q.npy")
+    options = ("--label-field", "depth", "--metric", "absolute_error", "--temperature", 1)
+    asked(directory, "nouns", *options, "--round", "--write-field", "depth")
+    with soardb.connect(directory, read_only=True) as database:
+        assert database.get_collection("nouns").count("depth IS NULL") == 0

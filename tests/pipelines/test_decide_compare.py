@@ -6,6 +6,7 @@ compare.py, plot.py -> [test_decide_compare.py]
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,3 +120,25 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
         plot_comparison({})
     with pytest.raises(InvalidArgument, match="got none"):
         plot_sweep([])
+
+
+def test_metrics_of_one_name_are_refused() -> None:
+    """Where names are told, both have their column."""
+    costs = [decide.cost(np.eye(10), range(10), name=name) for name in ("cost", "cost", "other")]
+    decided = {"mode": DECIDED["mode"]}
+    with pytest.raises(InvalidArgument, match="got two 'cost'"):
+        decide.compare(decided, TRUTHS, {costs[0]: "mode", costs[1]: "mode"})
+    table = decide.compare(decided, TRUTHS, {costs[0]: "mode", costs[2]: "mode"}, resamples=10)
+    assert list(table.own) == ["cost", "other"]
+
+
+def test_what_cannot_be_asked_is_left_out_where_it_may_be() -> None:
+    """But never a metric's own decisions."""
+    decided: Any = {"mean": DECIDED["mean"], "words": ["a"] * len(TRUTHS)}
+    options: Any = {"resamples": 10}
+    table = decide.compare(decided, TRUTHS, {"rmse": "mean"}, leave_out=True, **options)
+    assert list(table.cells) == [("mean", "rmse")]
+    with pytest.raises(InvalidArgument, match="numbers for this metric"):
+        decide.compare(decided, TRUTHS, {"rmse": "mean"}, **options)
+    with pytest.raises(InvalidArgument, match="numbers for this metric"):
+        decide.compare(decided, TRUTHS, {"rmse": "words"}, leave_out=True, **options)

@@ -5,12 +5,15 @@ estimators.py -> [test_decide_estimators.py]
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
@@ -104,3 +107,19 @@ def test_what_has_no_probabilities_is_refused() -> None:
         MetricAware(bare).fit(X, Y)
     with pytest.raises(Exception, match="not fitted"):
         MetricAware(PLAIN).predict(X)
+
+
+def test_folds_are_stratified_and_models_go_to_other_processes() -> None:
+    """On flowers that stand in order of their kind; a bad alpha is named."""
+    flowers = load_iris()
+    scores = cross_val_score(MetricAware(PLAIN, "exact_match"), flowers.data, flowers.target, cv=3)
+    assert scores.min() > 0.9
+    model = MetricAware(PLAIN, "f1:True", alpha="fit").fit(X, Y > 6)
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        there = pool.submit(model.predict, X_TEST).result(60)
+    assert (there == model.predict(X_TEST)).all()
+    assert model.n_features_in_ == X.shape[1]
+    bad: Any
+    for bad in ("best", [1], -1):
+        with pytest.raises(InvalidArgument, match="alpha"):
+            MetricAware(PLAIN, alpha=bad).fit(X, Y)

@@ -161,3 +161,64 @@ def test_what_is_no_law_is_refused(make: Any, message: str) -> None:
     """With the row."""
     with pytest.raises(InvalidArgument, match=message):
         make()
+
+
+def test_rows_may_be_arrays() -> None:
+    """Of numbers and of words, in a list or as one matrix."""
+    some: Any = [[1], np.array([2]), np.array([3, 4])]
+    mixed = Laws.of_rows(some)
+    assert [held(mixed, i) for i in range(3)] == [{1: 1.0}, {2: 1.0}, {3: 0.5, 4: 0.5}]
+    some = np.array([[1, 2], [3, 4]])
+    assert Laws.of_rows(some).values.tolist() == [[1, 2], [3, 4]]
+    some = np.array([["1", "2"]])
+    assert held(Laws.of_rows(some)) == {"1": 0.5, "2": 0.5}
+    assert held(Laws.of_samples(some, float)) == {1.0: 0.5, 2.0: 0.5}
+
+
+def test_truth_values_are_no_numbers() -> None:
+    """True is not 1, in an array or in a list, wherever values are compared."""
+    laws = Laws.of_rows([[True, 1, False]])
+    assert laws.of(True).tolist() == pytest.approx([1 / 3])
+    assert laws.of(1).tolist() == pytest.approx([1 / 3])
+    assert laws.at([True]).tolist() == pytest.approx([1 / 3])
+    assert (laws.merged().weights > 0).sum() == 3
+    assert Laws.of_rows([[1, 0]]).of(True).tolist() == [0]
+    assert Laws.of_rows([list(np.array([True, False]))]).values.tolist() == [[True, False]]
+
+
+def test_numbers_among_words_are_numbers_where_no_word_weighs() -> None:
+    """Of some rows of others, and where a word weighs nothing."""
+    assert rules.mean(Laws.of_rows([[1, 2], ["a", "b"]])[:1]) == pytest.approx([1.5])
+    assert rules.mean(Laws.of_rows([[1, "x"]], [[1.0, 0.0]])) == pytest.approx([1])
+
+
+def test_some_laws_are_laws() -> None:
+    """By a number, a slice, a mask."""
+    laws = Laws.of_rows([[1], [2], [3]])
+    for rows, want in ((1, [2]), (slice(1, 3), [2, 3]), (np.array([True, False, True]), [1, 3])):
+        assert rules.mean(laws[rows]).tolist() == want
+
+
+def test_what_is_no_number_cannot_be_parsed() -> None:
+    """nan and infinity, which float() reads, and None."""
+    texts = [["1", "nan", "2", "inf"]]
+    assert held(Laws.of_samples(texts, float)) == {1.0: 0.5, 2.0: 0.5}
+    assert Laws.of_samples(texts, float).mass.tolist() == [0.5]
+    for parse in (float, lambda text: None if text == "nan" else text):
+        with pytest.raises(InvalidArgument, match="'nan'"):
+            Laws.of_samples(texts, parse, failure="raise")
+
+
+def test_probabilities_that_sum_to_more_are_refused() -> None:
+    """And nulls in tables."""
+    with pytest.raises(InvalidArgument, match="at most 1, got 8"):
+        Laws.of_probabilities([[3.0, 5.0]], [0, 1])
+    import pyarrow as pa
+
+    for table in (
+        pa.table({"values": [[1, None]]}),
+        pa.table({"values": [[1], None]}),
+        pa.table({"values": [[1]], "weights": pa.array([None], pa.list_(pa.float64()))}),
+    ):
+        with pytest.raises(InvalidArgument, match="without nulls"):
+            Laws.of_arrow(table)

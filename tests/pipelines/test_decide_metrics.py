@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from soardb.errors import InvalidArgument
 from soardb.pipelines import decide
-from soardb.pipelines.decide import Laws
+from soardb.pipelines.decide import Laws, rules
 from soardb.pipelines.decide.scores import brier, crps, proper
 
 Y, V = np.array([1.0, 2.0, 4.0, 4.0]), np.array([2.0, 2.0, 1.0, 5.0])
@@ -154,3 +154,56 @@ def test_the_true_law_has_the_best_scores() -> None:
                 for p in (true, other)
             ]  # fmt: skip
             assert of[0] <= of[1] + 1e-12
+
+
+@pytest.mark.parametrize("positive", [True, False, 1, 0, "yes"])
+def test_the_positive_class_is_the_one_that_is_told(positive: Any) -> None:
+    """Of perfect laws F1 and AUC are 1, whichever class and whatever labels."""
+    kinds: dict[type, list[Any]] = {bool: [True, False], int: [1, 0], str: ["yes", "no"]}
+    labels = kinds[type(positive)]
+    truths = [labels[i % 2] for i in range(9)]
+    chances = [[1.0, 0.0] if y == labels[0] else [0.0, 1.0] for y in truths]
+    laws = Laws.of_probabilities(chances, labels)
+    for metric in (decide.f1(positive), decide.auc(positive)):
+        assert metric(truths, metric.decide(laws)) == 1
+    learned = decide.f1(positive)
+    assert learned.fitted is not None
+    fitted = learned.fitted(laws, np.array(truths, object))
+    assert fitted(truths, fitted.decide(laws)) == 1
+    calls = [np.bool_(y == positive) for y in truths]
+    assert decide.f1(positive)(truths, calls) == 1
+
+
+def test_metrics_are_made_again_from_how_they_were_made() -> None:
+    """Which is what goes to another process."""
+    laws = Laws.of_rows([[1, 2], [2, 2]])
+    for metric in (
+        *decide.METRICS.values(),
+        decide.pinball(0.9),
+        decide.cost([[0, 1], [1, 0]], [1, 2]),
+        decide.f1(2, 0.5),
+        decide.auc(2),
+        decide.of_loss(math.dist),
+    ):
+        make, told = metric.__reduce__()
+        again = make(*told)
+        assert again.name == metric.name
+        if metric.name not in ("token_f1", "dist"):
+            assert again.decide(laws).tolist() == metric.decide(laws).tolist()
+    with pytest.raises(TypeError, match="cannot pickle the metric 'own'"):
+        decide.Metric("own", decide.METRICS["rmse"].decide, None).__reduce__()
+
+
+def test_a_loss_that_is_nan_is_refused() -> None:
+    """Or it would be the smallest; costs must be a table."""
+    with pytest.raises(InvalidArgument, match="nan in row 0"):
+        decide.of_loss(lambda y, v: math.nan).decide(Laws.of_rows([[1, 2]]))
+    for costs, classes in (([[0], [1, 2]], [1, 2]), ([[0]], "1"), ([[0]], 5)):
+        with pytest.raises(InvalidArgument, match="expected"):
+            decide.cost(costs, classes)  # type: ignore[arg-type]
+
+
+def test_squad_drops_punctuation() -> None:
+    """It does not split at it."""
+    for a, b in (("U.S.", "us"), ("don't", "dont"), ("1,000", "1000")):
+        assert rules.token_f1(a, b) == 1

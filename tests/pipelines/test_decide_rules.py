@@ -131,23 +131,49 @@ def test_no_other_cut_has_a_better_f1_on_known_answers(pairs: list[tuple[int, bo
     assert f1(rules.best_f1_cut(p, y)) == pytest.approx(max(f1(at) for at in [*p, 2.0]))
 
 
-@settings(max_examples=40, deadline=None)
-@given(some=laws(), seed=st.integers(0, 1000))
-def test_no_other_score_ranks_or_correlates_better_on_average(some: Laws, seed: int) -> None:
-    """Than the mean: concordance weighted by differences, in expectation over the truths."""
-    mean = rules.mean(some)
-    rng = np.random.default_rng(seed)
+def drawn_truths(some: Laws) -> tuple[Any, Any]:
+    """All truths that independent laws can have together, (t, n), and their probabilities."""
+    kept = [some.weights[row] > 0 for row in range(len(some))]
+    values = [some.values[row, k] for row, k in enumerate(kept)]
+    weights = [some.weights[row, k] for row, k in enumerate(kept)]
+    truths = np.array(list(itertools.product(*values)), float)
+    return truths, np.array([np.prod(w) for w in itertools.product(*weights)])
 
-    def pairs_in_order(score: Any) -> float:
-        # E of sum (y_i - y_j)+ over pairs in the right order, for independent truths.
+
+@settings(max_examples=25, deadline=None)
+@given(some=laws().filter(lambda law: len(law) > 1), seed=st.integers(0, 1000))
+def test_no_other_score_puts_more_pairs_in_order(some: Laws, seed: int) -> None:
+    """Than the mean: the expected weight of right pairs, over all truths there can be.
+
+    The weight of all pairs does not depend on the score, so the numerator of the measure decides.
+    """
+    truths, p = drawn_truths(some)
+    ranking = decide.METRICS["ranking"]
+
+    def right(score: Any) -> float:
         total = 0.0
-        for i, j in itertools.permutations(range(len(some)), 2):
-            right = 1.0 if score[i] > score[j] else 0.5 if score[i] == score[j] else 0.0
-            total += right * (mean[i] - mean[j])  # E of (y_i - y_j)+ - (y_j - y_i)+, half of it
+        for y, chance in zip(truths, p, strict=True):
+            weight = np.abs(np.subtract.outer(y, y)).sum() / 2
+            if weight > 0:
+                total += chance * weight * ranking(y, score)
         return total
 
-    other = rng.random(len(some))
-    assert pairs_in_order(mean) >= pairs_in_order(other) - 1e-9
+    best = right(ranking.decide(some))
+    rng = np.random.default_rng(seed)
+    for other in (rng.random(len(some)), rules.median(some), -rules.mean(some)):
+        assert best >= right(other) - 1e-9
+
+
+def test_no_other_score_correlates_better() -> None:
+    """Than the mean, over a population of questions with known laws."""
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.full(6, 0.3), 4000)
+    some = Laws.of_probabilities(p, [0, 1, 2, 5, 9, 20])
+    truths = np.array([rng.choice([0, 1, 2, 5, 9, 20], p=row) for row in p])
+    pearson = decide.METRICS["pearson"]
+    best = pearson(truths, pearson.decide(some))
+    for other in (rules.mode, rules.median, rules.squared_log):
+        assert best > pearson(truths, other(some)) + 0.003
 
 
 def test_a_law_of_two_peaks() -> None:

@@ -313,7 +313,7 @@ class TestWriteBack:
         z, labels = logits_of(1)
         ids = [f"s{i}" for i in range(79)]
         found = run(Ensemble.of_logits(z, labels, [*ids, "other"]), FEW)
-        with pytest.raises(NotFound, match="none with id 'other'"):
+        with pytest.raises(NotFound, match="none with 'other'"):
             found.write_fields(points)
         assert all("bias" not in p.payload for p in points.get(ids))
 

@@ -159,7 +159,7 @@ class TestTraining:
     @pytest.mark.parametrize(
         ("x", "y", "message"),
         [
-            ([[1.0], [2.0]], [0], "as many labels as features, got 1 and 2"),
+            ([[1.0], [2.0]], [0], "as many labels as features, at least 2, got 1 and 2"),
             ([1.0, 2.0], [0, 1], "finite .n, d. numbers, got shape"),
             ([[1.0], [np.nan]], [0, 1], "finite"),
             ([["a"], ["b"]], [0, 1], "features as .n, d. numbers"),

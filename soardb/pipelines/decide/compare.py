@@ -22,6 +22,7 @@ from soardb.errors import InvalidArgument
 from soardb.options import as_share
 from soardb.pipelines.decide.laws import F64, Laws, Values, as_values
 from soardb.pipelines.decide.metrics import as_metric
+from soardb.pipelines.stored import plain
 
 __all__ = ["Cell", "Difference", "Swept", "Table", "compare", "controls", "sweep"]
 
@@ -74,8 +75,9 @@ class Table:
             numbers = {"value": cell.value, "low": cell.low, "high": cell.high}
             if (gain := self.gains.get((name, metric))) is not None:
                 numbers |= {"gain": gain.gain, "gain_low": gain.low, "gain_high": gain.high}
-            plain = {k: None if np.isnan(v) else v for k, v in numbers.items()}
-            rows.append({"decisions": name, "metric": metric, "own": self.own[metric], **plain})
+            rows.append(
+                {"decisions": name, "metric": metric, "own": self.own[metric], **plain(numbers)}
+            )
         return {"n": self.n, "cells": rows}
 
 
@@ -87,14 +89,16 @@ def compare(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    leave_out: bool = False,
 ) -> Table:
     """Measure each set of n decisions by each metric, with paired bootstrap intervals.
 
     decisions  by name
     metrics    the metric, as for as_metric, and the name of the decisions that are its own
     resamples  of questions, with replacement; all cells use the same ones
+    leave_out  no cell where a metric cannot be asked of decisions, such as squared error of words
 
-    Errors: InvalidArgument.
+    Errors: InvalidArgument, also for two metrics of one name.
     """
     y = as_values(truths)
     held = {name: as_values(values) for name, values in decisions.items()}
@@ -103,8 +107,6 @@ def compare(
     for name, values in held.items():
         if values.shape != y.shape or not len(y):
             raise InvalidArgument(f"expected {len(y)} decisions of {name!r}, got {len(values)}")
-    rng = np.random.default_rng(seed)
-    picks = [rng.integers(0, len(y), len(y)) for _ in range(resamples)]
     cells: dict[tuple[str, str], Cell] = {}
     gains: dict[tuple[str, str], Difference] = {}
     own: dict[str, str] = {}
@@ -112,12 +114,23 @@ def compare(
         metric = as_metric(given)
         if mine not in held:
             raise InvalidArgument(f"expected decisions named {mine!r} for {metric.name}, got none")
+        if metric.name in own:
+            raise InvalidArgument(f"expected metrics of different names, got two {metric.name!r}")
         own[metric.name] = mine
         drawn: dict[str, F64] = {}
         for name, values in held.items():
-            measured = metric.over(y, values)
-            drawn[name] = np.array([measured(rows) for rows in picks])
-            value = measured(np.arange(len(y)))
+            try:
+                measured = metric.over(y, values)
+                value = measured(np.arange(len(y)))
+            except InvalidArgument:
+                if leave_out and name != mine:
+                    continue
+                raise
+            # Anew for each, as all of them at once would be large.
+            rng = np.random.default_rng(seed)
+            drawn[name] = np.array(
+                [measured(rng.integers(0, len(y), len(y))) for _ in range(resamples)]
+            )
             cells[name, metric.name] = Cell(value, *_interval(drawn[name], tail))
         sign = 1 if metric.higher_is_better else -1
         for name, values in drawn.items():

@@ -17,6 +17,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.utils.validation import check_is_fitted
 
 from soardb.errors import InvalidArgument
+from soardb.options import as_number
 from soardb.pipelines.decide.laws import Laws, Values, as_values
 from soardb.pipelines.decide.metrics import Metric, as_metric
 from soardb.pipelines.decide.neighbours import Near, as_temperature, calibrated, near
@@ -36,7 +37,7 @@ class _Decider(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
 
     def _fit_decision(self, laws: Laws, truths: npt.ArrayLike) -> None:
         metric, y = as_metric(self.metric), as_values(truths)
-        self.alpha_ = self.alpha
+        self.alpha_ = self._checked_alpha()
         if self.alpha == "fit":
             sign = 1 if metric.higher_is_better else -1
             scored = [sign * metric(y, metric.decide(laws.powered(a))) for a in ALPHAS]
@@ -46,6 +47,14 @@ class _Decider(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
         self.metric_: Metric = metric
         if metric.fitted is not None:
             self.metric_ = metric.fitted(laws.powered(self.alpha_), y)
+
+    def _checked_alpha(self) -> Any:
+        """A number of at least 0, or "fit". Errors: InvalidArgument."""
+        if self.alpha == "fit":
+            return self.alpha
+        if as_number(self.alpha, 'alpha, or "fit",') < 0:
+            raise InvalidArgument(f"expected alpha of at least 0, got {self.alpha}")
+        return self.alpha
 
     def _laws(self, X: Any) -> Laws:
         raise NotImplementedError
@@ -74,8 +83,15 @@ class MetricAware(MetaEstimatorMixin, _Decider):  # type: ignore[misc]
     alpha      p^alpha; "fit": chosen of ALPHAS on out-of-fold probabilities, by the metric
     cv         folds for these, and for the threshold of F1; as in scikit-learn
 
-    Fitted: estimator_, classes_, alpha_, metric_.
+    Fitted: estimator_, classes_, alpha_, metric_. To scikit-learn it is a classifier, so that folds
+    are stratified.
     """
+
+    def __sklearn_tags__(self) -> Any:
+        """A classifier, as it is fitted on classes."""
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "classifier"
+        return tags
 
     def __init__(
         self, estimator: Any, metric: Any = "squared_error", alpha: Any = 1.0, cv: Any = 5
@@ -93,7 +109,7 @@ class MetricAware(MetaEstimatorMixin, _Decider):  # type: ignore[misc]
             )
         classes = np.unique(np.asarray(y))
         metric = as_metric(self.metric)
-        if self.alpha == "fit" or metric.fitted is not None:
+        if self._checked_alpha() == "fit" or metric.fitted is not None:
             shares = cross_val_predict(
                 clone(self.estimator), X, y, cv=self.cv, method="predict_proba"
             )
@@ -102,6 +118,8 @@ class MetricAware(MetaEstimatorMixin, _Decider):  # type: ignore[misc]
             self.alpha_, self.metric_ = self.alpha, metric
         self.estimator_ = clone(self.estimator).fit(X, y)
         self.classes_ = self.estimator_.classes_
+        if hasattr(self.estimator_, "n_features_in_"):
+            self.n_features_in_ = self.estimator_.n_features_in_
         return self
 
     def _laws(self, X: Any) -> Laws:
@@ -158,7 +176,8 @@ class NeighbourDecider(_Decider):
             found, truths = self._near(X), as_values(y)
         temperature, self.score_ = as_temperature(self.temperature), None
         if temperature is None:
-            temperature, self.score_ = calibrated(found, truths)
+            ordered = as_metric(self.metric).is_ordered
+            temperature, self.score_ = calibrated(found, truths, is_ordered=ordered)
         self.temperature_ = temperature
         self._fit_decision(found.laws(temperature), truths)
         return self

@@ -20,7 +20,7 @@ from soardb.kernels.layout import I64
 from soardb.options import as_number
 from soardb.schema import shown
 
-__all__ = ["F64", "FAILURES", "Failure", "Laws", "Values", "as_values"]
+__all__ = ["F64", "FAILURES", "Failure", "Laws", "Values", "as_values", "same"]
 
 F64 = npt.NDArray[np.float64]
 Values = npt.NDArray[Any]
@@ -49,17 +49,20 @@ class Laws:
         return len(self.weights)
 
     def __getitem__(self, rows: Any) -> Laws:
-        return Laws(self.values[rows], self.weights[rows], self.mass[rows])
+        """Some of the laws, by a slice, a mask or places; always as many as there are rows."""
+        some = np.atleast_1d(np.arange(len(self))[rows])
+        return Laws(self.values[some], self.weights[some], self.mass[some])
 
     @property
     def numbers(self) -> F64:
         """The values, (n, m); 0 where nothing weighs. Errors: InvalidArgument if some are none."""
-        if self.values.dtype == object:
-            strange = next(v for v in self.values[self.weights > 0] if not _is_number(v))
-            raise InvalidArgument(
-                f"expected values that are numbers for this metric, got {shown(strange)}"
-            )
-        return np.where(self.weights > 0, self.values, 0.0)
+        there = self.weights > 0
+        for value in self.values[there] if self.values.dtype == object else ():
+            if not _is_number(value):
+                raise InvalidArgument(
+                    f"expected values that are numbers for this metric, got {shown(value)}"
+                )
+        return np.where(there, self.values, 0.0).astype(np.float64)
 
     # --- from where ---------------------------------------------------------------------------
 
@@ -87,7 +90,7 @@ class Laws:
                     f"values and weights of shape {mine.shape}"
                 )
             w[row, : len(some)] = mine
-            flat += some
+            flat.extend(some)
         held = as_values(flat)
         v = np.zeros((len(values), width), held.dtype)
         v[np.arange(width) < np.array([[len(row)] for row in values]).reshape(-1, 1)] = held
@@ -97,7 +100,13 @@ class Laws:
     def of_probabilities(cls, probabilities: npt.ArrayLike, values: Sequence[Any]) -> Self:
         """Of (n, c) probabilities for the same c values, such as a classifier's classes."""
         p = _floats(probabilities, "probabilities")
-        return cls.of_matrix(_alike(p, values), p)
+        v = _alike(p, values)
+        if (p.sum(axis=1) > 1 + 1e-3).any():
+            raise InvalidArgument(
+                f"expected probabilities that sum to at most 1, got {p.sum(axis=1).max():g}; "
+                "scores go through softmax"
+            )
+        return cls.of_matrix(v, p)
 
     @classmethod
     def of_log_probabilities(
@@ -138,7 +147,8 @@ class Laws:
         alpha: float = 1.0,
         distinct: bool = False,
     ) -> Self:
-        """Of samples of a model, a list a question; `parse` raises ValueError for what is no value.
+        """Of samples of a model, a list a question; `parse` raises ValueError for what is no value,
+        or gives None, nan or infinity.
 
         failure   "drop": left out; "constant": `constant` in their place, as RAFT does with 0;
                   "raise": refused. Where none of a question can be parsed, `constant` stands alone,
@@ -172,7 +182,7 @@ class Laws:
                 meaning = {t: constant if v is None else v for t, v in meaning.items()}
                 meaning = meaning or {"": constant}
             p = np.zeros(len(said)) if logs is None else _floats(logs[question], "logs")
-            pairs = zip(said or [""], p if len(p) else [0.0], strict=True)
+            pairs = zip(said, p, strict=True) if len(said) else [("", 0.0)]
             chosen = [
                 (meaning[text], power * log)
                 for text, log in (dict(pairs).items() if distinct else pairs)
@@ -233,18 +243,16 @@ class Laws:
 
     def of(self, value: Any) -> F64:
         """(n,) the weight of one value."""
-        if self.values.dtype != object and not _is_number(value):
-            return np.zeros(len(self))
-        return np.asarray(np.where(self.values == value, self.weights, 0.0).sum(axis=1))
+        return np.asarray(np.where(same(self.values, value), self.weights, 0.0).sum(axis=1))
 
     def at(self, values: npt.ArrayLike) -> F64:
         """(n,) the weight of a value each, such as the truths."""
         found = as_values(values)
         if found.shape != (len(self),):
             raise InvalidArgument(f"expected {len(self)} values, got shape {found.shape}")
-        if object in (found.dtype, self.values.dtype):
-            found = found.astype(object)
-        return np.asarray(np.where(self.values == found[:, None], self.weights, 0.0).sum(axis=1))
+        return np.asarray(
+            np.where(same(self.values, found[:, None]), self.weights, 0.0).sum(axis=1)
+        )
 
     def to_arrow(self) -> Any:
         """A pyarrow.Table: values and weights, lists without what weighs 0, and mass."""
@@ -266,10 +274,14 @@ class Laws:
             raise InvalidArgument(
                 f"expected a column 'values', of lists, and 'weights', got {', '.join(names)}"
             )
-        found = cls.of_rows(
-            table.column("values").to_pylist(),
-            table.column("weights").to_pylist() if "weights" in names else None,
-        )
+        rows = table.column("values").to_pylist()
+        weights = table.column("weights").to_pylist() if "weights" in names else None
+        for row in rows:
+            if not isinstance(row, list) or None in row:
+                raise InvalidArgument("expected lists without nulls in 'values', got some with")
+        if weights is not None and None in weights:
+            raise InvalidArgument("expected lists without nulls in 'weights', got some with")
+        found = cls.of_rows(rows, weights)
         if "mass" not in names:
             return found
         return cls(found.values, found.weights, _floats(table.column("mass"), "mass"))
@@ -278,6 +290,7 @@ class Laws:
 def as_values(values: Any) -> Values:
     """A 1-d array: int64 or float64 where all are numbers (a bool is none), otherwise object."""
     plain = values.tolist() if hasattr(values, "tolist") else list(values)
+    plain = [one.item() if isinstance(one, np.generic) else one for one in plain]
     if all(map(_is_number, plain)):
         found = np.array(plain)
         if found.dtype.kind in "iu" and found.dtype != np.uint64:
@@ -291,17 +304,34 @@ def as_values(values: Any) -> Values:
     return out
 
 
+def same(values: Values, others: Any) -> npt.NDArray[np.bool_]:
+    """Where values are equal to others, of a shape that fits; True is not 1, nor 1.0 "1"."""
+    if not isinstance(others, np.ndarray):
+        others = as_values([others])[0:1].reshape(())
+    if values.dtype != object and others.dtype != object:
+        return np.asarray(values == others)
+    left, right = np.broadcast_arrays(values, others)
+    equal = np.asarray(left.astype(object) == right.astype(object), np.bool_)
+    return equal & np.asarray(_are_bools(left) == _are_bools(right), np.bool_)
+
+
+_are_bools = np.frompyfunc(lambda value: isinstance(value, bool), 1, 1)
+
+
 def _parsed(text: str, parse: Callable[[str], Any], question: int, failure: Failure) -> Any:
     """What the text says; None where that is nothing and may be."""
+    why: Exception | str = "it is no value"
     try:
-        return parse(text)
+        found = parse(text)
+        if found is not None and not (isinstance(found, float) and not np.isfinite(found)):
+            return found
     except ValueError as error:
-        if failure == "raise":
-            raise InvalidArgument(
-                f"expected samples that parse, {shown(text)} of question {question} does not: "
-                f"{error}"
-            ) from error
-        return None
+        why = error
+    if failure == "raise":
+        raise InvalidArgument(
+            f"expected samples that parse, {shown(text)} of question {question} does not: {why}"
+        )
+    return None
 
 
 def _is_number(value: Any) -> bool:
@@ -322,7 +352,10 @@ def _codes(values: Values, weights: F64) -> I64:
     else:
         number: dict[Any, int] = {}
         try:
-            flat = [number.setdefault(v, len(number)) for v in values.ravel().tolist()]
+            flat = [
+                number.setdefault((isinstance(v, bool), v), len(number))
+                for v in values.ravel().tolist()
+            ]
         except TypeError as error:
             raise InvalidArgument(f"expected values that can be compared: {error}") from error
         codes = np.array(flat, np.int64).reshape(values.shape)

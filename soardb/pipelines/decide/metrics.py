@@ -21,7 +21,7 @@ from soardb.errors import InvalidArgument
 from soardb.kernels.layout import I64
 from soardb.options import as_number
 from soardb.pipelines.decide import rules
-from soardb.pipelines.decide.laws import F64, Laws, Values, as_values
+from soardb.pipelines.decide.laws import F64, Laws, Values, as_values, same
 from soardb.schema import shown
 
 __all__ = [
@@ -40,7 +40,7 @@ Rule = Callable[[Laws], Values]
 Losses = Callable[[Values, Values], F64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Metric:
     """How good decisions are, and how to make them.
 
@@ -52,6 +52,9 @@ class Metric:
     higher_is_better  of the measure
     fitted      the metric with what it can learn from laws of questions and their truths, such as
                 the threshold of F1; None where there is nothing
+    is_ordered  whether it matters how far off a decision is, so that laws are calibrated by CRPS;
+                otherwise values are but names, and Brier's score is taken
+    recipe      a function and what it makes this metric of: for pickle
     """
 
     name: str
@@ -61,6 +64,15 @@ class Metric:
     of_mean: Callable[[float], float] = float
     higher_is_better: bool = False
     fitted: Callable[[Laws, Values], Metric] | None = None
+    is_ordered: bool = False
+    recipe: tuple[Any, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self.recipe:
+            raise TypeError(
+                f"cannot pickle the metric {self.name!r}: make it anew where it is used"
+            )
+        return self.recipe[0], self.recipe[1:]
 
     def __call__(self, truths: npt.ArrayLike, decisions: npt.ArrayLike) -> float:
         """The measure of n truths and decisions. Errors: InvalidArgument."""
@@ -96,7 +108,7 @@ def _of_numbers(name: str, rule: Rule, losses: Callable[[F64, F64], F64]) -> Met
     def checked(truths: Values, decisions: Values) -> F64:
         return losses(_numbers(truths), _numbers(decisions))
 
-    return Metric(name, rule, checked)
+    return Metric(name, rule, checked, is_ordered=True, recipe=(as_metric, name))
 
 
 def pinball(q: float) -> Metric:
@@ -104,19 +116,29 @@ def pinball(q: float) -> Metric:
     if not 0 < as_number(q, "q") < 1:
         raise InvalidArgument(f"expected q between 0 and 1, got {q}")
     return _of_numbers(
-        f"pinball:{q:g}",
+        f"pinball:{float(q)!r}",
         lambda laws: rules.quantile(laws, q),
         lambda y, v: np.maximum(q * (y - v), (q - 1) * (y - v)),
     )
 
 
 def cost(
-    costs: npt.ArrayLike, classes: Sequence[Any], actions: Sequence[Any] | None = None
+    costs: npt.ArrayLike,
+    classes: Sequence[Any],
+    actions: Sequence[Any] | None = None,
+    name: str = "cost",
 ) -> Metric:
     """costs (classes, actions): of the truth and of what is done; actions are the classes unless
     told.
     """
-    c, rows = np.asarray(costs, np.float64), as_values(classes)
+    for given in (classes, actions):
+        if given is not None and (isinstance(given, str) or not hasattr(given, "__len__")):
+            raise InvalidArgument(f"expected classes and actions as lists, got {shown(given)}")
+    try:
+        c = np.asarray(costs, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"expected costs as rows of numbers: {error}") from None
+    rows = as_values(classes)
     columns = rows if actions is None else as_values(actions)
     if c.shape != (len(rows), len(columns)) or not c.size or not np.isfinite(c).all():
         raise InvalidArgument(
@@ -135,7 +157,12 @@ def cost(
             ) from None
         return np.asarray(c[at])
 
-    return Metric("cost", lambda laws: rules.least_cost(laws, c, rows, columns), losses)
+    return Metric(
+        name,
+        lambda laws: rules.least_cost(laws, c, rows, columns),
+        losses,
+        recipe=(cost, costs, classes, actions, name),
+    )
 
 
 def f1(positive: Any = 1, threshold: float | None = None) -> Metric:
@@ -144,7 +171,8 @@ def f1(positive: Any = 1, threshold: float | None = None) -> Metric:
     threshold  who is at least as probable is called positive. Unless told it is F*/2 of the laws at
                hand, which is good for many questions at once: one alone is always called positive
 
-    Decisions are true or false. The measure takes those, or values of which `positive` is one.
+    Decisions are true or false, whether the positive class is called. The measure takes those, or
+    values of which `positive` is one.
     """
 
     def decide(laws: Laws) -> Values:
@@ -155,24 +183,37 @@ def f1(positive: Any = 1, threshold: float | None = None) -> Metric:
         return np.asarray(p >= at).astype(object)
 
     def measure(truths: Values, decisions: Values) -> float:
-        y, v = _is_positive(truths, positive), _is_positive(decisions, positive)
+        y, v = same(truths, positive), _are_called(decisions, positive)
         return float(2 * (y & v).sum() / max(1, y.sum() + v.sum()))
 
     def fitted(laws: Laws, truths: Values) -> Metric:
-        return f1(positive, rules.best_f1_cut(laws.of(positive), _is_positive(truths, positive)))
+        return f1(positive, rules.best_f1_cut(laws.of(positive), same(truths, positive)))
 
     name = f"f1:{positive}"
-    return Metric(name, decide, None, measure, higher_is_better=True, fitted=fitted)
+    return Metric(
+        name,
+        decide,
+        None,
+        measure,
+        higher_is_better=True,
+        fitted=fitted if threshold is None else None,
+        recipe=(f1, positive, threshold),
+    )
 
 
 def auc(positive: Any = 1) -> Metric:
     """Area under the ROC curve: decisions are the probability of the positive class."""
 
     def measure(truths: Values, decisions: Values) -> float:
-        return _concordance(_is_positive(truths, positive).astype(np.float64), _numbers(decisions))
+        return _concordance(same(truths, positive).astype(np.float64), _numbers(decisions))
 
     return Metric(
-        f"auc:{positive}", lambda laws: laws.of(positive), None, measure, higher_is_better=True
+        f"auc:{positive}",
+        lambda laws: laws.of(positive),
+        None,
+        measure,
+        higher_is_better=True,
+        recipe=(auc, positive),
     )
 
 
@@ -191,6 +232,7 @@ def of_loss(
         name or getattr(loss, "__name__", "loss"),
         lambda laws: rules.smallest_risk(laws, loss, candidates),
         losses,
+        recipe=(of_loss, loss, candidates, name),
     )
 
 
@@ -203,7 +245,12 @@ def token_overlap(candidates: Laws | Sequence[Any] | None = None) -> Metric:
         return 1 - rules.token_f1(str(truth), str(answer))
 
     found = of_loss(missed, candidates, "token_f1")
-    return replace(found, of_mean=lambda loss: 1 - loss, higher_is_better=True)
+    return replace(
+        found,
+        of_mean=lambda loss: 1 - loss,
+        higher_is_better=True,
+        recipe=(token_overlap, candidates),
+    )
 
 
 def _pearson(truths: Values, decisions: Values) -> float:
@@ -231,10 +278,11 @@ def _concordance(y: F64, v: F64) -> float:
     return (1 + right_less_wrong / total) / 2 if total > 0 else float("nan")
 
 
-def _is_positive(values: Values, positive: Any) -> npt.NDArray[np.bool_]:
-    if values.dtype == object and all(isinstance(v, bool) for v in values):
-        return values.astype(np.bool_)
-    return np.asarray(values == positive, np.bool_)
+def _are_called(decisions: Values, positive: Any) -> npt.NDArray[np.bool_]:
+    """Where truth values alone: themselves. Otherwise where they are the positive class."""
+    if decisions.dtype == object and all(isinstance(v, bool) for v in decisions):
+        return decisions.astype(np.bool_)
+    return same(decisions, positive)
 
 
 def _numbers(values: Values) -> F64:
@@ -244,35 +292,6 @@ def _numbers(values: Values) -> F64:
         )
     return values.astype(np.float64)
 
-
-_SQUARED = _of_numbers("squared_error", rules.mean, lambda y, v: (y - v) ** 2)
-
-METRICS: dict[str, Metric] = {
-    one.name: one
-    for one in (
-        Metric(
-            "exact_match",
-            rules.mode,
-            lambda y, v: np.asarray(y != v, np.float64),
-            of_mean=lambda missed: 1 - missed,
-            higher_is_better=True,
-        ),
-        _SQUARED,
-        Metric("rmse", rules.mean, _SQUARED.losses, of_mean=math.sqrt),
-        _of_numbers("absolute_error", rules.median, lambda y, v: np.abs(y - v)),
-        _of_numbers(
-            "squared_log_error",
-            rules.squared_log,
-            lambda y, v: (np.log1p(y) - np.log1p(v)) ** 2,
-        ),
-        _of_numbers("squared_relative_error", rules.relative, lambda y, v: ((v - y) / y) ** 2),
-        Metric("pearson", rules.mean, None, _pearson, higher_is_better=True),
-        Metric("ranking", rules.mean, None, _ranking, higher_is_better=True),
-        token_overlap(),
-    )
-}
-"""By name, those that need nothing to be told. "ranking" is the multi-partite AUC, whose pairs
-weigh the difference of their truths."""
 
 _WITH_VALUE: dict[str, Callable[[Any], Metric]] = {"pinball": pinball, "f1": f1, "auc": auc}
 
@@ -308,3 +327,50 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+_SQUARED = _of_numbers("squared_error", rules.mean, lambda y, v: (y - v) ** 2)
+
+METRICS: dict[str, Metric] = {
+    one.name: one
+    for one in (
+        Metric(
+            "exact_match",
+            rules.mode,
+            lambda y, v: (~same(y, v)).astype(np.float64),
+            of_mean=lambda missed: 1 - missed,
+            higher_is_better=True,
+            recipe=(as_metric, "exact_match"),
+        ),
+        _SQUARED,
+        replace(_SQUARED, name="rmse", of_mean=math.sqrt, recipe=(as_metric, "rmse")),
+        _of_numbers("absolute_error", rules.median, lambda y, v: np.abs(y - v)),
+        _of_numbers(
+            "squared_log_error",
+            rules.squared_log,
+            lambda y, v: (np.log1p(y) - np.log1p(v)) ** 2,
+        ),
+        _of_numbers("squared_relative_error", rules.relative, lambda y, v: ((v - y) / y) ** 2),
+        Metric(
+            "pearson",
+            rules.mean,
+            None,
+            _pearson,
+            higher_is_better=True,
+            is_ordered=True,
+            recipe=(as_metric, "pearson"),
+        ),
+        Metric(
+            "ranking",
+            rules.mean,
+            None,
+            _ranking,
+            higher_is_better=True,
+            is_ordered=True,
+            recipe=(as_metric, "ranking"),
+        ),
+        token_overlap(),
+    )
+}
+"""By name, those that need nothing to be told. "ranking" is the multi-partite AUC, whose pairs
+weigh the difference of their truths."""

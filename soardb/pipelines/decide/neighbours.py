@@ -122,15 +122,18 @@ def near(
     return Near(matrix.reshape(scores.shape), scores)
 
 
-def calibrated(found: Near, truths: npt.ArrayLike) -> tuple[float, float]:
+def calibrated(
+    found: Near, truths: npt.ArrayLike, *, is_ordered: bool = True
+) -> tuple[float, float]:
     """The temperature whose laws score best on questions with known answers, and that mean score.
 
     found   of these questions, none of them its own neighbour
     truths  (n,) their labels
+    is_ordered  whether numbers are more than names of classes: see Metric
 
-    By CRPS where labels are numbers, otherwise by Brier's score (scores.py): both are finite where
-    the truth is not among the neighbours. Tries 99 temperatures, ever closer together; inf, where
-    nothing is gained by the scores, is one of them. Costs as many passes over (n, k).
+    By CRPS where labels are such numbers, otherwise by Brier's score (scores.py): both are finite
+    where the truth is not among the neighbours. Tries 99 temperatures, ever closer together; inf,
+    where nothing is gained by the scores, is one of them. Costs as many passes over (n, k).
     """
     y = as_values(truths)
     if y.shape != (len(found),) or not len(found):
@@ -141,7 +144,7 @@ def calibrated(found: Near, truths: npt.ArrayLike) -> tuple[float, float]:
     typical = float(np.median(spread[spread > 0])) if (spread > 0).any() else 1.0
 
     def score(temperature: float) -> float:
-        return float(proper(found.laws(temperature), y).mean())
+        return float(proper(found.laws(temperature), y, is_ordered=is_ordered).mean())
 
     best, at = score(np.inf), np.inf
     low, high = np.log(typical / 1000), np.log(typical * 100)

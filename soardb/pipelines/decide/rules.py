@@ -10,7 +10,7 @@ its known form. Every function is of n laws and returns (n,) decisions.
 
 from __future__ import annotations
 
-import re
+import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -41,6 +41,8 @@ _ULPS = 1e-12  # sums of weights are that near to what they are compared with
 
 def mode(laws: Laws) -> Values:
     """Exact match: the likeliest value, equal ones together; of ties the one that stands first."""
+    if not len(laws):
+        return laws.values[:, :0].ravel()
     at = laws.merged().weights.argmax(axis=1)
     return np.asarray(np.take_along_axis(laws.values, at[:, None], 1)[:, 0])
 
@@ -127,6 +129,8 @@ def smallest_risk(
         if not among:
             raise InvalidArgument("expected candidates to decide among, got none")
         risks = [sum(w * loss(y, v) for y, w in zip(truths, p, strict=True)) for v in among]
+        if np.isnan(risks).any():
+            raise InvalidArgument(f"expected a loss that is a number, got nan in row {row}")
         out.append(among[int(np.argmin(risks))])
     return as_values(out)
 
@@ -162,7 +166,8 @@ def best_f1_cut(probabilities: F64, is_positive: npt.ArrayLike) -> float:
 def token_f1(truth: str, answer: str) -> float:
     """Overlap of words, 0..1: 2 x shared / (words of both).
 
-    Words are lower case, without punctuation and articles, as SQuAD (arXiv 1606.05250) counts them.
+    Words are lower case, without ASCII punctuation and articles, as SQuAD (arXiv 1606.05250) counts
+    them.
     """
     a, b = _words(truth), _words(answer)
     if not a or not b:
@@ -171,4 +176,5 @@ def token_f1(truth: str, answer: str) -> float:
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in re.findall(r"\w+", text.lower()) if word not in ("a", "an", "the")]
+    bare = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return [word for word in bare.split() if word not in ("a", "an", "the")]

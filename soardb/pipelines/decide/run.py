@@ -29,6 +29,7 @@ from soardb.pipelines.decide.laws import F64, Laws, Values, as_values
 from soardb.pipelines.decide.metrics import Metric, as_metric
 from soardb.pipelines.decide.neighbours import Near, as_temperature, calibrated, near
 from soardb.pipelines.select.source import pages
+from soardb.pipelines.stored import plain, set_fields
 from soardb.points import as_point_ids
 from soardb.schema import PointId, shown, values_at
 
@@ -45,6 +46,7 @@ class DecideConfig:
 
     metric         a name of METRICS, "pinball:0.9", "f1:yes", "auc:1", a Metric, a loss(truth, v)
     alpha          p^alpha is decided under: above 1 sharper, below flatter
+    rounded        numbers become the closest whole ones, which gives back a part of the gain
 
     Of a collection:
 
@@ -59,6 +61,7 @@ class DecideConfig:
 
     metric: Any = "squared_error"
     alpha: float = 1.0
+    rounded: bool = False
     label_field: str | None = None
     neighbours: int = 64
     temperature: float | None = None
@@ -87,8 +90,9 @@ class Decisions:
                  population, such as AUC
     laws         what was decided under
     temperature  that was taken; None unless the laws came from neighbours
-    score        mean proper score of the held-out points at it, CRPS of numbers, otherwise Brier's;
-                 None where it was given
+    score        mean proper score of the held-out points at it: CRPS, or Brier's where values are
+                 but names; None where the temperature was given
+    are_points   whether ids are of points: they were told, or read from the collection
     """
 
     ids: list[PointId]
@@ -99,6 +103,7 @@ class Decisions:
     temperature: float | None
     score: float | None
     seconds: float
+    are_points: bool
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -117,27 +122,57 @@ class Decisions:
         ).replace_schema_metadata({"metric": self.metric.name})
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values by name, without the laws."""
-        return {
-            "metric": self.metric.name,
-            "ids": self.ids,
-            "decisions": self.values.tolist(),
-            "risk": None if self.risk is None else self.risk.tolist(),
-            "mean_risk": None if self.risk is None else float(self.risk.mean()),
-            "mean_mass": float(self.laws.mass.mean()),
-            "temperature": self.temperature,
-            "score": self.score,
-            "seconds": self.seconds,
-        }
+        """Plain values by name, without the laws; an infinite temperature is "inf"."""
+        mean_risk = None if self.risk is None or not len(self) else float(self.risk.mean())
+        found: dict[str, Any] = plain(
+            {
+                "metric": self.metric.name,
+                "ids": self.ids,
+                "decisions": self.values.tolist(),
+                "risk": None if self.risk is None else self.risk.tolist(),
+                "mean_risk": mean_risk,
+                "mean_mass": float(self.laws.mass.mean()) if len(self) else None,
+                "temperature": self.temperature,
+                "score": self.score,
+                "seconds": self.seconds,
+            }
+        )
+        return found
 
     def write_field(self, collection: Any, name: str) -> int:
         """Set a payload field of the points to what was decided; returns how many were set.
 
-        One write. Errors: NotFound, and nothing is written, where ids are none of points.
+        Written into the field of the labels, decisions are evidence for the next ones. Errors:
+        InvalidArgument, before anything is written, where ids were not told, or where the field is
+        declared to be of another type; NotFound, likewise, where ids are of no points.
         """
-        changes = [{name: value} for value in self.values.tolist()]
-        changed: int = collection.update_payload(changes, ids=self.ids)
-        return changed
+        if not self.are_points:
+            raise InvalidArgument(
+                "expected decisions about stored points, got ones about queries; tell their ids"
+            )
+        values = self.values.tolist()
+        kind = dict(collection.schema).get(name)
+        check_kind(kind, name, values)
+        whole = kind == "int"
+        changes = [{name: int(value) if whole else value} for value in values]
+        return set_fields(collection, self.ids, changes)
+
+
+def check_kind(kind: str | None, name: str, values: Sequence[Any]) -> None:
+    """InvalidArgument where decisions do not go into a payload field of this declared type."""
+    fits: dict[str, Callable[[Any], bool]] = {
+        "int": lambda v: not isinstance(v, bool | str) and float(v).is_integer(),
+        "float": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
+        "bool": lambda v: isinstance(v, bool),
+        "keyword": lambda v: isinstance(v, str),
+        "text": lambda v: isinstance(v, str),
+    }
+    wrong = [v for v in values if kind in fits and not fits[kind](v)]
+    if wrong:
+        raise InvalidArgument(
+            f"expected decisions that go into {name!r}, of type {kind}, got {shown(wrong[0])}; "
+            "round them, take another metric, or write to another field"
+        )
 
 
 def run(
@@ -173,7 +208,9 @@ def run(
             names, queries = _unlabelled(source, config, progress)
         temperature = as_temperature(config.temperature)
         if temperature is None:
-            temperature, score = calibrated(*held_out(source, config, progress))
+            temperature, score = calibrated(
+                *held_out(source, config, progress), is_ordered=metric.is_ordered
+            )
         laws = near(
             source,
             config.label_field,
@@ -191,6 +228,8 @@ def run(
         raise InvalidArgument(f"expected an id for each of {len(laws)} questions, got {len(names)}")
     laws = laws.powered(config.alpha)
     values = metric.decide(laws)
+    if config.rounded:
+        values = _rounded(values)
     return Decisions(
         list(range(len(laws))) if names is None else names,
         values,
@@ -200,7 +239,16 @@ def run(
         temperature,
         score,
         time.perf_counter() - began,
+        names is not None,
     )
+
+
+def _rounded(values: Values) -> Values:
+    if values.dtype == object:
+        raise InvalidArgument(
+            f"expected decisions that are numbers to round, got {shown(values[0])}"
+        )
+    return np.rint(values).astype(np.int64)
 
 
 def held_out(
@@ -235,7 +283,8 @@ def trial(
     """What the decisions of each metric are worth by all of them, on stored points.
 
     Of config.held_out labelled points half are for the temperature, half are asked about. Metrics
-    are config.metric, exact match, and those of numbers or of words, as the labels are. Errors:
+    are config.metric, exact match, and those of numbers or of words, as the labels are; no cell
+    where one cannot be asked of the other's decisions. Errors:
     InvalidArgument, with fewer than two of such points.
     """
     config.check()
@@ -245,13 +294,16 @@ def trial(
         raise InvalidArgument(f"expected at least 2 labelled points, got {len(truths)}")
     temperature = as_temperature(config.temperature)
     if temperature is None:
-        temperature, _ = calibrated(found[:half], truths[:half])
+        ordered = as_metric(config.metric).is_ordered
+        temperature, _ = calibrated(found[:half], truths[:half], is_ordered=ordered)
     laws = found[half:].laws(temperature).powered(config.alpha)
     names = ["token_f1"] if truths.dtype == object else list(_OF_NUMBERS)
     wanted = [as_metric(one) for one in ("exact_match", *names, config.metric)]
     metrics: dict[Any, str] = {one: one.name for one in {one.name: one for one in wanted}.values()}
     decided = {one.name: one.decide(laws) for one in metrics}
-    return compare(decided, truths[half:], metrics, resamples=resamples, seed=config.seed)
+    return compare(
+        decided, truths[half:], metrics, resamples=resamples, seed=config.seed, leave_out=True
+    )
 
 
 def _labelled(

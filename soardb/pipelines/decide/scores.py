@@ -30,7 +30,7 @@ def crps(laws: Laws, truths: Values) -> F64:
     return np.asarray(off - apart)
 
 
-def proper(laws: Laws, truths: Values) -> F64:
-    """(n,) crps where values and truths are numbers, otherwise brier."""
+def proper(laws: Laws, truths: Values, *, is_ordered: bool = True) -> F64:
+    """(n,) crps where values and truths are numbers and their order means something, else brier."""
     is_text = object in (laws.values.dtype, truths.dtype)
-    return brier(laws, truths) if is_text else crps(laws, truths)
+    return crps(laws, truths) if is_ordered and not is_text else brier(laws, truths)

@@ -20,6 +20,7 @@ from soardb.errors import InvalidArgument
 from soardb.options import as_number
 from soardb.pipelines.diagnose.decomposition import Decomposition
 from soardb.pipelines.diagnose.ensemble import F64
+from soardb.pipelines.stored import plain
 
 __all__ = ["Cone", "cone_of", "envelope"]
 
@@ -32,7 +33,7 @@ class Cone:
     n, dropped    samples with a ratio, and without
     certain       m - 1: what `largest` cannot exceed when plainly estimated
     bound         the C that was asked about, and
-    share_above   the share of samples whose ratio is above it; None without a C
+    share_above   the share of all samples whose variance is above C bias^2; None without a C
     """
 
     largest: float
@@ -48,7 +49,8 @@ class Cone:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values by name."""
-        return asdict(self)
+        found: dict[str, Any] = plain(asdict(self))
+        return found
 
 
 def cone_of(parts: Decomposition, members: int, bound: float | None = None) -> Cone | None:
@@ -67,7 +69,7 @@ def cone_of(parts: Decomposition, members: int, bound: float | None = None) -> C
     low, median, high, p99 = np.quantile(ratios, (0.25, 0.5, 0.75, 0.99)).tolist()
     above = None
     if bound is not None:
-        above = float((parts.variance[kept] > bound * parts.bias[kept]).mean())
+        above = float((parts.variance > bound * parts.bias).mean())
     return Cone(
         float(ratios.max()),
         p99,

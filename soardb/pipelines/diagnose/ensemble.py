@@ -200,9 +200,10 @@ def _samples(labels: npt.ArrayLike, ids: Any, shape: tuple[int, ...]) -> tuple[I
 def _names(names: Sequence[Any] | None, c: int) -> list[Any] | None:
     if names is None:
         return None
-    if len(names) != c or len(set(names)) != c:
-        raise InvalidArgument(f"expected {c} names of classes that differ, got {list(names)}")
-    return list(names)
+    plain = [one.item() if isinstance(one, np.generic) else one for one in names]
+    if len(plain) != c or len(set(plain)) != c:
+        raise InvalidArgument(f"expected {c} names of classes that differ, got {plain}")
+    return plain
 
 
 def _not_at(places: npt.NDArray[np.intp], c: int) -> npt.NDArray[np.bool_]:

@@ -21,6 +21,7 @@ from soardb.errors import InvalidArgument, NotFound
 from soardb.hits import need_pyarrow
 from soardb.pipelines.diagnose.ensemble import F64, NOT_TOLD, Ensemble
 from soardb.pipelines.diagnose.source import labels_of
+from soardb.pipelines.stored import read_parquet
 from soardb.points import as_point_ids
 from soardb.schema import shown
 
@@ -45,7 +46,7 @@ def of_file(
         raise NotFound(f"expected a file of predictions, there is none at {file}")
     if label_field is not None and collection is None:
         raise InvalidArgument("expected a collection with a label field, got none")
-    held = _columns(_parquet(file)) if file.suffix == ".parquet" else _arrays(file)
+    held = _columns(read_parquet(file)) if file.suffix == ".parquet" else _arrays(file)
     labels = None
     if label_field is not None:
         if "ids" not in held:
@@ -75,7 +76,7 @@ def to_file(ensemble: Ensemble, path: str | os.PathLike[str]) -> None:
         "randomness": np.array(ensemble.randomness),
     }
     if ensemble.names is not None:
-        held["names"] = np.array(ensemble.names)
+        held["names"] = np.array(json.dumps(ensemble.names))
     np.savez(file, **held)
 
 
@@ -133,8 +134,19 @@ def _made(held: dict[str, Any], labels: npt.ArrayLike | None, what: str) -> Ense
         held["labels"] if labels is None else labels,
         as_point_ids(held["ids"]) if "ids" in held else None,
         randomness=str(held.get("randomness", NOT_TOLD)),
-        names=np.asarray(held["names"]).tolist() if "names" in held else None,
+        names=_listed(held["names"]) if "names" in held else None,
     )
+
+
+def _listed(names: Any) -> Any:
+    """From JSON, as to_file writes it, or from an array of others."""
+    given = np.asarray(names)
+    if given.ndim:
+        return given.tolist()
+    try:
+        return json.loads(str(given))
+    except ValueError as error:
+        raise InvalidArgument(f"expected names as a list or JSON, got {given}") from error
 
 
 def _said(ensemble: Ensemble) -> tuple[str, F64]:
@@ -159,7 +171,7 @@ def _columns(table: Any) -> dict[str, Any]:
     if b"randomness" in told:
         held["randomness"] = told[b"randomness"].decode()
     if b"names" in told:
-        held["names"] = json.loads(told[b"names"])
+        held["names"] = told[b"names"].decode()
     return held
 
 
@@ -186,16 +198,6 @@ def _cube(column: Any, name: str) -> F64:
         raise InvalidArgument(f"expected numbers in {name!r}, got {array.type} or nulls")
     cube = array.to_numpy(zero_copy_only=False).reshape(-1, *shape)
     return np.asarray(cube.transpose(1, 0, 2), np.float64)
-
-
-def _parquet(path: Path) -> Any:
-    pa = need_pyarrow()
-    import pyarrow.parquet as parquet
-
-    try:
-        return parquet.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise InvalidArgument(f"expected a Parquet file, {path.name}: {error}") from error
 
 
 def _arrays(path: Path) -> dict[str, Any]:

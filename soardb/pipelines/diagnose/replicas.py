@@ -30,7 +30,7 @@ _BLOCK = 1 << 22  # activations of all replicas that are held at once when predi
 
 
 class Replicas:
-    """m networks from vectors to classes; fit, predict and predict_proba as in scikit-learn."""
+    """m networks from vectors to classes, with fit, predict, predict_proba and classes_."""
 
     def __init__(self, config: TrainConfig | None = None) -> None:
         self.config = config or TrainConfig()
@@ -58,7 +58,9 @@ class Replicas:
         """
         x, y = _features(features), _labels(labels)
         if len(x) != len(y) or len(y) < 2:
-            raise InvalidArgument(f"expected as many labels as features, got {len(y)} and {len(x)}")
+            raise InvalidArgument(
+                f"expected as many labels as features, at least 2, got {len(y)} and {len(x)}"
+            )
         self.classes_ = np.unique(_labels(y if classes is None else classes))
         if len(self.classes_) < 2:
             raise InvalidArgument(f"expected at least 2 classes, got {self.classes_.tolist()}")

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from soardb.arrays import as_int
-from soardb.errors import InvalidArgument, NotFound
+from soardb.errors import InvalidArgument
 from soardb.hits import need_pyarrow
 from soardb.options import as_number
 from soardb.pipelines.diagnose.calibration import Calibration, calibration_of
@@ -36,12 +36,12 @@ from soardb.pipelines.diagnose.decomposition import (
 from soardb.pipelines.diagnose.ensemble import F64, Ensemble
 from soardb.pipelines.diagnose.fit import Fit, fit_line, usable
 from soardb.pipelines.diagnose.stability import MIN_SPLIT, by_members, split_half
+from soardb.pipelines.stored import set_fields
 
 __all__ = ["GROUPS", "DiagnoseConfig", "Diagnosis", "run"]
 
 GROUPS = ("correct", "wrong", "all")
 
-_WRITTEN = 4096  # points an update
 
 Fits = dict[str, Fit | None]
 Mask = npt.NDArray[np.bool_]
@@ -114,7 +114,8 @@ class Diagnosis:
     """The report. bias is that of squared loss, already squared; arrays are (n,).
 
     correct     whether the mean of the replicas is right
-    residual    log variance less the line through the correct samples, nan where there is none
+    residual    log variance less the line through the correct samples, nan where there is none;
+                -inf where replicas are wrong and do not differ at all
     misaligned  residuals further away than the tolerance; false where there is none
     fits        for "correct", "wrong" and "all"; None where a line cannot be drawn
     split_half  of the correct samples, one a halving
@@ -202,16 +203,6 @@ class Diagnosis:
         interruption leaves some as they were, and the same call again mends it. Errors: NotFound,
         before anything is written, where points are not there.
         """
-        ids = self.ensemble.ids
-        parts = [slice(first, first + _WRITTEN) for first in range(0, len(ids), _WRITTEN)]
-        for part in parts:
-            there = collection.get(ids[part])
-            gone = [i for i, point in zip(ids[part], there, strict=True) if point is None]
-            if gone:
-                raise NotFound(
-                    f"expected a point for each sample, there is none with id {gone[0]!r}; give "
-                    "the ids of the points to the Ensemble"
-                )
         unknown = np.isnan(self.residual).tolist()
         columns = (self.parts.bias, self.parts.variance, self.misaligned)
         changes = [
@@ -224,7 +215,7 @@ class Diagnosis:
                 *(column.tolist() for column in columns), unknown, strict=True
             )
         ]
-        return sum(collection.update_payload(changes[part], ids=ids[part]) for part in parts)
+        return set_fields(collection, self.ensemble.ids, changes)
 
 
 def run(ensemble: Ensemble, config: DiagnoseConfig | None = None) -> Diagnosis:
@@ -283,6 +274,8 @@ def _misaligned(parts: Decomposition, line: Fit | None, tolerance: float) -> tup
         return residual, np.zeros(len(residual), np.bool_)
     kept = usable(parts.bias, parts.variance)
     residual[kept] = np.log(parts.variance[kept]) - line.at(parts.bias[kept])
+    # Replicas that are wrong and agree to the last bit are as far below the line as can be.
+    residual[(parts.bias > 0) & (parts.variance <= 0)] = -np.inf
     # Of an exact line the residuals are rounding, which is not worth a flag.
     return residual, np.abs(residual) > max(tolerance * line.residual_sd, 1e-9)
 

@@ -117,7 +117,7 @@ def labels_of(collection: Any, ids: Sequence[PointId], label_field: str) -> list
         for point_id, point in zip(some, collection.get(some), strict=True):
             if point is None:
                 raise NotFound(f"expected a point for each sample, there is none with {point_id!r}")
-            label = (point.payload or {}).get(label_field)
+            (label,) = values_at([point.payload or {}], label_field)
             if isinstance(label, bool) or not isinstance(label, int):
                 raise InvalidArgument(
                     f"expected a whole number in {label_field!r} of every point, got "
