@@ -1,6 +1,6 @@
 """What a stranger may bring as a model, and what is refused before it counts.
 
-    -> [test_incoming.py] -> models/incoming.py
+-> [test_incoming.py] -> models/incoming.py
 """
 
 from __future__ import annotations
@@ -83,8 +83,22 @@ def test_what_is_strange_is_named(change: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../x.json", "/x.json", "a/b.json", ".x.json", "x.py", "x.bin", "manifest.json", "x\0.json"]
-    + ["adapter_config.json", "", "x.json\n", "x..json", "é.json", "x" * 500 + ".json"],
+    [
+        "../x.json",
+        "/x.json",
+        "a/b.json",
+        ".x.json",
+        "x.py",
+        "x.bin",
+        "manifest.json",
+        "x\0.json",
+        "adapter_config.json",
+        "",
+        "x.json\n",
+        "x..json",
+        "é.json",
+        "x" * 500 + ".json",
+    ],
 )
 def test_names_are_plain_names_of_known_kinds(name: str) -> None:
     """None of them is a path, or what a library would follow elsewhere."""

@@ -1,6 +1,6 @@
 """A registry with a target and a draft that have learned a little, for those that serve it.
 
-    -> [trained.py] -> service/test_models.py, pipelines/test_pairs.py
+-> [trained.py] -> service/test_models.py, pipelines/test_pairs.py
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+import soardb
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
 from soardb.models.registry import Registry
@@ -20,7 +21,8 @@ TEXTS = [" ".join(np.random.default_rng(i).choice(words) for words in WORDS) for
 
 
 def filled(folder: Path) -> Registry:
-    """With "large", and "small", which drafts for it."""
+    """Of a new database, with "large", and "small", which drafts for it."""
+    soardb.connect(folder).close()
     registry = Registry(folder)
     tokens = Tokens.trained(TEXTS, 280)
     row = row_of(TEXTS, tokens)

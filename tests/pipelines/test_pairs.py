@@ -1,11 +1,9 @@
 """A pair of any two models, measured through sessions: the same as through decoders at once.
 
-    models/trained.py -> [test_pairs.py] -> pipelines/distillspec/pairs.py
+models/trained.py -> [test_pairs.py] -> pipelines/distillspec/pairs.py
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
@@ -31,9 +29,7 @@ def test_it_is_what_is_measured_at_once(both: tuple[Loaded, Loaded]) -> None:
         large, small, TEXTS[:12], gamma=3, length=20, prompt_tokens=4, sampling=greedy
     )
     prompts = torch.tensor([large.tokens.encode(text)[:4] for text in TEXTS[:12]])
-    want = agreement(
-        large.network, small.network, prompts, 20, (3,), greedy, end=large.tokens.end
-    )
+    want = agreement(large.network, small.network, prompts, 20, (3,), greedy, end=large.tokens.end)
     assert found["alpha"] == pytest.approx(want.alpha)
     assert found["tau_3"] == pytest.approx(want.tau[3])
     assert found["tokens"] == want.tokens
