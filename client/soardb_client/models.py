@@ -169,9 +169,9 @@ def evaluate(
         sampling=sampling,
     )
     if collection is not None:
-        request.collection.collection = as_text(collection, "collection")
-        request.collection.field = as_text(text_field, "text_field")
-        request.collection.limit = as_int(limit, "limit", 1, _MOST)
+        request.points.collection = as_text(collection, "collection")
+        request.points.field = as_text(text_field, "text_field")
+        request.points.limit = as_int(limit, "limit", 1, _MOST)
     elif isinstance(texts, str):
         raise InvalidArgument("expected texts as a list of strings, got one string")
     else:

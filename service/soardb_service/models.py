@@ -214,11 +214,11 @@ class Models:
 
     def _texts(self, request: pb.EvaluateModelsRequest, call: Call) -> list[str]:
         """What an evaluation begins with."""
-        if request.WhichOneof("source") != "collection":
+        if request.WhichOneof("source") != "points":
             texts = list(request.texts.texts)
             self._limits.check("queries", len(texts), "texts")
         else:
-            asked = request.collection
+            asked = request.points
             size = self._limits.check("page_size", asked.limit or _TEXTS, "limit")
             collection = opened(self._database, call, asked.collection)
             points = collection.scroll(page_size=size, with_payload=True).points

@@ -388,7 +388,6 @@ class GenerateBody(_Body):
             model=model,
             prompt=self.prompt,
             draft_model=self.draft_model,
-            draft_passages=True if self.draft_passages else None,
             gamma=_uint(self.gamma, "gamma", least=1),
             longest=_uint(self.longest, "longest", least=1),
             sampling=models_pb2.Sampling(
@@ -398,6 +397,8 @@ class GenerateBody(_Body):
                 seed=_uint(self.seed, "seed", 2**63),
             ),
         )
+        if self.draft_passages:
+            out.draft_passages = True
         if self.collection is not None:
             out.retrieval.CopyFrom(
                 models_pb2.Retrieval(

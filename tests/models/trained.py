@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 import soardb
 from soardb.models.config import DecoderConfig
@@ -20,6 +22,10 @@ WORDS = [["a", "the"], ["small", "large"], ["bird", "stone"], ["of", "near"], ["
 TEXTS = [" ".join(np.random.default_rng(i).choice(words) for words in WORDS) for i in range(200)]
 
 
+def _loss(decoder: Decoder, windows: Windows, step: int) -> Tensor:
+    return cross_entropy(decoder, windows(16))
+
+
 def filled(folder: Path) -> Registry:
     """Of a new database, with "large", and "small", which drafts for it."""
     soardb.connect(folder).close()
@@ -29,11 +35,8 @@ def filled(folder: Path) -> Registry:
     for name, width, layers, steps in (("large", 32, 2, 60), ("small", 16, 1, 30)):
         decoder = Decoder(DecoderConfig(len(tokens), width, layers, 2, context=128), 1)
         windows = Windows(row, 24, 0)
-        descend(
-            [decoder],
-            lambda step, decoder=decoder, windows=windows: cross_entropy(decoder, windows(16)),
-            TrainConfig(steps, 16, 24, 0.01, seed=0),
-        )
+        loss = partial(_loss, decoder, windows)
+        descend([decoder], loss, TrainConfig(steps, 16, 24, 0.01, seed=0))
         lineage = {"method": "cross entropy", "steps": steps}
         registry.add_decoder(name, decoder.eval(), tokens, metrics={"loss": 1.5}, lineage=lineage)
     return registry

@@ -141,11 +141,11 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class EvaluateModelsRequest(_message.Message):
-    __slots__ = ("target", "draft", "texts", "collection", "gamma", "length", "sampling", "prompt_tokens")
+    __slots__ = ("target", "draft", "texts", "points", "gamma", "length", "sampling", "prompt_tokens")
     TARGET_FIELD_NUMBER: _ClassVar[int]
     DRAFT_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
-    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
     GAMMA_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
@@ -153,12 +153,12 @@ class EvaluateModelsRequest(_message.Message):
     target: str
     draft: str
     texts: PromptTexts
-    collection: CollectionTexts
+    points: CollectionTexts
     gamma: int
     length: int
     sampling: Sampling
     prompt_tokens: int
-    def __init__(self, target: _Optional[str] = ..., draft: _Optional[str] = ..., texts: _Optional[_Union[PromptTexts, _Mapping]] = ..., collection: _Optional[_Union[CollectionTexts, _Mapping]] = ..., gamma: _Optional[int] = ..., length: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_tokens: _Optional[int] = ...) -> None: ...
+    def __init__(self, target: _Optional[str] = ..., draft: _Optional[str] = ..., texts: _Optional[_Union[PromptTexts, _Mapping]] = ..., points: _Optional[_Union[CollectionTexts, _Mapping]] = ..., gamma: _Optional[int] = ..., length: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_tokens: _Optional[int] = ...) -> None: ...
 
 class PromptTexts(_message.Message):
     __slots__ = ("texts",)
