@@ -262,6 +262,7 @@ class Registry:
         """InvalidArgument for what was uploaded and cannot be loaded, or has too many tokens."""
         try:
             found = self._loaded(entry, folder)
+            said = found.model.session().read([0])
         except CorruptStorage as error:
             raise InvalidArgument(str(error)) from error
         except SoarError:
@@ -270,6 +271,8 @@ class Registry:
             raise InvalidArgument(
                 f"expected a model that can be loaded, got {type(error).__name__}: {error}"
             ) from error
+        if not bool(said.isfinite().all()):
+            raise InvalidArgument("expected weights that are numbers, got some that are not")
         most = max(found.tokens.tokenizer.get_vocab().values(), default=0)
         if most >= found.model.vocabulary:
             raise InvalidArgument(

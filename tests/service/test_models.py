@@ -9,6 +9,7 @@ by that. Times are measured nowhere.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import safetensors.torch
 from typer.testing import CliRunner
 
 from soardb import deadline
@@ -61,7 +63,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 def holding(tmp_path_factory: pytest.TempPathFactory, home: Registry) -> Iterator[Served]:
     """A server with both models and a collection of notes; nothing is changed for good."""
     folder = tmp_path_factory.mktemp("holding") / "db"
-    with Served(folder, "--max-model-bytes", str(MOST), "--models-loaded", "2") as server:
+    with Served(
+        folder, "--max-model-bytes", str(MOST), "--models-loaded", "2", "--log-calls"
+    ) as server:
         with Client(server.target) as client:
             notes = client.create_collection("notes", 2, "l2", schema={"text": "text"})
             rows = np.arange(400, dtype=np.float32).reshape(200, 2)
@@ -192,6 +196,10 @@ class TestWriting:
         assert fast.passes < plain.passes
         assert fast.tau == pytest.approx(fast.tokens / fast.passes)
 
+    def test_a_temperature_near_zero_is_greedy(self, client: Any) -> None:
+        """The smallest number there is, by which nothing should be divided."""
+        assert there(client, temperature=5e-324)[0] == there(client)[0]
+
     def test_a_seed_is_a_text(self, client: Any, home: Registry) -> None:
         """With temperature, top-k and top-p as here."""
         for seed in (1, 2):
@@ -248,9 +256,17 @@ class TestWriting:
         with pytest.raises(error, match=message):
             there(client, **options)
 
-    def test_one_who_leaves_ends_the_writing(self, client: Any) -> None:
+    def test_one_who_leaves_ends_the_writing(self, client: Any, holding: Served) -> None:
         """After one piece of a long text, and by a timeout; the model writes for others then."""
-        for _ in range(3):
+
+        def cut() -> int:
+            lines = holding.log().splitlines()
+            return sum("Models/Generate" in line and "DEADLINE" in line for line in lines)
+
+        before = cut()
+        for _ in range(20):
+            if cut() > before:
+                break
             with Client(client.target) as other:
                 pieces = other.models.generate("large", PROMPT, longest=100)
                 next(pieces)
@@ -259,6 +275,7 @@ class TestWriting:
                 with pytest.raises(Closed):
                     next(other.models.generate("large", PROMPT))
             assert there(client)[0]
+        assert cut() > before
         with pytest.raises(TimedOut):
             there(client, timeout=1e-4)
         assert there(client)[0]
@@ -396,20 +413,28 @@ class TestUploads:
         """Checksums may be good, and weights none of that configuration, or too many tokens."""
         manifest = copy / "manifest.json"
         told = json.loads(manifest.read_text())
-        for change in ({"tokenizer.json": b"{}"}, {"weights.safetensors": b"\0" * 10**5}):
+        good = {name: (copy / name).read_bytes() for name in told["entry"]["files"]}
+        weights = safetensors.torch.load_file(copy / "weights.safetensors")
+        weights["norm.weight"][0] = float("nan")
+        tokens = json.loads((copy / "tokenizer.json").read_text())
+        tokens["model"]["vocab"]["many"] = 5000
+        for change, message in (
+            ({"weights.safetensors": b"\0" * 10**5}, "no weights of this configuration"),
+            ({"weights.safetensors": safetensors.torch.save(weights)}, "that are numbers"),
+            ({"tokenizer.json": json.dumps(tokens).encode()}, "the tokenizer has 5000"),
+            ({"tokenizer.json": b"{}"}, "a tokenizer as JSON"),
+        ):
             changed = json.loads(json.dumps(told))
-            for name, data in change.items():
+            for name, data in (good | change).items():
                 (copy / name).write_bytes(data)
                 changed["entry"]["files"][name] = _told(data)
             manifest.write_text(json.dumps(changed))
-            with pytest.raises(InvalidArgument):
+            with pytest.raises(InvalidArgument, match=message):
                 client.models.upload("new", copy)
         assert len(client.models.list()) == 2
 
 
 def _told(data: bytes) -> dict[str, Any]:
-    import hashlib
-
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
