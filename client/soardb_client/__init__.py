@@ -11,33 +11,48 @@
 client.py   the blocking client and collection: the methods of an embedded database
 aio.py      the same with await
 target.py   addresses, keys, certificates
-collections.py, points.py, operations.py, ingest.py   what the methods send and what they make of it
+collections.py, points.py, operations.py, ingest.py, models.py   what the methods send, and make
+            of the answer
 calls.py    what such a method is
 retry.py    when a call is tried again
 failures.py a status as an error of soardb
 convert.py  values and messages
-files.py    snapshots as local files
+files.py    snapshots and models as local files
 
 Errors, filters, points and results are soardb's own: the client imports its vocabulary and loads
 neither kernels nor storage.
 """
 
-from soardb_client.aio import AsyncClient, AsyncCollection, AsyncOperation
-from soardb_client.client import Client, Collection, Operation
+from soardb_client.aio import (
+    AsyncClient,
+    AsyncCollection,
+    AsyncGeneration,
+    AsyncModels,
+    AsyncOperation,
+)
+from soardb_client.client import Client, Collection, Generation, Models, Operation
 from soardb_client.collections import Grant, ServerInfo
+from soardb_client.models import ModelInfo, ModelPair, Written
 from soardb_client.operations import OperationState, SnapshotInfo
 from soardb_client.points import PointBatch
 
 __all__ = [
     "AsyncClient",
     "AsyncCollection",
+    "AsyncGeneration",
+    "AsyncModels",
     "AsyncOperation",
     "Client",
     "Collection",
+    "Generation",
     "Grant",
+    "ModelInfo",
+    "ModelPair",
+    "Models",
     "Operation",
     "OperationState",
     "PointBatch",
     "ServerInfo",
     "SnapshotInfo",
+    "Written",
 ]

@@ -33,15 +33,19 @@ from soardb.options import Ack, Filter, Fusion, Mode, SearchOptions
 from soardb.pages import Page
 from soardb.points import Changes, Payloads
 from soardb.schema import PointId
-from soardb_client import collections, convert, files, ingest, operations, points
+from soardb_client import collections, convert, files, ingest, models, operations, points
 from soardb_client.aio_wire import AsyncWire
 from soardb_client.calls import Held
 from soardb_client.collections import ServerInfo
+from soardb_client.models import ModelInfo, ModelPair, Written
 from soardb_client.operations import OperationState, Progress, SnapshotInfo, State, quiet
 from soardb_client.points import PointBatch
 from soardb_client.target import settings_of
 
-__all__ = ["AsyncClient", "AsyncCollection", "AsyncOperation"]
+__all__ = ["AsyncClient", "AsyncCollection", "AsyncGeneration", "AsyncModels", "AsyncOperation"]
+
+_ModelInfos = list[ModelInfo]  # as AsyncModels has a method that is named list
+_ModelPairs = list[ModelPair]
 
 
 class AsyncOperation:
@@ -418,6 +422,150 @@ class AsyncCollection:
         self._held.closed = self._held.closed or how
 
 
+class AsyncGeneration:
+    """Text as it is written: an asynchronous iterator of pieces. aclose() ends it.
+
+    written  what it took, once the last piece has come
+    """
+
+    def __init__(self, parts: AsyncIterator[Any]) -> None:
+        self._parts = parts
+        self.written: Written | None = None
+
+    def __aiter__(self) -> AsyncGeneration:
+        return self
+
+    async def __anext__(self) -> str:
+        if self.written is not None:
+            raise StopAsyncIteration
+        message = await anext(self._parts, None)
+        if message is None:
+            raise models.unended()
+        piece = models.piece_of(message)
+        if isinstance(piece, str):
+            return piece
+        self.written = piece
+        await self.aclose()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Let go of it, finished or not."""
+        await self._parts.aclose()  # type: ignore[attr-defined]
+
+    async def __aenter__(self) -> AsyncGeneration:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class AsyncModels:
+    """Language models of a server: AsyncClient.models. The methods of Models, awaited."""
+
+    def __init__(self, wire: AsyncWire) -> None:
+        self._wire = wire
+
+    async def list(self, *, timeout: float | None = None) -> _ModelInfos:
+        """All of them, by name."""
+        return (await self._wire.run(models.list_models(self._wire.known), timeout))[0]
+
+    async def pairs(
+        self, target: str | None = None, *, timeout: float | None = None
+    ) -> _ModelPairs:
+        """Drafts that were measured, of all targets or of one."""
+        found = (await self._wire.run(models.list_models(self._wire.known), timeout))[1]
+        return [pair for pair in found if target in (None, pair.target)]
+
+    async def get(self, name: str, *, timeout: float | None = None) -> ModelInfo:
+        """What is told of one. Errors: NotFound."""
+        return await self._wire.run(models.get_model(self._wire.known, name), timeout)
+
+    async def upload(
+        self, name: str, folder: str | os.PathLike[str], progress: Progress = quiet
+    ) -> ModelInfo:
+        """Send a model of this machine's registry, such as DIR/models/NAME, and load it there.
+
+        See Models.upload.
+        """
+        sent = files.model_files(Path(folder))
+        return models.model_of(await self._wire.send(*models.uploads(name, sent, progress)))
+
+    async def delete(self, name: str, *, timeout: float | None = None) -> None:
+        """Delete one with its pairs. Errors: NotFound, NotAllowed."""
+        await self._wire.run(models.delete_model(self._wire.known, name), timeout)
+
+    async def pair(
+        self,
+        target: str,
+        draft: str,
+        metrics: Mapping[str, float],
+        *,
+        timeout: float | None = None,
+    ) -> ModelPair:
+        """Keep what was measured of a draft with a target. Errors: NotFound, InvalidArgument."""
+        return await self._wire.run(models.pair(self._wire.known, target, draft, metrics), timeout)
+
+    async def evaluate(
+        self,
+        target: str,
+        draft: str,
+        texts: Iterable[str] | None = None,
+        *,
+        collection: str | None = None,
+        text_field: str = "text",
+        limit: int = 32,
+        gamma: int = 5,
+        length: int = 32,
+        prompt_tokens: int = 16,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        timeout: float | None = None,
+    ) -> AsyncOperation:
+        """Start to measure a draft with a target; the result is the metrics of the pair.
+
+        See Models.evaluate.
+        """
+        steps = models.evaluate(
+            self._wire.known, target, draft, texts, collection, text_field, limit, gamma, length,
+            prompt_tokens, models.sampling_of(temperature, top_k, top_p, seed),
+        )  # fmt: skip
+        return AsyncOperation(self._wire, await self._wire.run(steps, timeout))
+
+    def generate(
+        self,
+        name: str,
+        prompt: str,
+        *,
+        draft: str | None = None,
+        collection: str | None = None,
+        text_field: str = "text",
+        passages: int = 3,
+        vector: npt.ArrayLike | None = None,
+        draft_passages: bool = False,
+        gamma: int = 5,
+        longest: int = 64,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        timeout: float | None = None,
+    ) -> AsyncGeneration:
+        """Write on from a prompt: the pieces of text as they come. Not awaited, but iterated.
+
+        See Models.generate.
+        """
+        call = models.generate(
+            name, prompt, draft, collection, text_field, passages, vector, draft_passages, gamma,
+            longest, models.sampling_of(temperature, top_k, top_p, seed),
+        )  # fmt: skip
+        return AsyncGeneration(self._wire.parts(call, timeout))
+
+    def __repr__(self) -> str:
+        return f"AsyncModels({self._wire.settings.target!r})"
+
+
 class AsyncClient:
     """A database that a server serves, for one event loop. The arguments are those of Client.
 
@@ -457,6 +605,11 @@ class AsyncClient:
     def target(self) -> str:
         """The server, as it was named."""
         return self._wire.settings.target
+
+    @property
+    def models(self) -> AsyncModels:
+        """The language models that the server holds."""
+        return AsyncModels(self._wire)
 
     # ------------------------------------------------------------------ collections
 

@@ -25,15 +25,19 @@ from soardb.options import Ack, Filter, Fusion, Mode, SearchOptions
 from soardb.pages import Page
 from soardb.points import Changes, Payloads
 from soardb.schema import PointId
-from soardb_client import collections, convert, files, ingest, operations, points
+from soardb_client import collections, convert, files, ingest, models, operations, points
 from soardb_client.calls import Held
 from soardb_client.collections import ServerInfo
+from soardb_client.models import ModelInfo, ModelPair, Written
 from soardb_client.operations import OperationState, Progress, SnapshotInfo, State, quiet
 from soardb_client.points import PointBatch
 from soardb_client.target import settings_of
 from soardb_client.wire import Wire
 
-__all__ = ["Client", "Collection", "Operation"]
+__all__ = ["Client", "Collection", "Generation", "Models", "Operation"]
+
+_ModelInfos = list[ModelInfo]  # as Models has a method that is named list
+_ModelPairs = list[ModelPair]
 
 
 class Operation:
@@ -456,6 +460,164 @@ class Collection:
         self._held.closed = self._held.closed or how
 
 
+class Generation:
+    """Text as it is written: an iterator of pieces. close(), or leaving the block, ends it.
+
+    written  what it took, once the last piece has come
+    """
+
+    def __init__(self, parts: Iterator[Any]) -> None:
+        self._parts = parts
+        self.written: Written | None = None
+
+    def __iter__(self) -> Generation:
+        return self
+
+    def __next__(self) -> str:
+        if self.written is not None:
+            raise StopIteration
+        message = next(self._parts, None)
+        if message is None:
+            raise models.unended()
+        piece = models.piece_of(message)
+        if isinstance(piece, str):
+            return piece
+        self.written = piece
+        self.close()
+        raise StopIteration
+
+    def close(self) -> None:
+        """Let go of it, finished or not."""
+        self._parts.close()  # type: ignore[attr-defined]
+
+    def __enter__(self) -> Generation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Models:
+    """Language models of a server: Client.models."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def list(self, *, timeout: float | None = None) -> _ModelInfos:
+        """All of them, by name."""
+        return self._wire.run(models.list_models(self._wire.known), timeout)[0]
+
+    def pairs(self, target: str | None = None, *, timeout: float | None = None) -> _ModelPairs:
+        """Drafts that were measured, of all targets or of one."""
+        found = self._wire.run(models.list_models(self._wire.known), timeout)[1]
+        return [pair for pair in found if target in (None, pair.target)]
+
+    def get(self, name: str, *, timeout: float | None = None) -> ModelInfo:
+        """What is told of one. Errors: NotFound."""
+        return self._wire.run(models.get_model(self._wire.known, name), timeout)
+
+    def upload(
+        self, name: str, folder: str | os.PathLike[str], progress: Progress = quiet
+    ) -> ModelInfo:
+        """Send a model of this machine's registry, such as DIR/models/NAME, and load it there.
+
+        Errors: NotFound, InvalidArgument for files that are not those of the manifest, or too
+        large, AlreadyExists, NotAllowed.
+        """
+        sent = files.model_files(Path(folder))
+        return models.model_of(self._wire.send(*models.uploads(name, sent, progress)))
+
+    def delete(self, name: str, *, timeout: float | None = None) -> None:
+        """Delete one with its pairs. Errors: NotFound, NotAllowed."""
+        self._wire.run(models.delete_model(self._wire.known, name), timeout)
+
+    def pair(
+        self,
+        target: str,
+        draft: str,
+        metrics: Mapping[str, float],
+        *,
+        timeout: float | None = None,
+    ) -> ModelPair:
+        """Keep what was measured of a draft with a target. Errors: NotFound, InvalidArgument."""
+        return self._wire.run(models.pair(self._wire.known, target, draft, metrics), timeout)
+
+    def evaluate(
+        self,
+        target: str,
+        draft: str,
+        texts: Iterable[str] | None = None,
+        *,
+        collection: str | None = None,
+        text_field: str = "text",
+        limit: int = 32,
+        gamma: int = 5,
+        length: int = 32,
+        prompt_tokens: int = 16,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        timeout: float | None = None,
+    ) -> Operation:
+        """Start to measure a draft with a target; the result is the metrics of the pair.
+
+        texts, collection  what to begin with: the first prompt_tokens of each text, or of the
+                           payload field `text_field` of the first `limit` points of a collection
+        gamma              tokens drafted a block
+        length             tokens that the target writes after each
+        """
+        steps = models.evaluate(
+            self._wire.known, target, draft, texts, collection, text_field, limit, gamma, length,
+            prompt_tokens, models.sampling_of(temperature, top_k, top_p, seed),
+        )  # fmt: skip
+        return Operation(self._wire, self._wire.run(steps, timeout))
+
+    def generate(
+        self,
+        name: str,
+        prompt: str,
+        *,
+        draft: str | None = None,
+        collection: str | None = None,
+        text_field: str = "text",
+        passages: int = 3,
+        vector: npt.ArrayLike | None = None,
+        draft_passages: bool = False,
+        gamma: int = 5,
+        longest: int = 64,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        timeout: float | None = None,
+    ) -> Generation:
+        """Write on from a prompt: the pieces of text as they come.
+
+        draft           a model with the same tokens, by which several are written in one pass; the
+                        text keeps the law of the model
+        collection      texts of its closest points go before the prompt: so many `passages`, by
+                        full text, or by a query `vector`, of their payload field `text_field`
+        draft_passages  draft from these passages, without a model
+        gamma           tokens drafted a block
+        longest         tokens to write
+        temperature     0 is greedy
+        top_k, top_p    the likeliest tokens alone
+        timeout         seconds for all of it; no limit unless told
+
+        One stream, never tried again; leaving it ends the writing. Errors: InvalidArgument,
+        NotFound, NotAllowed for the collection, Unavailable.
+        """
+        call = models.generate(
+            name, prompt, draft, collection, text_field, passages, vector, draft_passages, gamma,
+            longest, models.sampling_of(temperature, top_k, top_p, seed),
+        )  # fmt: skip
+        return Generation(self._wire.parts(call, timeout))
+
+    def __repr__(self) -> str:
+        return f"Models({self._wire.settings.target!r})"
+
+
 class Client:
     """A database that a server serves: soardb.connect("grpc://host:port") makes one.
 
@@ -510,6 +672,11 @@ class Client:
     def target(self) -> str:
         """The server, as it was named."""
         return self._wire.settings.target
+
+    @property
+    def models(self) -> Models:
+        """The language models that the server holds."""
+        return Models(self._wire)
 
     # ------------------------------------------------------------------ collections
 

@@ -1,8 +1,8 @@
-"""The local ends of a snapshot: a file that appears whole or not at all, and one that is read.
+"""The local ends of what is sent: snapshots that appear whole or not at all, or are read; models.
 
     client.py, aio.py -> [files.py]
 
-Refused with the words of the engine, which writes snapshots itself.
+Refused with the words of the engine, which writes snapshots and models itself.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from typing import IO
 
 from soardb.errors import AlreadyExists, InvalidArgument, NotFound, OutOfSpace, WriteFailed
 
-__all__ = ["CHUNK_BYTES", "Chunks", "chunks_of", "new_file"]
+__all__ = ["CHUNK_BYTES", "Chunks", "ModelFiles", "chunks_of", "model_files", "new_file"]
 
 CHUNK_BYTES = 2**20
 
 _MANIFESTS = ("soardb-snapshot.json", "soardb-cluster-snapshot.json")
 _MAX_MANIFEST = 2**20
+_MODEL_MANIFEST, _MODEL_FORMAT = "manifest.json", 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,53 @@ def chunks_of(archive: Path) -> Chunks:
     if not archive.is_file():
         raise NotFound(f"expected a snapshot at {archive}, found none")
     return Chunks(_source_of(archive), _chunks(archive), archive.stat().st_size)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model to send: its entry as JSON, its files, how many bytes these are."""
+
+    entry: bytes
+    files: tuple[Path, ...]
+    size: int
+
+    def chunks(self, file: Path) -> Iterator[bytes]:
+        """The bytes of a file, a piece at a time."""
+        return _chunks(file)
+
+
+def model_files(folder: Path) -> ModelFiles:
+    """What to send of a model's folder in a registry; the server compares the checksums.
+
+    Errors: NotFound, InvalidArgument for a folder that is no model, or where a file is not as the
+    manifest tells.
+    """
+    path = folder / _MODEL_MANIFEST
+    if not path.is_file():
+        raise NotFound(
+            f"expected the folder of a model, such as DIR/models/NAME, with {_MODEL_MANIFEST}; "
+            f"found none in {folder}"
+        )
+    try:
+        told = json.loads(path.read_text("utf-8"))
+        entry, sizes = (
+            told["entry"],
+            {n: int(f["bytes"]) for n, f in told["entry"]["files"].items()},
+        )
+        is_ours = told["format"] == _MODEL_FORMAT
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InvalidArgument(f"{path}: not a manifest of ours: {error!r}") from None
+    if not is_ours:
+        raise InvalidArgument(f"{path}: expected format {_MODEL_FORMAT}, got {told['format']!r}")
+    files = tuple(folder / name for name in sizes)
+    for file, size in zip(files, sizes.values(), strict=True):
+        found = file.stat().st_size if file.parent == folder and file.is_file() else None
+        if found != size:
+            what = "nothing" if found is None else f"{found:,}"
+            raise InvalidArgument(
+                f"expected {size:,} bytes in {file}, as its manifest tells, got {what}"
+            )
+    return ModelFiles(json.dumps(entry).encode(), files, sum(sizes.values()))
 
 
 def _source_of(archive: Path) -> str:

@@ -18,6 +18,7 @@ from soardb_proto.v1 import (
     admin_pb2,
     collections_pb2,
     indexes_pb2,
+    models_pb2,
     operations_pb2,
     points_pb2,
     snapshots_pb2,
@@ -31,6 +32,7 @@ FILES: tuple[FileDescriptor, ...] = (
     indexes_pb2.DESCRIPTOR,
     operations_pb2.DESCRIPTOR,
     snapshots_pb2.DESCRIPTOR,
+    models_pb2.DESCRIPTOR,
     admin_pb2.DESCRIPTOR,
 )
 

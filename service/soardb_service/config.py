@@ -144,6 +144,12 @@ class ServerConfig(BaseSettings):
     max_page_size: Annotated[int, Field(ge=1, le=_DEFAULTS.page_size)] = _DEFAULTS.page_size
     max_streams: Annotated[int, Field(ge=1, le=1024)] = _DEFAULTS.streams
     ingest_window: Annotated[int, Field(ge=1, le=1024)] = _DEFAULTS.ingest_window
+    max_model_bytes: Annotated[int, Field(ge=2**10)] = Field(
+        8 * 2**30, description="Files of one language model that is uploaded."
+    )
+    models_loaded: Annotated[int, Field(ge=2, le=64)] = Field(
+        4, description="Language models in memory at once; the one that was used last goes last."
+    )
     rate: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Calls a second of one key, in a process; no limit unless told."
     )

@@ -39,6 +39,7 @@ _log = structlog.get_logger("soardb_service")
 
 _LOOK_S = 0.5
 _LONGEST_PAUSE_S = 10.0
+_NO_LIMIT_S = 1e8  # grpc says of a call without a deadline that it has billions of years
 _PASSED_ON = {"authorization", "x-api-key", "traceparent", "tracestate"}
 
 
@@ -143,7 +144,9 @@ class Forwarder:
             )
             self._methods[path] = getattr(self._channel, "_".join(kind))(path)
         headers = [(k, v) for k, v in context.invocation_metadata() if k in _PASSED_ON]
-        seconds = context.time_remaining()
+        seconds: float | None = context.time_remaining()
+        if seconds is None or seconds > _NO_LIMIT_S:
+            seconds = None
         if way.gives_stream:
             return self._each(self._methods[path](data, seconds, headers), context)
         return self._one(self._methods[path].future(data, seconds, headers), context)

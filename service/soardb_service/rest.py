@@ -34,6 +34,7 @@ from soardb_proto.v1 import (
     admin_pb2,
     collections_pb2,
     indexes_pb2,
+    models_pb2,
     operations_pb2,
     points_pb2,
     snapshots_pb2,
@@ -229,6 +230,7 @@ def app_of(
     _collection_routes(app, tell)
     _index_routes(app, tell)
     _snapshot_routes(app, tell, each)
+    _model_routes(app, tell, each)
 
     @app.get("/healthz", tags=["server"])
     def healthz() -> JSONResponse:
@@ -480,6 +482,46 @@ def _snapshot_routes(app: FastAPI, tell: _Tell, each: Any) -> None:
         message = snapshots_pb2.DownloadSnapshotRequest(collection=collection, snapshot=snapshot)
         chunks = each(request, "Snapshots/Download", message)
         return _streamed(chunks, lambda chunk: bytes(chunk.data), "application/octet-stream")
+
+
+def _model_routes(app: FastAPI, tell: _Tell, each: Any) -> None:
+    """Uploads and evaluations are for gRPC: streams in, and operations of no collection."""
+    base = "/v1/models"
+    tags: list[Any] = ["models"]
+
+    @app.get(base, tags=tags)
+    def list_models(request: Request, timeout: Timeout = None) -> dict[str, Any]:
+        """Language models, and pairs of target and draft."""
+        return tell(request, "Models/List", models_pb2.ListModelsRequest(), timeout)
+
+    @app.get(f"{base}/{{model}}", tags=tags)
+    def get_model(request: Request, model: str, timeout: Timeout = None) -> dict[str, Any]:
+        """What is told of a model."""
+        return tell(request, "Models/Get", models_pb2.GetModelRequest(model=model), timeout)
+
+    @app.delete(f"{base}/{{model}}", tags=tags)
+    def delete_model(request: Request, model: str, timeout: Timeout = None) -> dict[str, Any]:
+        """Delete a model with its pairs."""
+        return tell(request, "Models/Delete", models_pb2.DeleteModelRequest(model=model), timeout)
+
+    @app.post(f"{base}/{{model}}/pairs", tags=tags)
+    def pair(
+        request: Request, model: str, body: bodies.PairBody, timeout: Timeout = None
+    ) -> dict[str, Any]:
+        """Keep what was measured of a draft with this target."""
+        return tell(request, "Models/Pair", body.message(model), timeout)
+
+    @app.post(f"{base}/{{model}}/generate", tags=tags, response_class=StreamingResponse)
+    def generate(request: Request, model: str, body: bodies.GenerateBody) -> StreamingResponse:
+        """Write on from a prompt: a JSON object a line, each a piece, the last what it took."""
+        parts = each(request, "Models/Generate", body.message(model))
+        return _streamed(parts, _line, "application/x-ndjson")
+
+
+def _line(part: models_pb2.GenerateReply) -> bytes:
+    name = part.WhichOneof("part")
+    told = part.piece if name == "piece" else bodies.plain(part.written)
+    return json.dumps({name: told}).encode() + b"\n"
 
 
 def _streamed(

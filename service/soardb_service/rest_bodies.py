@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from soardb.errors import InvalidArgument
 from soardb_proto import columns
-from soardb_proto.v1 import collections_pb2, points_pb2, types_pb2
+from soardb_proto.v1 import collections_pb2, models_pb2, points_pb2, types_pb2
 from soardb_proto.words import ACKS, METRICS
 from soardb_service.convert import json_of
 
@@ -29,7 +29,9 @@ __all__ = [
     "CountBody",
     "CreateBody",
     "DeleteBody",
+    "GenerateBody",
     "GetBody",
+    "PairBody",
     "ScrollBody",
     "SearchBody",
     "UpdatePayloadBody",
@@ -60,7 +62,7 @@ class _Body(BaseModel):
         if isinstance(given, dict):
             if len(given) > _MOST_MEMBERS:
                 raise ValueError(f"at most {_MOST_MEMBERS} members, got {len(given):,}")
-            for name in ("schema", "index"):
+            for name in ("schema", "index", "metrics"):
                 part = given.get(name)
                 if isinstance(part, dict) and len(part) > _MOST_OPTIONS:
                     raise ValueError(f"at most {_MOST_OPTIONS} entries of {name}")
@@ -343,6 +345,69 @@ class SearchBody(_Body):
             out["groups"] = [{"value": json.loads(g.value), "count": g.count} for g in reply.groups]
         if reply.HasField("plan"):
             out["plan"] = plain(reply.plan)
+        return out
+
+
+class PairBody(_Body):
+    """What was measured of a draft."""
+
+    draft: str
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+    def message(self, target: str) -> models_pb2.PairModelsRequest:
+        """As the protocol has it."""
+        return models_pb2.PairModelsRequest(target=target, draft=self.draft, metrics=self.metrics)
+
+
+class GenerateBody(_Body):
+    """What to write on from, and how."""
+
+    prompt: str
+    draft_model: str | None = Field(None, description="Speculate with this model.")
+    collection: str | None = Field(
+        None, description="Texts of its closest points go before the prompt."
+    )
+    field: str = Field("text", description="The payload field with the text.")
+    passages: int = Field(3, description="How many of them.")
+    vector: Row | None = Field(None, description="Search by this in place of the prompt's words.")
+    draft_passages: bool = Field(False, description="Speculate with these passages.")
+    gamma: int = 5
+    longest: int = 64
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    seed: int = 0
+
+    def message(self, model: str) -> models_pb2.GenerateRequest:
+        """As the protocol has it. Errors: InvalidArgument."""
+        if self.collection is None and (self.draft_passages or self.vector is not None):
+            raise InvalidArgument("expected collection beside draft_passages or vector, got none")
+        if self.draft_passages and self.draft_model is not None:
+            raise InvalidArgument("expected one of draft_model and draft_passages, got both")
+        out = models_pb2.GenerateRequest(
+            model=model,
+            prompt=self.prompt,
+            draft_model=self.draft_model,
+            gamma=_uint(self.gamma, "gamma", least=1),
+            longest=_uint(self.longest, "longest", least=1),
+            sampling=models_pb2.Sampling(
+                temperature=self.temperature,
+                top_k=None if self.top_k is None else _uint(self.top_k, "top_k"),
+                top_p=self.top_p,
+                seed=_uint(self.seed, "seed", 2**63),
+            ),
+        )
+        if self.draft_passages:
+            out.draft_passages = True
+        if self.collection is not None:
+            out.retrieval.CopyFrom(
+                models_pb2.Retrieval(
+                    collection=self.collection,
+                    field=self.field,
+                    passages=_uint(self.passages, "passages", least=1),
+                    vector=_matrix(None if self.vector is None else [self.vector], None, None),
+                )
+            )
         return out
 
 

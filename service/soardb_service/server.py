@@ -39,6 +39,7 @@ from soardb_service.gate import Gate
 from soardb_service.health import Health
 from soardb_service.indexes import Indexes
 from soardb_service.keys import KeyFile
+from soardb_service.models import Models
 from soardb_service.observe import Metrics, Traces
 from soardb_service.operations import Operations
 from soardb_service.patience import Patience
@@ -84,6 +85,14 @@ class Server:
                 self.database,
                 self._operations,
                 None if "://" in config.place else Path(config.place) / "snapshots",
+            ),
+            "Models": Models(
+                self.database,
+                self._operations,
+                limits,
+                config.directory.resolve(),
+                max_bytes=config.max_model_bytes,
+                loaded=config.models_loaded,
             ),
             "Admin": Admin(self.database, limits, lambda: self.door.in_flight),
         }

@@ -5,7 +5,7 @@
     selecting.py  select
     diagnosing.py diagnose
     deciding.py   decide
-    models.py     models
+    models.py     models, and served_models.py those of a server
     tables.py     what they show
 
 `main` is the entry point of the `soardb` program.

@@ -1,6 +1,7 @@
 """`soardb models`: the registry of a database directory, trained, filled and asked.
 
-commands.py -> [models.py] -> soardb/models, pipelines/distillspec, pipelines/speculate
+commands.py -> [models.py] -> soardb/models, pipelines/distillspec, pipelines/speculate; or
+                              served_models.py, for those of a server
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from soardb.cli import tables
+from soardb.cli import served_models, tables
 from soardb.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Language models that a database directory holds.")
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A database directory.")]
+Place = Annotated[
+    str, typer.Argument(metavar="DIR", help="A database directory, or grpc://HOST:PORT.")
+]
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="Its name in the registry.")]
 Texts = Annotated[
     Path, typer.Option("--texts", help="A file of texts, one a line; or a collection's, below.")
@@ -35,19 +39,18 @@ def register(program: typer.Typer) -> None:
 
 
 @app.command("list")
-def list_models(directory: Directory, as_json: Json = False) -> None:
+def list_models(place: Place, as_json: Json = False) -> None:
     """Models, then pairs of target and draft."""
-    held = _registry(directory)
-    entries = [held.get(name) for name in held.names()]
+    entries, pairs = _listed(place)
     if as_json:
         told = {
             "models": [entry.to_json() for entry in entries],
-            "pairs": [pair.to_json() for pair in held.pairs()],
+            "pairs": [pair.to_json() for pair in pairs],
         }
         print(json.dumps(told))
         return
     tables.facts("models", {entry.name: _line(entry) for entry in entries})
-    if pairs := held.pairs():
+    if pairs:
         tables.facts(
             "pairs",
             {f"{pair.target} <- {pair.draft}": _metrics(pair.metrics) for pair in pairs},
@@ -55,9 +58,13 @@ def list_models(directory: Directory, as_json: Json = False) -> None:
 
 
 @app.command()
-def show(directory: Directory, name: Name, as_json: Json = False) -> None:
-    """What is told of a model; its files are checked."""
-    entry = _registry(directory).check(name)
+def show(place: Place, name: Name, as_json: Json = False) -> None:
+    """What is told of a model; in a directory, its files are checked."""
+    if served_models.is_served(place):
+        with served_models.served(place) as models:
+            entry = models.get(name)
+    else:
+        entry = _registry(Path(place)).check(name)
     if as_json:
         print(json.dumps(entry.to_json()))
         return
@@ -88,9 +95,80 @@ def import_model(
 
 
 @app.command()
-def remove(directory: Directory, name: Name) -> None:
+def remove(place: Place, name: Name) -> None:
     """Delete a model and its pairs."""
-    _registry(directory).remove(name)
+    if served_models.is_served(place):
+        with served_models.served(place) as models:
+            models.delete(name)
+    else:
+        _registry(Path(place)).remove(name)
+
+
+@app.command()
+def upload(
+    directory: Directory,
+    name: Name,
+    place: Annotated[str, typer.Argument(metavar="SERVER", help="As grpc://HOST:PORT.")],
+    called: Annotated[
+        str | None, typer.Option("--as", help="What it will be called there; the same unless told.")
+    ] = None,
+) -> None:
+    """Send a model of a directory to a server, which checks and loads it."""
+    entry = served_models.upload(directory, name, place, called or name)
+    tables.note(f"{entry.name}: {_line(entry)}")
+
+
+@app.command()
+def evaluate(
+    place: Place,
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Whose text is drafted.")],
+    draft: Annotated[str, typer.Argument(metavar="DRAFT", help="What drafts it.")],
+    texts: Annotated[
+        Path | None, typer.Option(help="A file of texts to begin with, one a line.")
+    ] = None,
+    collection: Annotated[
+        str | None, typer.Option(help="In its place: a collection whose points have texts.")
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="Where its points have their text.")] = "text",
+    limit: Annotated[int, typer.Option(min=1, help="How many texts.")] = 32,
+    gamma: Annotated[int, typer.Option(min=1, help="Tokens drafted a block.")] = 5,
+    length: Annotated[int, typer.Option(min=1, help="Tokens that are written after each.")] = 32,
+    prompt_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of each text to begin with.")
+    ] = 16,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure a draft with a target, and keep the pair."""
+    if (texts is None) == (collection is None):
+        raise InvalidArgument("expected one of --texts and --collection")
+    lines = None if texts is None else _lines(texts)[:limit]
+    told: dict[str, Any] = {"gamma": gamma, "length": length, "prompt_tokens": prompt_tokens}
+    if served_models.is_served(place):
+        with served_models.served(place) as models, tables.bars() as progress:
+            metrics = models.evaluate(
+                target, draft, lines, collection=collection, text_field=text_field, limit=limit,
+                temperature=temperature, seed=seed, **told,
+            ).wait(progress=progress)  # fmt: skip
+    else:
+        from soardb.models.sampling import Sampling
+        from soardb.pipelines.distillspec import evaluated
+
+        held = _registry(Path(place))
+        large, small = held.load(target), held.load(draft)
+        if collection is not None:
+            lines = _texts_of(Path(place), collection, text_field, limit)
+        with tables.bars() as progress:
+            metrics = evaluated(
+                large, small, lines or [], sampling=Sampling(temperature), seed=seed,
+                progress=progress, **told,
+            )  # fmt: skip
+        held.pair(target, draft, metrics)
+    if as_json:
+        print(json.dumps(metrics))
+        return
+    tables.facts(f"{target} <- {draft}", metrics)
 
 
 @app.command()
@@ -208,7 +286,7 @@ def distil(
 
 @app.command()
 def generate(
-    directory: Directory,
+    place: Place,
     name: Name,
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to go on from.")],
     draft: Annotated[
@@ -232,25 +310,48 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Write on from a prompt, as it comes; with a draft in fewer passes of the model."""
+    if from_text and (collection is None or draft is not None):
+        raise InvalidArgument("expected --collection, and no --draft, with --draft-from-text")
+    if served_models.is_served(place):
+        options: dict[str, Any] = {
+            "draft": draft, "collection": collection, "text_field": text_field,
+            "passages": passages, "draft_passages": from_text, "gamma": gamma, "longest": longest,
+            "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed,
+        }  # fmt: skip
+        _tell(served_models.written(place, name, prompt, options), as_json)
+        return
     from soardb.models.sampling import Sampling
     from soardb.pipelines.speculate import SpeculateConfig, writing
 
+    directory = Path(place)
     held = _registry(directory)
     found = held.load(name)
     context = (
         [] if collection is None else _passages(directory, collection, prompt, text_field, passages)
     )
-    if from_text and (not context or draft is not None):
-        raise InvalidArgument("expected --collection, and no --draft, with --draft-from-text")
     drafts = context if from_text else None if draft is None else held.load(draft)
     sampling = Sampling(temperature, top_k, top_p)
     config = SpeculateConfig(gamma, longest, sampling, seed=seed)
-    written = writing(found, prompt, config, context=context, draft=drafts)
+    _tell(writing(found, prompt, config, context=context, draft=drafts), as_json)
+
+
+def _tell(written: Any, as_json: bool) -> None:
+    """Show a text as it is written, then what it took."""
     text = _shown(written, quiet=as_json)
+    told = written.to_json()
     if as_json:
-        print(json.dumps({"text": text, **written.to_json()}))
+        print(json.dumps({"text": text, **told}))
         return
-    tables.note(f"{written.tokens} tokens, {written.passes} passes, {written.seconds:.2f} s")
+    tables.note(f"{told['tokens']} tokens, {told['passes']} passes, {told['seconds']:.2f} s")
+
+
+def _listed(place: str) -> tuple[list[Any], list[Any]]:
+    """Models and pairs, of a directory or of a server."""
+    if served_models.is_served(place):
+        with served_models.served(place) as models:
+            return models.list(), models.pairs()
+    held = _registry(Path(place))
+    return [held.get(name) for name in held.names()], held.pairs()
 
 
 def _shown(pieces: Iterable[str], quiet: bool) -> str:
@@ -293,6 +394,14 @@ def _passages(directory: Path, collection: str, prompt: str, field: str, count: 
             text=prompt, text_fields=[field], limit=count, with_payload=True
         )
     return [str(payload[field]) for payload in hits.payloads if field in payload]
+
+
+def _texts_of(directory: Path, collection: str, field: str, count: int) -> list[str]:
+    from soardb.connect import connect
+
+    with connect(directory, read_only=True) as database:
+        points = database.get_collection(collection).scroll(page_size=count).points
+    return [str(p.payload[field]) for p in points if p.payload and field in p.payload]
 
 
 def _lines(file: Path) -> list[str]:

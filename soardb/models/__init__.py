@@ -8,6 +8,7 @@ session.py      a model that reads on token by token, and forgets
 hugging.py      causal models of Hugging Face, with the same face
 tokens.py       byte-level BPE
 training.py     cross entropy over windows of tokens, and the loop that other losses share
+incoming.py     what an upload may bring
 registry.py     models and pairs of them in a database directory
 
     soardb[models] -> pipelines

@@ -4,7 +4,7 @@
                            Hugging Face its config.json, *.safetensors and tokenizer files
     DIR/models/pairs.json  measured pairs of target and draft
 
-    pipelines, cli, service -> [registry.py] -> decoder.py, hugging.py, tokens.py
+    pipelines, cli, service -> [registry.py] -> decoder.py, hugging.py, tokens.py, incoming.py
 
 Weights are data: safetensors alone are read, architectures come from a closed list, and nothing in
 a folder is executed. Every file has its size and SHA-256 in the manifest, and what fails them is
@@ -27,7 +27,8 @@ from typing import Any
 
 import safetensors.torch
 
-from soardb.errors import AlreadyExists, CorruptStorage, InvalidArgument, NotFound
+from soardb.errors import AlreadyExists, CorruptStorage, InvalidArgument, NotFound, SoarError
+from soardb.models import incoming
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
 from soardb.models.hugging import HuggingModel
@@ -159,8 +160,9 @@ class Registry:
 
     def load(self, name: str) -> Loaded:
         """The model, ready to read; its files are checked first. Errors: as check()."""
-        entry = self.check(name)
-        folder = self.folder / name
+        return self._loaded(self.check(name), self.folder / name)
+
+    def _loaded(self, entry: Entry, folder: Path) -> Loaded:
         if entry.architecture == "decoder":
             decoder = Decoder(DecoderConfig.of_json(entry.config))
             _fill(decoder, folder / _WEIGHTS)
@@ -225,38 +227,74 @@ class Registry:
             kind = str(config["model_type"])
             return self._seal(folder, name, kind, config, count, metrics, dict(lineage or {}))
 
-    def add_files(self, name: str, manifest: Mapping[str, Any], files: Path) -> Entry:
-        """Take over an uploaded folder, whose files are checked against the manifest, and loaded.
+    def expected(self, name: str, manifest: Mapping[str, Any]) -> Entry:
+        """What an upload announces, before anything of it has come.
 
-        manifest  an Entry as JSON; its name is replaced
-        files     a folder with what it names; moved. Errors: as load(), AlreadyExists
+        manifest  an Entry as JSON; its name is replaced. Errors: InvalidArgument, AlreadyExists
         """
-        try:
-            entry = Entry(**{**manifest, "name": as_name(name, "model")})
-        except TypeError as error:
-            raise InvalidArgument(f"expected the manifest of a model: {error}") from error
-        if entry.architecture not in ("decoder", *HUGGING):
-            raise InvalidArgument(
-                f"expected architecture one of decoder, {', '.join(HUGGING)}, got "
-                f"{entry.architecture!r}"
-            )
+        told = incoming.checked(manifest, ("decoder", *HUGGING), self.max_bytes)
+        entry = Entry(**{**told, "name": as_name(name, "model")})
+        self._expect_free(name)
+        return entry
+
+    def add_files(self, name: str, manifest: Mapping[str, Any], files: Path) -> Entry:
+        """Take over an uploaded folder, once its files are those of the manifest, and load.
+
+        manifest  as in expected()
+        files     a folder with what it names; moved. Errors: InvalidArgument, AlreadyExists
+        """
+        entry = self.expected(name, manifest)
         with self._making(name) as folder:
             for file, told in entry.files.items():
-                if Path(file).name != file or not file.endswith(_COPIED) or file == _MANIFEST:
-                    raise InvalidArgument(f"expected plain names of model files, got {file!r}")
                 if not (files / file).is_file() or _told_of(files / file) != told:
                     raise InvalidArgument(f"expected {file} as the manifest tells of it, it is not")
                 shutil.move(files / file, folder / file)
+            if entry.architecture != "decoder":
+                incoming.check_hugging(folder, entry.files, entry.architecture)
             sealed = self._seal(
                 folder, name, entry.architecture, entry.config, entry.parameters, entry.metrics,
                 entry.lineage,
             )  # fmt: skip
-        try:
-            self.load(name)
-        except BaseException:
-            self.remove(name)
-            raise
+            self._expect_good(sealed, folder)
         return sealed
+
+    def _expect_good(self, entry: Entry, folder: Path) -> None:
+        """InvalidArgument for what was uploaded and cannot be loaded, or has too many tokens."""
+        try:
+            found = self._loaded(entry, folder)
+            said = found.model.session().read([0])
+        except CorruptStorage as error:
+            raise InvalidArgument(str(error)) from error
+        except SoarError:
+            raise
+        except Exception as error:  # of the libraries, about what they were given
+            raise InvalidArgument(
+                f"expected a model that can be loaded, got {type(error).__name__}: {error}"
+            ) from error
+        if not bool(said.isfinite().all()):
+            raise InvalidArgument("expected weights that are numbers, got some that are not")
+        most = max(found.tokens.tokenizer.get_vocab().values(), default=0)
+        if most >= found.model.vocabulary:
+            raise InvalidArgument(
+                f"expected tokens below {found.model.vocabulary}, which the model has, the "
+                f"tokenizer has {most}"
+            )
+
+    @contextlib.contextmanager
+    def arriving(self) -> Iterator[Path]:
+        """A folder for the files of an upload, beside the models; gone after the block."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        scratch = self.folder / f"upload.{secrets.token_hex(8)}.new"
+        scratch.mkdir(mode=0o700)
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch)
+
+    def clear_arrivals(self) -> None:
+        """Delete what uploads left that a crash ended. For the process that takes uploads."""
+        for left in self.folder.glob("upload.*.new"):
+            shutil.rmtree(left)
 
     def measured(self, name: str, metrics: Mapping[str, float]) -> Entry:
         """Add metrics to a model, those of the same name replaced."""
@@ -317,10 +355,7 @@ class Registry:
     def _making(self, name: str) -> Iterator[Path]:
         """A folder that becomes the model's, or is gone."""
         final = self.folder / as_name(name, "model")
-        if name == _PAIRS or name.endswith(".new"):
-            raise InvalidArgument(f"expected another name for a model than {name!r}")
-        if final.exists():
-            raise AlreadyExists(f"expected a new name, there is a model named {name!r}")
+        self._expect_free(name)
         self.folder.mkdir(parents=True, exist_ok=True)
         scratch = self.folder / f"{name}.{secrets.token_hex(4)}.new"
         scratch.mkdir()
@@ -331,6 +366,12 @@ class Registry:
         finally:
             if scratch.exists():
                 shutil.rmtree(scratch)
+
+    def _expect_free(self, name: str) -> None:
+        if name == _PAIRS or name.endswith(".new"):
+            raise InvalidArgument(f"expected another name for a model than {name!r}")
+        if (self.folder / name).exists():
+            raise AlreadyExists(f"expected a new name, there is a model named {name!r}")
 
     def _seal(
         self,

@@ -48,7 +48,8 @@ class Sampling:
         z = logits.double()
         if self.is_greedy:
             return torch.zeros_like(z).scatter_(-1, z.argmax(-1, keepdim=True), 1.0)
-        z = z / self.temperature
+        # From the highest on, so that a temperature near 0 gives no infinity but below it.
+        z = (z - z.amax(-1, keepdim=True)) / self.temperature
         if self.top_k is not None and self.top_k < z.shape[-1]:
             least = z.topk(self.top_k, dim=-1).values[..., -1:]
             z = z.masked_fill(z < least, -torch.inf)

@@ -239,10 +239,13 @@ class TestHuggingFace:
             registry.load("bird").network.embedding.weight,
         )
         registry.remove("again")
-        wrong = {**entry["files"], "weights.safetensors": {"bytes": 1, "sha256": "0"}}
+        one = entry["files"]["weights.safetensors"]
+        wrong = {**entry["files"], "weights.safetensors": one | {"sha256": "0"}}
+        less = {**entry["files"], "weights.safetensors": one | {"bytes": 1}}
         outside = {**entry["files"], "../x.json": {"bytes": 1, "sha256": "0"}}
         for change, message in (
             ({"files": wrong}, r"weights\.safetensors as the manifest"),
+            ({"files": less}, "no weights of this configuration"),
             ({"files": outside}, "plain names"),
             ({"architecture": "pickle"}, "architecture one of"),
             ({"code": 1}, "the manifest of a model"),

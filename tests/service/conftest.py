@@ -112,6 +112,9 @@ class Facade:
             except StopAsyncIteration:
                 return
 
+    def __iter__(self) -> Iterator[Any]:
+        return self._each(self._inner)
+
     def __len__(self) -> int:
         return int(self.count())
 

@@ -34,6 +34,10 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from soardb.errors import SoarError
+from soardb.models.config import DecoderConfig
+from soardb.models.decoder import Decoder
+from soardb.models.registry import Registry
+from soardb.models.tokens import Tokens
 from soardb_proto import columns
 from soardb_proto.v1 import types_pb2
 from soardb_service.config import ServerConfig
@@ -49,6 +53,19 @@ CALL_S = 2.0
 SCHEMA = {"tag": "keyword", "n": "int", "x": "float", "t": "datetime", "txt": "text", "g": "geo"}
 
 NAMES = ["a", "a", "a", "a", "s", "s", "l", "alias", "tmp", "gone", "", "..", "a/b", "A", "\x00"]
+MODELS = ["large", "large", "large", "small", "small", "none", "", "..", "a/b", "x.new"]
+SANE: dict[str, list[Any]] = {
+    "gamma": [0, 1, 5],
+    "longest": [0, 1, 20],
+    "length": [0, 1, 20],
+    "prompt_tokens": [0, 1, 5],
+    "passages": [0, 1, 10],
+    "temperature": [0.0, 0.5, 1.0, 1e-300, 1e300],
+    "top_k": [1, 3, 10**6],
+    "top_p": [0.5, 1.0, 1e-9],
+    "seed": [0, 1, 2**63 - 1],
+    "prompt": ["a", "x y a b", "\x00", "\U0001f600"],
+}
 WORDS = [
     "",
     "x",
@@ -81,6 +98,7 @@ HOSTILE_JSON = [
     b'{"x": -0.0, "tag": null}', b'{"": {"": {"": []}}}', b"\xff\xfe", b'{"tag": "\x00"}',
 ]  # fmt: skip
 
+_TOKENS = Tokens.trained(["a b", "x y z"], 257)
 _INTEGERS = {FieldDescriptor.CPPTYPE_INT32: 31, FieldDescriptor.CPPTYPE_INT64: 63}
 _UNSIGNED = {FieldDescriptor.CPPTYPE_UINT32: 32, FieldDescriptor.CPPTYPE_UINT64: 64}
 
@@ -136,6 +154,10 @@ class Fuzz:
         for extra in database.list_collections()[8:]:
             if extra not in ("a", "s", "l"):
                 database.drop_collection(extra)
+        registry = Registry(self.config.directory)
+        for name in {"large", "small"} - set(registry.names()):
+            size = DecoderConfig(len(_TOKENS), 16, 1, 2, context=64)
+            registry.add_decoder(name, Decoder(size), _TOKENS)
         for old in sorted(self.config.directory.glob("snapshots/*"))[20:]:
             old.unlink(missing_ok=True)
 
@@ -177,9 +199,12 @@ class Fuzz:
         self, source: random.Random, message: Any, field: Any, is_sane: bool, depth: int
     ) -> None:
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            is_number = field.message_type.fields_by_name["value"].cpp_type != (
+                FieldDescriptor.CPPTYPE_STRING
+            )
             for _ in range(source.randrange(3)):
                 getattr(message, field.name)[source.choice(["alias", "z", ""])] = source.choice(
-                    NAMES
+                    HOSTILE_FLOATS if is_number else NAMES  # type: ignore[arg-type]
                 )
             return
         if field.message_type is not None:
@@ -203,6 +228,8 @@ class Fuzz:
         kind = field.cpp_type
         if field.name == "limit" and is_sane:
             return source.randrange(1, 60)
+        if field.name in SANE and is_sane:
+            return source.choice(SANE[field.name])
         if kind in _INTEGERS or kind in _UNSIGNED:
             bits = {**_INTEGERS, **_UNSIGNED}[kind]
             value = (
@@ -219,6 +246,8 @@ class Fuzz:
             return self._bytes(source)
         if field.name in ("collection", "source", "new_name"):
             return source.choice(NAMES)
+        if field.name in ("model", "target", "draft", "draft_model"):
+            return source.choice(MODELS)
         return source.choice(HOSTILE_TEXTS if source.random() < 0.4 else WORDS)
 
     def _bytes(self, source: random.Random) -> bytes:
@@ -277,6 +306,7 @@ class Fuzz:
             collection=source.choice(["a", "s", "l", "alias", "gone", "%2e%2e", "tmp"]),
             name="op-0123456789abcdef",
             snapshot="s-0123456789abcdef",
+            model=source.choice(MODELS),
         )
         if source.random() < 0.15:
             return way, filled, source.choice(HOSTILE_JSON)

@@ -3,6 +3,7 @@
 run.py          the trainer: whose texts, which divergence
 divergences.py  KL both ways, Jensen-Shannon, total variation
 measure.py      acceptance, block efficiency, and the time that it should save
+pairs.py        the same of any two models of a registry, prompt by prompt
 """
 
 from soardb.pipelines.distillspec.divergences import DIVERGENCES, Divergence, divergence
@@ -14,6 +15,7 @@ from soardb.pipelines.distillspec.measure import (
     expected_blocks,
     iid_tau,
 )
+from soardb.pipelines.distillspec.pairs import evaluated
 from soardb.pipelines.distillspec.run import PRESETS, DistillConfig, Distilled, run
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "agreement",
     "cost_of",
     "divergence",
+    "evaluated",
     "expected_blocks",
     "iid_tau",
     "run",

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from soardb import deadline
 from soardb.errors import InvalidArgument
 from soardb.models.registry import Loaded
 from soardb.models.session import generate
@@ -37,6 +38,7 @@ class Writing:
         shown = ""
         began = time.perf_counter()
         for some in self._steps:
+            deadline.check()
             self.passes += 1
             self.tokens += len(some)
             self.seconds = time.perf_counter() - began
