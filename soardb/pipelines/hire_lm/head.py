@@ -2,9 +2,9 @@
 
     copies.py, soardb.topk -> [head.py] -> model.py
 
-A head of v tokens is v rows, and a decoder that takes the likeliest, or draws among the k likeliest,
-needs the exact logits of few of them. What is predicted wrongly costs a row read; what is predicted
-too low is lost, so k' is calibrated on states.
+A head of v tokens is v rows, and a decoder that takes the likeliest, or draws among the likeliest
+k, needs the exact logits of few of them. What is predicted wrongly costs a row read; what is
+predicted too low is lost, so k' is calibrated on states.
 
 Nothing here knows of a language model: states in, logits and tokens out.
 """

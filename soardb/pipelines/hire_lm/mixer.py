@@ -7,7 +7,7 @@ of `out` are needed. A group counts by the sum of its activations, as in trainin
 
 * common path: groups that are on most often are always computed, and the copy holds the others.
 * union: tokens that are read together, as speculative decoding has them, are computed on all groups
-  that any of them asks for. Each row is gathered once, and a token may find more than it asked for.
+  that any of them asks for, and a token may find more than it asked for.
 
 What is on among the groups that were computed is decided exactly, and computed exactly.
 """
@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from soardb.arrays import as_int, as_vectors
 from soardb.errors import InvalidArgument, NotTrained
+from soardb.kernels.dispatch import active
 from soardb.kernels.layout import F32, I64
-from soardb.models.decoder import Decoder, Mixer
+from soardb.models.decoder import Decoder, Layer, Mixer
 from soardb.options import as_number
 from soardb.pipelines.hire_lm.copies import Copy
 from soardb.topk import Calibration, Traffic, topk
@@ -42,7 +43,9 @@ class HireMixer(nn.Module):
     states     (m, width) inputs of this layer: they choose the common path, and weigh a rank
     common     share of the groups that are always computed, 0..1
     predicted  groups that are computed for a token, k', the common ones included; None: calibrate()
-    block      tokens that follow one another and share what is gathered
+    block      tokens that follow one another and share what is read
+
+    runs, up_read, down_read count runs so far, and the groups of either matrix that they read.
     """
 
     def __init__(
@@ -61,11 +64,11 @@ class HireMixer(nn.Module):
                 "expected a mixer that was trained with top-k ReLU (active=), whose other units "
                 "are off; others lose what is left out"
             )
-        self.group, self.active = mixer.group, mixer.active // mixer.group
+        self.group, self.on = mixer.group, mixer.active // mixer.group
         up: F32 = mixer.up.weight.detach().numpy()  # (units, width)
         down: F32 = mixer.out.weight.detach().numpy().T  # (units, width)
         self.groups, self.width = len(up) // self.group, up.shape[1]
-        self._up = np.ascontiguousarray(up).reshape(self.groups, self.group, self.width)
+        self._up = np.ascontiguousarray(up)
         self._down = np.ascontiguousarray(down).reshape(self.groups, self.group, self.width)
         given = None if states is None else as_vectors(states, self.width, "dot", "states")
         self.common = self._often_on(given, common)
@@ -73,18 +76,16 @@ class HireMixer(nn.Module):
         rest[self.common] = False
         self._rest: I64 = np.flatnonzero(rest)
         self.estimator = (
-            copied.make(self._up[self._rest].reshape(-1, self.width), given)
-            if len(self._rest)
-            else None
+            copied.make(self._up[np.repeat(rest, self.group)], given) if len(self._rest) else None
         )
         self.predicted: int | None = None
         if predicted is not None:
             self.predicted = as_int(
-                predicted, "predicted", max(self.active, len(self.common)), self.groups,
+                predicted, "predicted", max(self.on, len(self.common)), self.groups,
                 "it must hold the groups that stay on, and the common ones",
             )  # fmt: skip
         self.block = as_int(block, "block", 1, 1_000_000)
-        self.blocks = self.gathered = 0
+        self.runs = self.up_read = self.down_read = 0
 
     def _often_on(self, states: F32 | None, share: float) -> I64:
         if not 0 <= as_number(share, "common") <= 1:
@@ -103,8 +104,8 @@ class HireMixer(nn.Module):
     def support(self, states: npt.ArrayLike) -> tuple[F32, I64]:
         """What is on in the exact mixer: (sums, groups), each (m, active groups), best first."""
         asked = as_vectors(states, self.width, "dot", "states")
-        units = np.maximum(asked @ self._up.reshape(-1, self.width).T, 0)
-        return topk(_sums(units, self.group), self.active)
+        units = np.maximum(asked @ self._up.T, 0)
+        return topk(_sums(units, self.group), self.on)
 
     # --- predicted ------------------------------------------------------------------------------
 
@@ -114,13 +115,17 @@ class HireMixer(nn.Module):
         if self.estimator is not None:
             found = self.estimator.scores(states)
             # One by one the order of products is that of activations, and tells more below zero.
-            out[:, self._rest] = found if self.group == 1 else _sums(np.maximum(found, 0), self.group)
+            out[:, self._rest] = (
+                found if self.group == 1 else _sums(np.maximum(found, 0), self.group)
+            )
         return out
 
     def predict(self, states: F32) -> I64:
         """(m, k') groups to compute for each of (m, width) states, the common ones first."""
         if self.predicted is None:
-            raise NotTrained("expected a number of predicted groups; pass predicted= or calibrate()")
+            raise NotTrained(
+                "expected a number of predicted groups; pass predicted= or calibrate()"
+            )
         always = np.broadcast_to(self.common, (len(states), len(self.common)))
         if self.predicted == len(self.common):
             return always
@@ -153,29 +158,41 @@ class HireMixer(nn.Module):
         return torch.from_numpy(np.concatenate(runs)).reshape(x.shape)
 
     def mix(self, states: F32) -> F32:
-        """(t, width) float32 -> the same: one run, what any token asks for gathered once."""
-        union = np.unique(self.predict(states))  # (u,)
-        up = self._up[union].reshape(-1, self.width)  # (u group, width)
-        units = np.maximum(states @ up.T, 0)
-        _, on = topk(_sums(units, self.group), min(self.active, len(union)))
-        mask = np.zeros((len(states), len(union)), bool)
-        np.put_along_axis(mask, on, True, axis=1)
-        units *= np.repeat(mask, self.group, axis=1)
-        self.blocks += 1
-        self.gathered += len(union)
-        out: F32 = units @ self._down[union].reshape(-1, self.width)
+        """(t, width) float32 -> the same: one run, what any token asks for read once."""
+        union = np.unique(self.predict(states))
+        units = self._computed(states, union)
+        _, on = topk(_sums(units, self.group), self.on)
+        mask = np.zeros((len(states), self.groups), np.float32)
+        np.put_along_axis(mask, on, 1.0, axis=1)
+        needed = np.unique(on)
+        by_group = units.reshape(len(states), self.groups, self.group)
+        kept: F32 = by_group[:, needed] * mask[:, needed, None]
+        self.runs += 1
+        self.up_read += len(union)
+        self.down_read += len(needed)
+        out: F32 = kept.reshape(len(states), -1) @ self._down[needed].reshape(-1, self.width)
         return out
 
-    def traffic(self) -> Traffic:
-        """Bytes of a run: the whole mixer, or the copy and what was gathered, by the mean so far.
+    def _computed(self, states: F32, union: I64) -> F32:
+        """(t, units) exact activations of the groups of a union; 0 for the others."""
+        rows = (union[:, None] * self.group + np.arange(self.group)).ravel()
+        chosen = np.ascontiguousarray(np.broadcast_to(rows, (len(states), len(rows))))
+        # Rows are read where they are; a gather would copy them first.
+        scores, found = active.rescore_topk(self._up, states, chosen, len(rows), 1)
+        units = np.zeros((len(states), self.groups * self.group), np.float32)
+        np.put_along_axis(units, found, np.maximum(scores, 0), axis=1)
+        return units
 
-        Before any run: k' groups.
+    def traffic(self) -> Traffic:
+        """Bytes of a run: the whole mixer, or the copy and what was read, by the mean so far.
+
+        Before any run: k' groups of `up`, and of `out` those that are on.
         """
-        rows = self.groups if self.predicted is None else self.predicted
-        groups = self.gathered / self.blocks if self.blocks else rows
-        group = 2 * self.group * self.width * 4
+        up = self.groups if self.predicted is None else self.predicted
+        read = (self.up_read + self.down_read) / self.runs if self.runs else up + self.on
+        group = self.group * self.width * self._up.itemsize
         copied = 0 if self.estimator is None else self.estimator.bytes_read()
-        return Traffic(self.groups * group, copied, round(groups * group))
+        return Traffic(2 * self.groups * group, copied, round(read * group))
 
 
 def inputs_of(decoder: Decoder, tokens: Tensor) -> list[F32]:
@@ -185,7 +202,7 @@ def inputs_of(decoder: Decoder, tokens: Tensor) -> list[F32]:
     def keep(module: Any, given: tuple[Tensor, ...]) -> None:
         found.append(given[0].detach().flatten(0, 1).numpy().copy())
 
-    hooks = [layer.mixer.register_forward_pre_hook(keep) for layer in decoder.layers]
+    hooks = [mixer.register_forward_pre_hook(keep) for mixer in _mixers(decoder)]
     try:
         with torch.inference_mode():
             decoder(tokens)
@@ -216,11 +233,24 @@ def hired(
     half = len(tokens) // 2
     making, judging = inputs_of(decoder, tokens[:half]), inputs_of(decoder, tokens[half:])
     found = copy.deepcopy(decoder)
-    for layer, states, others in zip(found.layers, making, judging, strict=True):
-        mixer = HireMixer(layer.mixer, copied, states, common=common, block=block)
-        mixer.calibrate(others, recall_target)
-        layer.mixer = mixer
+    parts = zip(found.layers, _mixers(decoder), making, judging, strict=True)
+    for layer, mixer, states, others in parts:
+        mine = HireMixer(mixer, copied, states, common=common, block=block)
+        mine.calibrate(others, recall_target)
+        layer.mixer = mine
     return found.eval()
+
+
+def _mixers(decoder: Decoder) -> list[Mixer]:
+    found = []
+    for layer in decoder.layers:
+        assert isinstance(layer, Layer)
+        if not isinstance(layer.mixer, Mixer):
+            raise InvalidArgument(
+                f"expected the mixers of a trained decoder, got {type(layer.mixer).__name__}"
+            )
+        found.append(layer.mixer)
+    return found
 
 
 def _sums(units: F32, group: int) -> F32:
