@@ -6,28 +6,37 @@ small.py -> [test_hire_lm.py] -> pipelines/hire_lm
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+import soardb
+from soardb.cli.commands import app
 from soardb.errors import InvalidArgument, NotTrained
 from soardb.kernels.layout import F32
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder, Mixer
 from soardb.models.hugging import HuggingModel
+from soardb.models.registry import Registry
 from soardb.models.sampling import Sampling
 from soardb.models.session import DecoderModel, generate
+from soardb.models.tokens import Tokens
 from soardb.models.training import held_out_loss
 from soardb.pipelines.hire_lm import (
     LAWS,
     Copy,
+    HireConfig,
     HireHead,
     HireMixer,
     HireModel,
     Trunk,
+    fitted,
     hired,
     inputs_of,
 )
@@ -321,3 +330,43 @@ class TestMixer:
             HireMixer(mixer, Copy(bits=8)).calibrate(x[:0])
         with pytest.raises(InvalidArgument, match="two sequences"):
             hired(decoder(RELU), tokens(1, 5, 0, 60), Copy(bits=8))
+
+
+class TestFitted:
+    def test_what_is_reported_is_of_states_that_chose_nothing(self) -> None:
+        """Recall reaches what was asked, and bytes are those of the copy and of k' rows."""
+        model = DecoderModel(decoder(DecoderConfig(400, 32, 2, 2, context=24), 3))
+        row = tokens(1, 2400, 4, 400)[0].numpy()
+        for copied in (Copy(bits=4), Copy(rank=16)):
+            head, report = fitted(model, row, HireConfig(copied, 4, 0.95, 20, 120))
+            assert head.predicted == report.predicted < 400
+            assert report.calibrated_recall >= 0.95
+            assert report.recall > 0.94  # measured 0.966, 0.956
+            assert report.same_first > 0.96
+            assert report.judged == 800
+            assert report.dense_bytes == 400 * 32 * 4
+            assert report.row_bytes == report.predicted * 32 * 4
+            assert report.copy_bytes == head.estimator.bytes_read()
+            assert report.to_json()["copy"] == copied.name
+        with pytest.raises(InvalidArgument, match="three windows"):
+            fitted(model, row[:50], HireConfig(window=20))
+
+    def test_the_command_tells_it(self, tmp_path: Path) -> None:
+        """As JSON and as a table; a recall that so few texts cannot show is refused."""
+        texts = [" ".join(f"word{i * j % 17}" for j in range(12)) for i in range(120)]
+        (tmp_path / "texts.txt").write_text("\n".join(texts), "utf-8")
+        vocabulary = Tokens.trained(texts, 290)
+        with soardb.connect(tmp_path / "db"):
+            pass
+        config = DecoderConfig(len(vocabulary), 32, 1, 2, context=80)
+        Registry(tmp_path / "db").add_decoder("small", decoder(config), vocabulary)
+        asked = ["models", "hire", str(tmp_path / "db"), "small", "--texts"]
+        asked += [str(tmp_path / "texts.txt"), "--k", "3", "--recall", "0.9"]
+        done = CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False)
+        report = json.loads(done.stdout)
+        assert report["copy"] == "4 bits"
+        assert report["recall"] > 0.85  # measured 0.96
+        done = CliRunner().invoke(app, [*asked, "--rank", "20"], catch_exceptions=False)
+        assert "rank 20, weighted" in done.output
+        with pytest.raises(InvalidArgument, match="both or neither"):
+            CliRunner().invoke(app, [*asked, "--rank", "20", "--bits", "4"], catch_exceptions=False)
