@@ -55,7 +55,6 @@ from soardb.models.hugging import HuggingModel
 from soardb.models.sampling import Sampling
 from soardb.models.session import DecoderModel, Model, generate
 from soardb.pipelines.hire_lm import LAWS, Copy, HireHead, HireModel, Trunk
-from soardb.topk import traffic
 from soardb.topk.hire import curve_of, ranks_of
 
 __all__ = ["Setup", "main"]
@@ -156,9 +155,8 @@ class Subject:
 
     def copies(self) -> list[Copy]:
         """Those that are compared."""
-        ranks = self.setup.ranks
-        return [Copy(bits=8), Copy(bits=4), *(Copy(rank=r) for r in ranks),
-                *(Copy(rank=r, weighted=False) for r in ranks)]  # fmt: skip
+        bits = [Copy(bits=b, turned=t) for t in (False, True) for b in (8, 4)]
+        return bits + [Copy(rank=r) for r in self.setup.ranks]
 
 
 # --- the head -----------------------------------------------------------------------------------
@@ -171,7 +169,8 @@ def recall(subject: Subject) -> list[Row]:
     true = [
         active.exact_topk(weight, some, max(KS), "dot", 1)[1] for some in (calibrating, judging)
     ]
-    for copied in subject.copies():
+    plain = [Copy(rank=r, weighted=False) for r in subject.setup.ranks]
+    for copied in subject.copies() + plain:
         made = copied.make(weight, making)
         ranks = []
         for some, tokens in zip((calibrating, judging), true, strict=True):
@@ -203,7 +202,6 @@ def head(subject: Subject) -> list[Row]:
     """Each copy at the k' that calibration takes for k = 8: law, bytes and time."""
     making, calibrating, judging = subject.states
     weight = subject.trunk.head
-    v, d = weight.shape
     k = 8
     true, _ = active.exact_topk(weight, judging, k, "dot", 1)
     some = judging[:: max(1, len(judging) // 256)]
@@ -214,7 +212,7 @@ def head(subject: Subject) -> list[Row]:
         found.calibrate(calibrating, TARGET)
         assert found.predicted is not None
         logits, _ = found.topk(judging)
-        told = traffic(v, d, found.predicted, bits=copied.bits, rank=copied.rank)
+        told = found.traffic()
         row: Row = {
             "head": copied.name,
             "predicted": found.predicted,
@@ -289,9 +287,8 @@ def greedy(subject: Subject) -> list[Row]:
     """Texts with the dense head and with HiRE, prompt by prompt in turn."""
     making, calibrating, _ = subject.states
     trunk, setup = subject.trunk, subject.setup
-    rank = setup.ranks[-2]
     models: dict[str, Model] = {"dense": subject.model}
-    for copied in (Copy(bits=8), Copy(bits=4), Copy(rank=rank)):
+    for copied in (Copy(bits=8), Copy(bits=4, turned=True), Copy(rank=setup.ranks[-1])):
         found = HireHead(trunk.head, copied.make(trunk.head, making), k=8)
         found.calibrate(calibrating, TARGET)
         models[copied.name] = HireModel(trunk, found)

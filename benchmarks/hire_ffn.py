@@ -111,7 +111,8 @@ def mixers(texts: Texts, setup: FfnSetup, say: Say) -> list[Row]:
         model = trained(texts, setup, config, 0, say)
         fit = Windows(texts.train, setup.window, 99)(setup.calibrating)
         test = Windows(texts.test, setup.window, 98)(setup.windows)
-        for copied in (Copy(bits=8), Copy(bits=4), *(Copy(rank=r) for r in setup.ranks)):
+        copies = [Copy(bits=8), Copy(bits=4), Copy(bits=4, turned=True)]
+        for copied in copies + [Copy(rank=r) for r in setup.ranks]:
             for common in (0.0, 0.125):
                 blocks = (1, 5) if copied == Copy(bits=4) else (1,)
                 for block in blocks:

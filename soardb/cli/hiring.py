@@ -28,6 +28,9 @@ def hire(
         int | None, typer.Option(help="Of a value of the copy, 8 or 4; 4 unless there is a rank.")
     ] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Dimensions of the copy instead.")] = None,
+    turned: Annotated[
+        bool, typer.Option(help="Of bits: even coordinates out before rounding.")
+    ] = True,
     k: Annotated[int, typer.Option(min=1, help="Likeliest tokens that are wanted.")] = 8,
     recall: Annotated[float, typer.Option(help="Share of them to find.")] = 0.99,
     windows: Annotated[int, typer.Option(min=3, help="Of 64 tokens, at most.")] = 96,
@@ -38,7 +41,8 @@ def hire(
     from soardb.pipelines.hire_lm import Copy, HireConfig, fitted
 
     found = models._registry(directory).load(name)
-    copied = Copy(bits=4) if bits is None and rank is None else Copy(bits=bits, rank=rank)
+    bits = 4 if bits is None and rank is None else bits
+    copied = Copy(bits=bits, rank=rank, turned=turned and rank is None)
     row = row_of(models._lines(texts), found.tokens)
     window = min(64, max(2, len(row) // (3 * 8)))
     _, report = fitted(found.model, row, HireConfig(copied, k, recall, window, windows))

@@ -44,7 +44,13 @@ from soardb.pipelines.speculate import ModelDrafter, SpeculateConfig, decode
 from tests.models.small import decoder, tokens
 
 RELU = DecoderConfig(60, 32, 2, 2, hidden=128, context=24, mixer="relu", active=16, group=4)
-COPIES = [Copy(bits=8), Copy(bits=4), Copy(rank=12), Copy(rank=12, weighted=False)]
+COPIES = [
+    Copy(bits=8),
+    Copy(bits=4),
+    Copy(rank=12),
+    Copy(bits=4, turned=True),
+    Copy(rank=12, weighted=False),
+]
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +167,21 @@ class TestHead:
         }
         assert far["filled"] < (0.3 if copied.bits else 0.95) * far["kept"]  # measured 0.02 to 0.9
 
+    def test_turned_bits_see_past_large_coordinates(self, trunk: Trunk) -> None:
+        """As a few of a language model's states are; products are the same but for the rounding."""
+        random = np.random.default_rng(0)
+        x = random.standard_normal((300, 32)).astype(np.float32)
+        x[:, 5] = 60 + 10 * x[:, 5]
+        exact = x[200:] @ trunk.head.T
+        errors = []
+        for copied in (Copy(bits=4), Copy(bits=4, turned=True)):
+            made = copied.make(trunk.head, x[:200])
+            found = made.scores(x[200:]) * made.factors(x[200:])[:, None]
+            errors.append(np.abs(found - exact).mean())
+            order = np.argsort(-made.scores(x[200:]), axis=1)[:, :1]
+            assert (made.predict(x[200:], 1) == order).mean() > 0.98
+        assert errors[1] < 0.6 * errors[0]  # measured
+
     def test_bad_input_is_refused(self, trunk: Trunk, states: F32) -> None:
         """With what was expected."""
         made = Copy(bits=4).make(trunk.head)
@@ -175,11 +196,20 @@ class TestHead:
             head.topk(states[:1, :5])
         with pytest.raises(InvalidArgument, match="the k kept"):
             HireHead(trunk.head, made, k=30, predicted=20)
-        for wrong in (Copy(), Copy(bits=4, rank=4), Copy(bits=5), Copy(rank=0)):
+        for wrong in (
+            Copy(),
+            Copy(bits=4, rank=4),
+            Copy(bits=5),
+            Copy(rank=0),
+            Copy(rank=4, turned=True),
+        ):
             with pytest.raises(InvalidArgument, match="bits|rank"):
                 wrong.make(trunk.head)
-        with pytest.raises(InvalidArgument, match="states to weigh"):
-            Copy(rank=4).make(trunk.head)
+        for wrong in (Copy(rank=4), Copy(bits=4, turned=True)):
+            with pytest.raises(InvalidArgument, match="states to make"):
+                wrong.make(trunk.head)
+        with pytest.raises(InvalidArgument, match="at least one state"):
+            Copy(bits=4, turned=True).make(trunk.head, states[:0])
         other = HireHead(trunk.head[:50], Copy(bits=4).make(trunk.head[:50]), predicted=20)
         with pytest.raises(InvalidArgument, match="expected a head"):
             HireModel(trunk, other)
@@ -246,7 +276,7 @@ class TestMixer:
 
     @pytest.mark.parametrize("group", [1, 4])
     @pytest.mark.parametrize("common", [0.0, 0.2])
-    @pytest.mark.parametrize("copied", COPIES[:3], ids=lambda c: c.name)
+    @pytest.mark.parametrize("copied", COPIES[:4], ids=lambda c: c.name)
     def test_recall_on_other_states_is_what_was_calibrated(
         self, group: int, common: float, copied: Copy
     ) -> None:
@@ -364,7 +394,7 @@ class TestFitted:
         asked += [str(tmp_path / "texts.txt"), "--k", "3", "--recall", "0.9"]
         done = CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False)
         report = json.loads(done.stdout)
-        assert report["copy"] == "4 bits"
+        assert report["copy"] == "4 bits, turned"
         assert report["recall"] > 0.85  # measured 0.96
         done = CliRunner().invoke(app, [*asked, "--rank", "20"], catch_exceptions=False)
         assert "rank 20, weighted" in done.output

@@ -8,7 +8,7 @@ mixer.py   top-k ReLU: which units are computed
 run.py     a head from texts, calibrated and measured
 """
 
-from soardb.pipelines.hire_lm.copies import Copy
+from soardb.pipelines.hire_lm.copies import Copy, Turned
 from soardb.pipelines.hire_lm.head import LAWS, HireHead, Law
 from soardb.pipelines.hire_lm.mixer import HireMixer, hired, inputs_of
 from soardb.pipelines.hire_lm.model import HireModel, HireSession
@@ -26,6 +26,7 @@ __all__ = [
     "HireSession",
     "Law",
     "Trunk",
+    "Turned",
     "fitted",
     "hired",
     "inputs_of",

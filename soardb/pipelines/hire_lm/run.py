@@ -8,7 +8,7 @@ tokens to predict, one judges. So what is reported is of states that no choice h
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class HireConfig:
     window  tokens of a sequence; windows: at most so many of them
     """
 
-    copied: Copy = Copy(bits=4)  # noqa: RUF009  # frozen
+    copied: Copy = field(default_factory=lambda: Copy(bits=4, turned=True))
     k: int = 8
     recall_target: float = 0.99
     window: int = 64
