@@ -122,6 +122,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "torch": {
         "soardb.models",
         "soardb.pipelines.distillspec",
+        "soardb.pipelines.hire_lm",
         "soardb.pipelines.speculate",
         "soardb.pipelines.tandem",
     },

@@ -6,6 +6,7 @@
     diagnosing.py diagnose
     deciding.py   decide
     models.py     models, and served_models.py those of a server
+    hiring.py     models hire
     tables.py     what they show
 
 `main` is the entry point of the `soardb` program.

@@ -22,7 +22,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from soardb.cli import database, deciding, diagnosing, layouts, models, selecting, service, tables
+from soardb.cli import (
+    database,
+    deciding,
+    diagnosing,
+    hiring,
+    layouts,
+    models,
+    selecting,
+    service,
+    tables,
+)
 from soardb.errors import InvalidArgument, NotFound, SoarError
 
 if TYPE_CHECKING:
@@ -63,6 +73,7 @@ selecting.register(app)
 diagnosing.register(app)
 deciding.register(app)
 models.register(app)
+hiring.register(models.app)
 
 VECTOR_FILE = "Vectors: .npy, .fvecs, .fbin, or an .hdf5 of ann-benchmarks."
 

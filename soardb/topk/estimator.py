@@ -43,6 +43,10 @@ class Estimator(Protocol):
         """(nq, n) float32 predicted products, up to a positive factor of each query."""
         ...
 
+    def factors(self, queries: F32) -> F32:
+        """(nq,) float32: scores() times these are the predicted products themselves."""
+        ...
+
     def bytes_read(self) -> int:
         """Bytes of the copy, all of which one query reads."""
         ...
@@ -106,6 +110,11 @@ class Quantized:
         levels = self._as_levels(queries)
         return active.quantized_scores(self._codes, self.bits, self.n, self._scale, levels, threads)
 
+    def factors(self, queries: F32) -> F32:
+        """See Estimator.factors. A query was divided by its peak, and multiplied by 127."""
+        found: F32 = np.abs(queries).max(axis=1, initial=0) / np.float32(127)
+        return found
+
     def bytes_read(self) -> int:
         """See Estimator.bytes_read."""
         return self._codes.nbytes + self._scale.nbytes
@@ -149,6 +158,10 @@ class LowRank:
         del threads
         products: F32 = self._project(queries) @ self._rows.T
         return products
+
+    def factors(self, queries: F32) -> F32:
+        """See Estimator.factors."""
+        return np.ones(len(queries), np.float32)
 
     def _project(self, queries: F32) -> F32:
         projected: F32 = np.ascontiguousarray(queries @ self._up)

@@ -30,7 +30,7 @@ from soardb.kernels.layout import F32, I64
 from soardb.topk.estimator import Estimator
 from soardb.topk.plan import as_recall
 
-__all__ = ["Calibration", "Hire", "Traffic", "traffic"]
+__all__ = ["Calibration", "Hire", "Traffic", "curve_of", "ranks_of", "traffic"]
 
 _QUERIES_AT_ONCE = 16
 
@@ -185,8 +185,8 @@ class Hire:
         for first in range(0, len(asked), _QUERIES_AT_ONCE):
             some = slice(first, first + _QUERIES_AT_ONCE)
             scores = self.estimator.scores(asked[some], threads)
-            ranks[some] = _ranks(scores, true_rows[some])
-        curve = _curve(np.sort(ranks, axis=1), self.estimator.n, confidence)
+            ranks[some] = ranks_of(scores, true_rows[some])
+        curve = curve_of(np.sort(ranks, axis=1), self.estimator.n, confidence)
         if recall_target is not None:
             self.predicted = curve.choose(recall_target)
         return curve
@@ -198,7 +198,7 @@ class Hire:
         return asked
 
 
-def _ranks(scores: F32, rows: I64) -> I64:
+def ranks_of(scores: F32, rows: I64) -> I64:
     """How many other scores of its row of (nq, n) are as high as that of each of (nq, k) rows."""
     ordered = np.sort(scores, axis=1)
     own = np.take_along_axis(scores, rows, axis=1)
@@ -206,7 +206,7 @@ def _ranks(scores: F32, rows: I64) -> I64:
     return np.asarray(scores.shape[1] - 1 - below, np.int64)
 
 
-def _curve(ranks: I64, n: int, confidence: float) -> Calibration:
+def curve_of(ranks: I64, n: int, confidence: float) -> Calibration:
     """From (nq, k) ascending ranks; k' stands at every rank that occurs: there the curve bends."""
     nq, k = ranks.shape
     predicted = np.unique(np.concatenate([np.maximum(ranks.ravel() + 1, k), [k, n]]))

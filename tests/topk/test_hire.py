@@ -68,6 +68,16 @@ class TestHire:
         _, rows = hire.topk(judging, K)
         assert recall(rows, truth(vectors, judging)) >= target
 
+    def test_scores_times_factors_are_the_predicted_products(self, kind: str) -> None:
+        """So they can stand beside exact ones."""
+        vectors, _, _, judging = data()
+        made = estimator(kind)
+        found = made.scores(judging[:50]) * made.factors(judging[:50])[:, None]
+        exact = judging[:50] @ vectors.T
+        slope = float((found * exact).sum() / (exact * exact).sum())
+        assert slope == pytest.approx(1, abs=0.05)
+        assert np.corrcoef(found.ravel(), exact.ravel())[0, 1] > 0.9
+
     def test_the_curve_is_the_recall_that_a_search_has(self, kind: str) -> None:
         vectors, _, calibrating, _ = data()
         hire = Hire(vectors, estimator(kind))
