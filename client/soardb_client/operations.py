@@ -64,7 +64,7 @@ def quiet(stage: str, share: float) -> None:
 class OperationState:
     """How an operation was when the server last spoke of it.
 
-    kind    "build", "compact", "tune", "snapshot" or "restore"
+    kind    "build", "compact", "tune", "snapshot", "restore" or "evaluate"
     stage   what it does now, of which `share`, 0..1, is done
     result  of a successful one
     """
