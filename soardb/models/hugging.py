@@ -54,7 +54,13 @@ class HuggingModel:
         path = Path(file)
         if not path.is_file():
             raise NotFound(f"expected a GGUF file, there is none at {path}")
-        return cls._loaded(path.parent, {"gguf_file": path.name})
+        found = cls._loaded(path.parent, {"gguf_file": path.name})
+        # The weights are plain float32 now; transformers goes on to call them quantised, and then
+        # refuses to save them.
+        found.network.hf_quantizer = None
+        if hasattr(found.network.config, "quantization_config"):
+            del found.network.config.quantization_config
+        return found
 
     @classmethod
     def _loaded(cls, folder: Path, told: dict[str, Any]) -> HuggingModel:
