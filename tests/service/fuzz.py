@@ -204,7 +204,7 @@ class Fuzz:
             )
             for _ in range(source.randrange(3)):
                 getattr(message, field.name)[source.choice(["alias", "z", ""])] = source.choice(
-                    HOSTILE_FLOATS if is_number else NAMES  # type: ignore[arg-type]
+                    HOSTILE_FLOATS if is_number else NAMES
                 )
             return
         if field.message_type is not None:
