@@ -78,6 +78,16 @@ class HuggingModel:
             ) from error
         return cls(network, tokenizer)
 
+    @staticmethod
+    def numbers_of(folder: str | Path) -> int:
+        """How many weights and other numbers a folder's configuration takes; none is made."""
+        transformers = need_transformers()
+        options = {"local_files_only": True, "trust_remote_code": False}
+        config = transformers.AutoConfig.from_pretrained(Path(folder), **options)
+        with torch.device("meta"):
+            network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return sum(part.numel() for part in (*network.parameters(), *network.buffers()))
+
     @property
     def vocabulary(self) -> int:
         """Rows of the head."""

@@ -5,6 +5,7 @@ small.py -> [test_registry.py] -> models/registry.py, tokens.py, hugging.py
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -280,6 +281,34 @@ class TestHuggingFace:
         with pytest.raises(NotFound, match=r"config\.json or a GGUF file"):
             registry.add_hugging("strange", tmp_path / "nowhere")
         assert registry.names() == ["bird"]
+
+    @pytest.mark.parametrize("change", [{"vocab_size": 10**9}, {"intermediate_size": 10**10}])
+    def test_an_upload_takes_no_more_memory_than_it_brings(
+        self, registry: Registry, folder: Path, tmp_path: Path, change: dict[str, int]
+    ) -> None:
+        """A configuration of terabytes is refused before one number of it is made."""
+        config = json.loads((folder / "config.json").read_text())
+
+        def upload(told: dict[str, Any]) -> None:
+            files = tmp_path / "files"
+            shutil.rmtree(files, ignore_errors=True)
+            shutil.copytree(folder, files)
+            (files / "config.json").write_text(json.dumps(told))
+            sizes = {
+                one.name: {
+                    "bytes": one.stat().st_size,
+                    "sha256": hashlib.sha256(one.read_bytes()).hexdigest(),
+                }
+                for one in files.iterdir()
+            }
+            manifest = {"architecture": "llama", "config": told, "files": sizes}
+            registry.add_files("llama", manifest, files)
+
+        with pytest.raises(InvalidArgument, match="numbers of the configuration"):
+            upload(config | change)
+        assert registry.names() == ["bird"]
+        upload(config)
+        assert registry.names() == ["bird", "llama"]
 
     def test_an_upload_is_checked_before_it_counts(
         self, registry: Registry, tmp_path: Path
