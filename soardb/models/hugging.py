@@ -54,7 +54,13 @@ class HuggingModel:
         path = Path(file)
         if not path.is_file():
             raise NotFound(f"expected a GGUF file, there is none at {path}")
-        return cls._loaded(path.parent, {"gguf_file": path.name})
+        found = cls._loaded(path.parent, {"gguf_file": path.name})
+        # The weights are plain float32 now; transformers goes on to call them quantised, and then
+        # refuses to save them.
+        found.network.hf_quantizer = None
+        if hasattr(found.network.config, "quantization_config"):
+            del found.network.config.quantization_config
+        return found
 
     @classmethod
     def _loaded(cls, folder: Path, told: dict[str, Any]) -> HuggingModel:
@@ -71,6 +77,16 @@ class HuggingModel:
                 f"expected a causal model that transformers knows in {folder}: {error}"
             ) from error
         return cls(network, tokenizer)
+
+    @staticmethod
+    def numbers_of(folder: str | Path) -> int:
+        """How many weights and other numbers a folder's configuration takes; none is made."""
+        transformers = need_transformers()
+        options = {"local_files_only": True, "trust_remote_code": False}
+        config = transformers.AutoConfig.from_pretrained(Path(folder), **options)
+        with torch.device("meta"):
+            network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return sum(part.numel() for part in (*network.parameters(), *network.buffers()))
 
     @property
     def vocabulary(self) -> int:

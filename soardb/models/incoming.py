@@ -45,6 +45,7 @@ _CODE = {
 """Members of Hugging Face's files by which code of somebody is found and run."""
 
 _FLOAT = 4  # bytes
+_MOST_LAYERS = 1024  # each costs time before its size is known
 
 
 def checked(manifest: Any, architectures: Collection[str], most: int) -> dict[str, Any]:
@@ -161,6 +162,10 @@ def _check_index(name: str, told: Any, files: Collection[str]) -> None:
 
 def _check_members(name: str, told: Any, files: Collection[str]) -> None:
     for member, value in _members(told):
+        if "layers" in member and type(value) is int and value > _MOST_LAYERS:
+            raise InvalidArgument(
+                f"expected {name} with at most {_MOST_LAYERS} layers, got {value}"
+            )
         if member in _CODE and value is not None:
             raise InvalidArgument(f"expected {name} without code of its own, got {member}")
         is_file = member.endswith(("_file", "_files")) and value not in (None, [], {})

@@ -261,6 +261,8 @@ class Registry:
     def _expect_good(self, entry: Entry, folder: Path) -> None:
         """InvalidArgument for what was uploaded and cannot be loaded, or has too many tokens."""
         try:
+            if entry.architecture != "decoder":
+                _expect_size(entry, HuggingModel.numbers_of(folder))
             found = self._loaded(entry, folder)
             said = found.model.session().read([0])
         except CorruptStorage as error:
@@ -412,6 +414,15 @@ def _expect_known(config: Mapping[str, Any]) -> None:
         raise InvalidArgument(
             f"expected an architecture among {', '.join(HUGGING)}, without code of its own, got "
             f"{kind!r}"
+        )
+
+
+def _expect_size(entry: Entry, numbers: int) -> None:
+    """Refuse a configuration that takes more than the weights that came with it."""
+    size = sum(int(one["bytes"]) for n, one in entry.files.items() if n.endswith(".safetensors"))
+    if numbers > size:  # a weight has a byte at least, and usually two or four
+        raise InvalidArgument(
+            f"expected weights for the {numbers:,} numbers of the configuration, got {size:,} bytes"
         )
 
 

@@ -141,6 +141,7 @@ class TestHuggingFace:
     @pytest.mark.parametrize(
         ("told", "message"),
         [
+            ({"config__json": {"model_type": "llama", "num_hidden_layers": 10**6}}, "at most 1024"),
             ({"config__json": "{"}, r"config\.json as JSON"),
             ({"config__json": "[" * 100_000}, r"config\.json as JSON"),
             ({"config__json": {"model_type": "gpt2"}}, "architecture llama"),

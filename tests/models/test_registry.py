@@ -5,11 +5,13 @@ small.py -> [test_registry.py] -> models/registry.py, tokens.py, hugging.py
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +57,51 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     fast.save_pretrained(where)
     return where
+
+
+def written_gguf(path: Path) -> np.ndarray[Any, Any]:
+    """A small LLaMA with the tokens of this file as GGUF; its embedding is returned."""
+    gguf = pytest.importorskip("gguf")
+    told = json.loads(TOKENS.to_json())["model"]
+    width, hidden, heads, keys, size = 32, 64, 4, 2, 8
+    random = np.random.default_rng(0)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(width)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(hidden)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(keys)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_vocab_size(len(TOKENS))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(sorted(told["vocab"], key=told["vocab"].__getitem__))
+    writer.add_token_types([1] * len(TOKENS))
+    writer.add_token_merges([" ".join(merge) for merge in told["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    shapes = {
+        "token_embd": (len(TOKENS), width),
+        "output_norm": (width,),
+        "blk.0.attn_norm": (width,),
+        "blk.0.ffn_norm": (width,),
+        "blk.0.attn_q": (heads * size, width),
+        "blk.0.attn_k": (keys * size, width),
+        "blk.0.attn_v": (keys * size, width),
+        "blk.0.attn_output": (width, heads * size),
+        "blk.0.ffn_gate": (hidden, width),
+        "blk.0.ffn_up": (hidden, width),
+        "blk.0.ffn_down": (width, hidden),
+    }
+    weights = {n: random.normal(size=shape).astype(np.float32) for n, shape in shapes.items()}
+    for name, weight in weights.items():
+        writer.add_tensor(f"{name}.weight", weight)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return weights["token_embd"]
 
 
 class TestTokens:
@@ -198,6 +245,20 @@ class TestHuggingFace:
             want = list(generate(target, prompt, 20, Sampling(0), random))
             assert decode(target, ModelDrafter(draft), prompt, config).tokens == want
 
+    def test_a_gguf_file_is_unpacked(self, registry: Registry, tmp_path: Path) -> None:
+        """To float32 weights and files of Hugging Face, which load as any others."""
+        pytest.importorskip("transformers")
+        embedding = written_gguf(tmp_path / "small.gguf")
+        entry = registry.add_hugging("small", tmp_path / "small.gguf")
+        assert entry.architecture == "llama"
+        assert "model.safetensors" in entry.files
+        assert "quantization_config" not in entry.config
+        found = registry.load("small")
+        weight = found.network.get_input_embeddings().weight
+        assert torch.equal(weight, torch.from_numpy(embedding))
+        assert found.tokens.decode(found.tokens.encode("the bird")) == "the bird"
+        assert found.model.session().read([1, 2]).isfinite().all()
+
     def test_code_and_unknown_architectures_are_refused(
         self, registry: Registry, folder: Path, tmp_path: Path
     ) -> None:
@@ -220,6 +281,34 @@ class TestHuggingFace:
         with pytest.raises(NotFound, match=r"config\.json or a GGUF file"):
             registry.add_hugging("strange", tmp_path / "nowhere")
         assert registry.names() == ["bird"]
+
+    @pytest.mark.parametrize("change", [{"vocab_size": 10**9}, {"intermediate_size": 10**10}])
+    def test_an_upload_takes_no_more_memory_than_it_brings(
+        self, registry: Registry, folder: Path, tmp_path: Path, change: dict[str, int]
+    ) -> None:
+        """A configuration of terabytes is refused before one number of it is made."""
+        config = json.loads((folder / "config.json").read_text())
+
+        def upload(told: dict[str, Any]) -> None:
+            files = tmp_path / "files"
+            shutil.rmtree(files, ignore_errors=True)
+            shutil.copytree(folder, files)
+            (files / "config.json").write_text(json.dumps(told))
+            sizes = {
+                one.name: {
+                    "bytes": one.stat().st_size,
+                    "sha256": hashlib.sha256(one.read_bytes()).hexdigest(),
+                }
+                for one in files.iterdir()
+            }
+            manifest = {"architecture": "llama", "config": told, "files": sizes}
+            registry.add_files("llama", manifest, files)
+
+        with pytest.raises(InvalidArgument, match="numbers of the configuration"):
+            upload(config | change)
+        assert registry.names() == ["bird"]
+        upload(config)
+        assert registry.names() == ["bird", "llama"]
 
     def test_an_upload_is_checked_before_it_counts(
         self, registry: Registry, tmp_path: Path

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from torch import Tensor
 
 import soardb
@@ -20,6 +22,23 @@ from soardb.models.training import TrainConfig, Windows, cross_entropy, descend,
 
 WORDS = [["a", "the"], ["small", "large"], ["bird", "stone"], ["of", "near"], ["rivers", "walls"]]
 TEXTS = [" ".join(np.random.default_rng(i).choice(words) for words in WORDS) for i in range(200)]
+
+
+def llama(folder: Path, tokens: Tokens) -> Path:
+    """A small LLaMA with this tokenizer, as Hugging Face writes it, with weights of no training."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokens), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
+        bos_token_id=None, eos_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokens.tokenizer, eos_token="<end>"
+    )
+    fast.save_pretrained(folder)
+    return folder
 
 
 def _loss(decoder: Decoder, windows: Windows, step: int) -> Tensor:

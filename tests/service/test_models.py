@@ -41,11 +41,12 @@ from soardb.models.sampling import Sampling
 from soardb.pipelines.distillspec import evaluated
 from soardb.pipelines.speculate import SpeculateConfig, writing
 from soardb_client import AsyncClient, Client
+from soardb_client.calls import Call
 from soardb_proto.v1 import models_pb2 as pb
 from soardb_service.shelf import Shelf
-from tests.models.trained import TEXTS, filled
+from tests.models.trained import TEXTS, filled, llama
 from tests.service.conftest import Served, opened
-from tests.service.running import Running, added_key, outcome
+from tests.service.running import Running, added_key
 
 GREEDY = SpeculateConfig(3, 24, Sampling(0))
 ASKED = {"gamma": 3, "longest": 24, "temperature": 0.0}
@@ -438,6 +439,37 @@ def _told(data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
+class TestHuggingFace:
+    def test_one_is_sent_measured_and_writes(
+        self, client: Any, home: Registry, tmp_path: Path
+    ) -> None:
+        """As those that were made here; with a draft of ours, no word changes."""
+        made = Registry(tmp_path)
+        made.add_hugging("llama", llama(tmp_path / "llama", home.load("large").tokens))
+        found = made.load("llama")
+        want = "".join(writing(found, PROMPT, GREEDY))
+        info = client.models.upload("llama", made.folder / "llama")
+        try:
+            assert info.architecture == "llama"
+            assert info.files == made.get("llama").files
+            for draft in (None, "small"):
+                pieces = client.models.generate("llama", PROMPT, draft=draft, **ASKED)
+                assert "".join(pieces) == want
+            metrics = client.models.evaluate("llama", "small", TEXTS[:2], length=6).wait()
+            assert 0 < metrics["alpha"] < 1
+            config = made.folder / "llama/config.json"
+            told = json.loads(config.read_text()) | {"attn_implementation": "some/kernel"}
+            config.write_text(json.dumps(told))
+            path = made.folder / "llama/manifest.json"
+            manifest = json.loads(path.read_text())
+            manifest["entry"]["files"]["config.json"] = _told(config.read_bytes())
+            path.write_text(json.dumps(manifest))
+            with pytest.raises(InvalidArgument, match="without code of its own"):
+                client.models.upload("other", made.folder / "llama")
+        finally:
+            client.models.delete("llama")
+
+
 class TestKeys:
     def test_who_may_what(self, tmp_path: Path, home: Registry) -> None:
         """Models are everybody's who has a key; changes take one for all, passages their own."""
@@ -633,17 +665,21 @@ class TestShelf:
             pass
 
 
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("Get", "GetModel"), ("Delete", "DeleteModel"), ("Pair", "PairModels"),
+        ("Evaluate", "EvaluateModels"), ("Generate", "Generate"),
+    ],
+)  # fmt: skip
+def test_a_message_that_names_no_model_is_refused(holding: Served, method: str, kind: str) -> None:
+    """Which no client would send."""
+    request, path = getattr(pb, f"{kind}Request")(), f"/soardb.v1.Models/{method}"
+    with Client(holding.target) as client, pytest.raises(InvalidArgument, match="name of a model"):
+        list(client._wire.parts(Call(path, request, pb.Model)))
+
+
 def test_a_call_that_was_left_is_told_so_in_no_traceback(holding: Served) -> None:
     """After all tests of this file: nothing was a mistake of the server's own."""
     assert "Traceback" not in holding.log()
     assert "internal error" not in holding.log()
-
-
-def test_a_message_that_names_no_model_is_refused(tmp_path: Path) -> None:
-    """Of what no client would send: empty messages, and seeds of 64 bits."""
-    with Running(tmp_path / "db") as server:
-        for method in ("Get", "Delete", "Pair", "Evaluate", "Generate", "Upload"):
-            kind = {"Pair": "PairModels", "Evaluate": "EvaluateModels", "Generate": "Generate"}
-            request = getattr(pb, f"{kind.get(method, method + 'Model')}Request")()
-            code, why = outcome(server.call, f"Models/{method}", request)
-            assert code == "INVALID_ARGUMENT", (method, why)
