@@ -395,6 +395,14 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def publish(report: Mapping[str, Any], path: Path) -> None:
+    """Tables beside the JSON, and the plot once every part is there."""
+    tables = [f"## {part}\n\n{as_table(report[part])}\n" for part in PARTS if part in report]
+    path.with_suffix(".md").write_text("\n".join(tables), "utf-8")
+    if all(part in report for part in PARTS):
+        draw(report, path.with_suffix(".png"))
+
+
 def _say(stage: str, share: float) -> None:
     if round(share * 1000) % 250 == 0:
         print(f"{stage}: {share:.0%}", flush=True)
@@ -436,10 +444,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SoarError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    tables = [f"## {part}\n\n{as_table(report[part])}\n" for part in PARTS if part in report]
-    path.with_suffix(".md").write_text("\n".join(tables), "utf-8")
-    if all(part in report for part in PARTS):
-        draw(report, path.with_suffix(".png"))
+    publish(report, path)
     return 0
 
 
