@@ -113,7 +113,7 @@ def mixers(texts: Texts, setup: FfnSetup, say: Say) -> list[Row]:
         test = Windows(texts.test, setup.window, 98)(setup.windows)
         copies = [Copy(bits=8), Copy(bits=4), Copy(bits=4, turned=True)]
         for copied in copies + [Copy(rank=r) for r in setup.ranks]:
-            for common in (0.0, 0.125):
+            for common in (0.0, 0.05):
                 blocks = (1, 5) if copied == Copy(bits=4) else (1,)
                 for block in blocks:
                     found = hired(

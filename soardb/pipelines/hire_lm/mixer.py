@@ -15,6 +15,7 @@ What is on among the groups that were computed is decided exactly, and computed 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,6 @@ from torch import Tensor, nn
 
 from soardb.arrays import as_int, as_vectors
 from soardb.errors import InvalidArgument, NotTrained
-from soardb.kernels.dispatch import active
 from soardb.kernels.layout import F32, I64
 from soardb.models.decoder import Decoder, Layer, Mixer
 from soardb.options import as_number
@@ -69,7 +69,7 @@ class HireMixer(nn.Module):
         down: F32 = mixer.out.weight.detach().numpy().T  # (units, width)
         self.groups, self.width = len(up) // self.group, up.shape[1]
         self._up = np.ascontiguousarray(up)
-        self._down = np.ascontiguousarray(down).reshape(self.groups, self.group, self.width)
+        self._down = np.ascontiguousarray(down)
         given = None if states is None else as_vectors(states, self.width, "dot", "states")
         self.common = self._often_on(given, common)
         rest = np.ones(self.groups, bool)
@@ -113,11 +113,10 @@ class HireMixer(nn.Module):
         """(m, groups) predicted sums, up to a factor of each state; the common path at infinity."""
         out = np.full((len(states), self.groups), np.inf, np.float32)
         if self.estimator is not None:
-            found = self.estimator.scores(states)
-            # One by one the order of products is that of activations, and tells more below zero.
-            out[:, self._rest] = (
-                found if self.group == 1 else _sums(np.maximum(found, 0), self.group)
-            )
+            found = self.estimator.scores(states).reshape(len(states), -1, self.group)
+            sums = np.maximum(found, 0).sum(axis=2)
+            # Groups that seem to be off are not all alike: some nearly are not.
+            out[:, self._rest] = np.where(sums > 0, sums, found.max(axis=2))
         return out
 
     def predict(self, states: F32) -> I64:
@@ -159,29 +158,41 @@ class HireMixer(nn.Module):
 
     def mix(self, states: F32) -> F32:
         """(t, width) float32 -> the same: one run, what any token asks for read once."""
+        t = len(states)
         union = np.unique(self.predict(states))
-        units = self._computed(states, union)
-        _, on = topk(_sums(units, self.group), self.on)
-        mask = np.zeros((len(states), self.groups), np.float32)
-        np.put_along_axis(mask, on, 1.0, axis=1)
+        units = np.empty((t, len(union) * self.group), np.float32)
+        for columns, rows in self._tiles(self._up, union):
+            units[:, columns] = states @ rows.T
+        np.maximum(units, 0, out=units)
+        _, on = topk(_sums(units, self.group), min(self.on, len(union)))
+        mask = np.zeros((t, len(union), 1), np.float32)
+        np.put_along_axis(mask[..., 0], on, 1.0, axis=1)
         needed = np.unique(on)
-        by_group = units.reshape(len(states), self.groups, self.group)
-        kept: F32 = by_group[:, needed] * mask[:, needed, None]
+        kept = (units.reshape(t, -1, self.group)[:, needed] * mask[:, needed]).reshape(t, -1)
+        out = np.zeros((t, self.width), np.float32)
+        for columns, rows in self._tiles(self._down, union[needed]):
+            out += kept[:, columns] @ rows
         self.runs += 1
         self.up_read += len(union)
         self.down_read += len(needed)
-        out: F32 = kept.reshape(len(states), -1) @ self._down[needed].reshape(-1, self.width)
         return out
 
-    def _computed(self, states: F32, union: I64) -> F32:
-        """(t, units) exact activations of the groups of a union; 0 for the others."""
-        rows = (union[:, None] * self.group + np.arange(self.group)).ravel()
-        chosen = np.ascontiguousarray(np.broadcast_to(rows, (len(states), len(rows))))
-        # Rows are read where they are; a gather would copy them first.
-        scores, found = active.rescore_topk(self._up, states, chosen, len(rows), 1)
-        units = np.zeros((len(states), self.groups * self.group), np.float32)
-        np.put_along_axis(units, found, np.maximum(scores, 0), axis=1)
-        return units
+    def _tiles(self, matrix: F32, groups: I64) -> Iterator[tuple[slice, F32]]:
+        """Rows of (units, width) that are in rising groups, each with its columns among those.
+
+        Groups that are neighbours come as they lie in memory; single units are gathered, as a
+        product each would cost more than the copy.
+        """
+        if self.group == 1:
+            yield slice(len(groups)), matrix[groups]
+            return
+        ends = np.flatnonzero(np.diff(groups, append=groups[-1:] + 2) != 1) + 1
+        first = 0
+        for end in ends.tolist():
+            run = groups[first:end]
+            rows = matrix[run[0] * self.group : (run[-1] + 1) * self.group]
+            yield slice(first * self.group, end * self.group), rows
+            first = end
 
     def traffic(self) -> Traffic:
         """Bytes of a run: the whole mixer, or the copy and what was read, by the mean so far.
