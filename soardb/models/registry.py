@@ -251,6 +251,8 @@ class Registry:
                 shutil.move(files / file, folder / file)
             if entry.architecture != "decoder":
                 incoming.check_hugging(folder, entry.files, entry.architecture)
+                if _read_json(folder / "config.json") != entry.config:
+                    raise InvalidArgument("expected config.json as the manifest has it, it is not")
             sealed = self._seal(
                 folder, name, entry.architecture, entry.config, entry.parameters, entry.metrics,
                 entry.lineage,
@@ -273,6 +275,9 @@ class Registry:
             raise InvalidArgument(
                 f"expected a model that can be loaded, got {type(error).__name__}: {error}"
             ) from error
+        count = sum(weight.numel() for weight in found.network.parameters())
+        if count != entry.parameters:
+            raise InvalidArgument(f"expected {count:,} parameters, got {entry.parameters:,}")
         if not bool(said.isfinite().all()):
             raise InvalidArgument("expected weights that are numbers, got some that are not")
         most = max(found.tokens.tokenizer.get_vocab().values(), default=0)

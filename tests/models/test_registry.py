@@ -289,7 +289,9 @@ class TestHuggingFace:
         """A configuration of terabytes is refused before one number of it is made."""
         config = json.loads((folder / "config.json").read_text())
 
-        def upload(told: dict[str, Any]) -> None:
+        count = registry.add_hugging("first", folder).parameters
+
+        def upload(told: dict[str, Any], parameters: int = count) -> None:
             files = tmp_path / "files"
             shutil.rmtree(files, ignore_errors=True)
             shutil.copytree(folder, files)
@@ -301,14 +303,17 @@ class TestHuggingFace:
                 }
                 for one in files.iterdir()
             }
-            manifest = {"architecture": "llama", "config": told, "files": sizes}
+            manifest: dict[str, Any] = {"architecture": "llama", "config": told, "files": sizes}
+            manifest["parameters"] = parameters
             registry.add_files("llama", manifest, files)
 
         with pytest.raises(InvalidArgument, match="numbers of the configuration"):
             upload(config | change)
-        assert registry.names() == ["bird"]
+        with pytest.raises(InvalidArgument, match=f"expected {count:,} parameters, got 1"):
+            upload(config, 1)
+        assert registry.names() == ["bird", "first"]
         upload(config)
-        assert registry.names() == ["bird", "llama"]
+        assert registry.get("llama").parameters == count
 
     def test_an_upload_is_checked_before_it_counts(
         self, registry: Registry, tmp_path: Path

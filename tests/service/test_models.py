@@ -462,6 +462,7 @@ class TestHuggingFace:
             config.write_text(json.dumps(told))
             path = made.folder / "llama/manifest.json"
             manifest = json.loads(path.read_text())
+            manifest["entry"]["config"] = told
             manifest["entry"]["files"]["config.json"] = _told(config.read_bytes())
             path.write_text(json.dumps(manifest))
             with pytest.raises(InvalidArgument, match="without code of its own"):
