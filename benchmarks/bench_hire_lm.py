@@ -375,6 +375,10 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     middle.plot([0.5, most], [0.5, most], color="0.7", lw=0.8)
     middle.set(xscale="log", yscale="log", xlabel="speed-up by bytes", ylabel="measured",
                title="one state")  # fmt: skip
+    ticks = [1, 2, 4, 8]
+    middle.set_xticks(ticks, map(str, ticks))
+    middle.set_yticks(ticks, map(str, ticks))
+    middle.minorticks_off()
     for group in dict.fromkeys(row["group"] for row in report["train"]):
         mine = [row for row in report["train"] if row["group"] == group and row["share"] < 1]
         if mine:
