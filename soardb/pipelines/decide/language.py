@@ -33,7 +33,7 @@ Beginning = tuple[int, tuple[int, ...]]  # which prompt, and what has been said
 class Model(Protocol):
     """(b, t) tokens -> (b, t - since, v) log probabilities of what follows."""
 
-    def __call__(self, tokens: I64, since: int) -> npt.NDArray[Any]: ...
+    def __call__(self, tokens: I64, since: int, /) -> npt.NDArray[Any]: ...
 
 
 def score(

@@ -3,6 +3,7 @@
 run.py            run(Ensemble, DiagnoseConfig) -> Diagnosis
 ensemble.py       replicas' probabilities or logits, and the labels
 source.py         ensembles of models, of classifiers, of networks trained on stored points
+language.py       ensembles of language models of a registry, over a closed set of answers
 files.py          ensembles in files and Arrow tables
 training.py       many small networks trained at once
 replicas.py       what they predict, of samples that they did not see
@@ -22,6 +23,7 @@ from soardb.pipelines.diagnose.decomposition import ESTIMATORS, Decomposition, k
 from soardb.pipelines.diagnose.ensemble import Ensemble
 from soardb.pipelines.diagnose.files import of_arrow, of_file, to_arrow, to_file
 from soardb.pipelines.diagnose.fit import Fit, fit_line
+from soardb.pipelines.diagnose.language import of_language_models
 from soardb.pipelines.diagnose.replicas import Replicas, cross_fit
 from soardb.pipelines.diagnose.run import DiagnoseConfig, Diagnosis, run
 from soardb.pipelines.diagnose.source import of_collection, of_estimators, of_models
@@ -51,6 +53,7 @@ __all__ = [
     "of_collection",
     "of_estimators",
     "of_file",
+    "of_language_models",
     "of_models",
     "run",
     "simulate",
