@@ -21,6 +21,7 @@ import structlog
 from soardb import deadline
 from soardb.database import Database
 from soardb.errors import CorruptStorage, InvalidArgument, NotAllowed, NotFound, Unavailable
+from soardb.pipelines.stored import retrieved, texts_of
 from soardb.storage.sqlite import translated
 from soardb_proto.v1 import access_pb2, operations_pb2
 from soardb_proto.v1 import models_pb2 as pb
@@ -31,7 +32,8 @@ from soardb_service.rpc import Call, opened
 from soardb_service.shelf import Shelf
 
 if TYPE_CHECKING:
-    from soardb.models.registry import Entry, Pair, Registry
+    from soardb.models.info import ModelInfo, ModelPair
+    from soardb.models.registry import Registry
     from soardb.models.sampling import Sampling
 
 __all__ = ["Models"]
@@ -200,17 +202,15 @@ class Models:
         count = self._limits.check("limit", asked.passages or _PASSAGES, "passages")
         _expect_readable(self._database, call, asked.collection)
         collection = opened(self._database, call, asked.collection)
-        field = asked.field or _FIELD
+        vector = None
         if asked.HasField("vector"):
             rows = vectors_of(asked.vector, self._limits, "queries", "vector")
             if len(rows) != 1:
                 raise InvalidArgument(f"expected one row in vector, got {len(rows)}")
-            hits = collection.search(rows[0], count, with_payload=True)
-        else:
-            hits = collection.search(
-                text=request.prompt, text_fields=[field], limit=count, with_payload=True
-            )
-        return _texts_of(hits.payloads, field)
+            vector = rows[0]
+        return retrieved(
+            collection, asked.field or _FIELD, count, text=request.prompt, vector=vector
+        )
 
     def _texts(self, request: pb.EvaluateModelsRequest, call: Call) -> list[str]:
         """What an evaluation begins with."""
@@ -222,7 +222,7 @@ class Models:
             size = self._limits.check("page_size", asked.limit or _TEXTS, "limit")
             collection = opened(self._database, call, asked.collection)
             points = collection.scroll(page_size=size, with_payload=True).points
-            texts = _texts_of([point.payload for point in points], asked.field or _FIELD)
+            texts = texts_of((point.payload for point in points), asked.field or _FIELD)
         if not any(texts):
             raise InvalidArgument("expected texts, or a collection with some, got none")
         return texts
@@ -305,12 +305,7 @@ def _sampling(message: pb.Sampling) -> tuple[Sampling, int]:
     return made, message.seed
 
 
-def _texts_of(payloads: Any, field: str) -> list[str]:
-    found = [(payload or {}).get(field) for payload in payloads or []]
-    return [text for text in found if isinstance(text, str)]
-
-
-def _model(entry: Entry) -> pb.Model:
+def _model(entry: ModelInfo) -> pb.Model:
     out = pb.Model(
         name=entry.name,
         architecture=entry.architecture,
@@ -328,5 +323,5 @@ def _model(entry: Entry) -> pb.Model:
     return out
 
 
-def _pair(pair: Pair) -> pb.ModelPair:
+def _pair(pair: ModelPair) -> pb.ModelPair:
     return pb.ModelPair(target=pair.target, draft=pair.draft, metrics=pair.metrics)

@@ -40,10 +40,10 @@ def hire(
     from soardb.models.training import row_of
     from soardb.pipelines.hire_lm import Copy, HireConfig, fitted
 
-    found = models._registry(directory).load(name)
+    found = models.registry_of(directory).load(name)
     bits = 4 if bits is None and rank is None else bits
     copied = Copy(bits=bits, rank=rank, turned=turned and rank is None)
-    row = row_of(models._lines(texts), found.tokens)
+    row = row_of(models.lines_of(texts), found.tokens)
     window = min(64, max(2, len(row) // (3 * 8)))
     _, report = fitted(found.model, row, HireConfig(copied, k, recall, window, windows))
     if as_json:

@@ -18,7 +18,8 @@ from soardb.cli import served_models, tables
 from soardb.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
-    from soardb.models.registry import Entry, Loaded, Registry
+    from soardb.models.info import ModelInfo
+    from soardb.models.registry import Loaded, Registry
 
 app = typer.Typer(no_args_is_help=True, help="Language models that a database directory holds.")
 
@@ -64,7 +65,7 @@ def show(place: Place, name: Name, as_json: Json = False) -> None:
         with served_models.served(place) as models:
             entry = models.get(name)
     else:
-        entry = _registry(Path(place)).check(name)
+        entry = registry_of(Path(place)).check(name)
     if as_json:
         print(json.dumps(entry.to_json()))
         return
@@ -90,7 +91,7 @@ def import_model(
     ],
 ) -> None:
     """Register a causal model of Hugging Face from a local folder or a GGUF file."""
-    entry = _registry(directory, make=True).add_hugging(name, source)
+    entry = registry_of(directory, make=True).add_hugging(name, source)
     tables.note(f"{name}: {_line(entry)}")
 
 
@@ -101,7 +102,7 @@ def remove(place: Place, name: Name) -> None:
         with served_models.served(place) as models:
             models.delete(name)
     else:
-        _registry(Path(place)).remove(name)
+        registry_of(Path(place)).remove(name)
 
 
 @app.command()
@@ -143,7 +144,7 @@ def evaluate(
     """Measure a draft with a target, and keep the pair."""
     if (texts is None) == (collection is None):
         raise InvalidArgument("expected one of --texts and --collection")
-    lines = None if texts is None else _lines(texts)[:limit]
+    lines = None if texts is None else lines_of(texts)[:limit]
     told: dict[str, Any] = {"gamma": gamma, "length": length, "prompt_tokens": prompt_tokens}
     if served_models.is_served(place):
         with served_models.served(place) as models, tables.bars() as progress:
@@ -155,10 +156,10 @@ def evaluate(
         from soardb.models.sampling import Sampling
         from soardb.pipelines.distillspec import evaluated
 
-        held = _registry(Path(place))
+        held = registry_of(Path(place))
         large, small = held.load(target), held.load(draft)
         if collection is not None:
-            lines = _texts_of(Path(place), collection, text_field, limit)
+            lines = _stored_texts(Path(place), collection, text_field, limit)
         with tables.bars() as progress:
             metrics = evaluated(
                 large, small, lines or [], sampling=Sampling(temperature), seed=seed,
@@ -196,8 +197,8 @@ def train(
     from soardb.models.tokens import Tokens
     from soardb.models.training import TrainConfig, Windows, cross_entropy, descend, row_of
 
-    held = _registry(directory, make=True)
-    lines = _lines(texts)
+    held = registry_of(directory, make=True)
+    lines = lines_of(texts)
     tokens = Tokens.trained(lines, vocabulary) if like is None else held.load(like).tokens
     config = DecoderConfig(len(tokens), width, layers, heads, context=context)
     told = TrainConfig(steps, batch, window, rate, seed=seed)
@@ -240,13 +241,13 @@ def distil(
     from dataclasses import replace
 
     from soardb.models.training import TrainConfig, Windows, row_of
-    from soardb.pipelines.distillspec import PRESETS, agreement, cost_of, run
+    from soardb.pipelines.distillspec import PRESETS, agreement, cost_of, metrics_of, run
 
     if preset not in PRESETS:
         raise InvalidArgument(f"expected preset one of {', '.join(PRESETS)}, got {preset!r}")
-    held = _registry(directory)
+    held = registry_of(directory)
     large, small = _decoder(held.load(target)), _decoder(held.load(draft))
-    row = row_of(_lines(texts), large.tokens)
+    row = row_of(lines_of(texts), large.tokens)
     config = replace(PRESETS[preset], train=TrainConfig(steps, rate=rate, seed=seed))
     if divergence is not None:
         config = replace(config, divergence=divergence)
@@ -254,18 +255,14 @@ def distil(
     with tables.bars() as progress:
         found = run(large.network, small.network, row, config, end=end, progress=progress)
     prompts = Windows(row, config.prompt, seed + 1)(256)
+    # The distilled draft has the shape of the one it began as, and so its cost.
+    cost = cost_of(large.model, small.model, prompts[0].tolist(), gamma)
     measured: dict[str, dict[str, float]] = {}
     for which, network in ((draft, small.network), (name, found.draft)):
         mine = agreement(
             large.network, network, prompts, config.length, (gamma,), end=end, seed=seed
         )
-        cost = cost_of(large.model, small.model, prompts[0].tolist(), gamma)
-        measured[which] = {
-            "alpha": mine.alpha,
-            f"tau_{gamma}": mine.tau[gamma],
-            "c": cost.c,
-            f"speedup_{gamma}": cost.speedup(mine.tau[gamma], gamma),
-        }
+        measured[which] = metrics_of(mine.alpha, mine.tau[gamma], gamma, cost)
     lineage = {
         "method": f"DistillSpec, {preset}",
         "divergence": config.divergence,
@@ -324,7 +321,7 @@ def generate(
     from soardb.pipelines.speculate import SpeculateConfig, writing
 
     directory = Path(place)
-    held = _registry(directory)
+    held = registry_of(directory)
     found = held.load(name)
     context = (
         [] if collection is None else _passages(directory, collection, prompt, text_field, passages)
@@ -350,7 +347,7 @@ def _listed(place: str) -> tuple[list[Any], list[Any]]:
     if served_models.is_served(place):
         with served_models.served(place) as models:
             return models.list(), models.pairs()
-    held = _registry(Path(place))
+    held = registry_of(Path(place))
     return [held.get(name) for name in held.names()], held.pairs()
 
 
@@ -367,7 +364,7 @@ def _shown(pieces: Iterable[str], quiet: bool) -> str:
     return text
 
 
-def _registry(directory: Path, make: bool = False) -> Registry:
+def registry_of(directory: Path, make: bool = False) -> Registry:
     from soardb.connect import connect
     from soardb.models.registry import Registry
 
@@ -388,23 +385,22 @@ def _decoder(loaded: Loaded) -> Loaded:
 
 def _passages(directory: Path, collection: str, prompt: str, field: str, count: int) -> list[str]:
     from soardb.connect import connect
+    from soardb.pipelines.stored import retrieved
 
     with connect(directory, read_only=True) as database:
-        hits = database.get_collection(collection).search(
-            text=prompt, text_fields=[field], limit=count, with_payload=True
-        )
-    return [str(payload[field]) for payload in hits.payloads if field in payload]
+        return retrieved(database.get_collection(collection), field, count, text=prompt)
 
 
-def _texts_of(directory: Path, collection: str, field: str, count: int) -> list[str]:
+def _stored_texts(directory: Path, collection: str, field: str, count: int) -> list[str]:
     from soardb.connect import connect
+    from soardb.pipelines.stored import texts_of
 
     with connect(directory, read_only=True) as database:
         points = database.get_collection(collection).scroll(page_size=count).points
-    return [str(p.payload[field]) for p in points if p.payload and field in p.payload]
+    return texts_of((point.payload for point in points), field)
 
 
-def _lines(file: Path) -> list[str]:
+def lines_of(file: Path) -> list[str]:
     if not file.is_file():
         raise NotFound(f"expected a file of texts, there is none at {file}")
     found = [line for line in file.read_text("utf-8").splitlines() if line.strip()]
@@ -413,7 +409,7 @@ def _lines(file: Path) -> list[str]:
     return found
 
 
-def _line(entry: Entry) -> str:
+def _line(entry: ModelInfo) -> str:
     numbers = _metrics(entry.metrics)
     return f"{entry.architecture}, {entry.parameters:,} parameters" + (
         f", {numbers}" if numbers else ""

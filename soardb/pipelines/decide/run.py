@@ -28,8 +28,7 @@ from soardb.pipelines.decide.compare import Table, compare
 from soardb.pipelines.decide.laws import F64, Laws, Values, as_values
 from soardb.pipelines.decide.metrics import Metric, as_metric
 from soardb.pipelines.decide.neighbours import Near, as_temperature, calibrated, near
-from soardb.pipelines.select.source import pages
-from soardb.pipelines.stored import plain, set_fields
+from soardb.pipelines.stored import pages, plain, set_fields
 from soardb.points import as_point_ids
 from soardb.schema import PointId, shown, values_at
 

@@ -17,7 +17,7 @@ from soardb.errors import InvalidArgument, NotFound
 from soardb.pipelines.diagnose.ensemble import F64, NOT_TOLD, Ensemble
 from soardb.pipelines.diagnose.replicas import cross_fit
 from soardb.pipelines.diagnose.training import Progress, TrainConfig
-from soardb.pipelines.select.source import read_points
+from soardb.pipelines.stored import read_points
 from soardb.schema import PointId, shown, values_at
 
 __all__ = ["labels_of", "of_collection", "of_estimators", "of_models"]

@@ -32,7 +32,7 @@ from soardb.pipelines.select.certificate import Certificate
 from soardb.pipelines.select.crew import CREWS
 from soardb.pipelines.select.gonzalez import gonzalez
 from soardb.pipelines.select.parts import Coordinator
-from soardb.pipelines.select.source import Source, pages, read
+from soardb.pipelines.select.source import Source, read
 from soardb.pipelines.select.space import (
     Space,
     Vectors,
@@ -43,6 +43,7 @@ from soardb.pipelines.select.space import (
 )
 from soardb.pipelines.select.uncertainty import KINDS, Uncertainty
 from soardb.pipelines.select.wkc import Best, C, Field, Terms, Whole, exact_guesses, grid, solve
+from soardb.pipelines.stored import pages
 from soardb.schema import PointId
 
 __all__ = ["METHODS", "Method", "SelectConfig", "Selection", "run"]

@@ -7,7 +7,7 @@ Nothing here chooses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,10 @@ from soardb.errors import InvalidArgument
 from soardb.kernels.layout import F32
 from soardb.pipelines.select.space import checked
 from soardb.pipelines.select.uncertainty import as_weights, softmax, votes, weights_of
-from soardb.schema import PointId, decode_payload, shown, values_at
+from soardb.pipelines.stored import read_points
+from soardb.schema import PointId, shown, values_at
 
-__all__ = ["Source", "pages", "read", "read_points"]
+__all__ = ["Source", "read"]
 
 F64 = npt.NDArray[np.float64]
 Progress = Callable[[str, float], None]
@@ -85,48 +86,6 @@ def read(
 
 def _or_none(weights: F64 | None, n: int) -> F64:
     return np.zeros(n) if weights is None else weights
-
-
-def pages(collection: Any, where: Any, *, with_vectors: bool = False) -> Iterator[Sequence[Any]]:
-    """The points that match, or all, a page at a time."""
-    token = None
-    while True:
-        page = collection.scroll(
-            filter=where, page_size=1000, page_token=token, with_vectors=with_vectors
-        )
-        yield page.points
-        token = page.next_page_token
-        if token is None:
-            return
-
-
-def read_points(
-    collection: Any, where: Any, with_payloads: bool, progress: Progress
-) -> tuple[list[PointId], F32, list[Any]]:
-    """Ids, (n, d) vectors and payloads of all points, or of those that match.
-
-    Errors: InvalidArgument where there are none.
-    """
-    ids: list[PointId] = []
-    vectors: list[F32] = []
-    payloads: list[Any] = []
-    live = max(1, collection.count(where))
-    if where is None:
-        for batch in collection.batches(4096):
-            ids += batch.ids
-            vectors.append(np.asarray(batch.vectors, np.float32))
-            if with_payloads:
-                payloads += map(decode_payload, batch.payloads)
-            progress("read", min(1.0, len(ids) / live))
-    else:
-        for points in pages(collection, where, with_vectors=True):
-            ids += [point.id for point in points]
-            vectors += [point.vector[None] for point in points]
-            payloads += [point.payload for point in points]
-            progress("read", min(1.0, len(ids) / live))
-    if not ids:
-        raise InvalidArgument("expected points, none match")
-    return ids, np.concatenate(vectors), payloads
 
 
 def _given(
