@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from soardb.arrays import as_int
 from soardb.errors import InvalidArgument
+from soardb.kernels.layout import I64
 from soardb.options import as_share
 from soardb.pipelines.decide.laws import F64, Laws, Values, as_values
 from soardb.pipelines.decide.metrics import as_metric
@@ -107,38 +108,40 @@ def compare(
     for name, values in held.items():
         if values.shape != y.shape or not len(y):
             raise InvalidArgument(f"expected {len(y)} decisions of {name!r}, got {len(values)}")
-    cells: dict[tuple[str, str], Cell] = {}
-    gains: dict[tuple[str, str], Difference] = {}
     own: dict[str, str] = {}
+    over: dict[tuple[str, str], Callable[[I64], float]] = {}
+    measures: dict[tuple[str, str], float] = {}
+    signs: dict[str, int] = {}
     for given, mine in metrics.items():
         metric = as_metric(given)
         if mine not in held:
             raise InvalidArgument(f"expected decisions named {mine!r} for {metric.name}, got none")
         if metric.name in own:
             raise InvalidArgument(f"expected metrics of different names, got two {metric.name!r}")
-        own[metric.name] = mine
-        drawn: dict[str, F64] = {}
-        for name, values in held.items():
+        own[metric.name], signs[metric.name] = mine, 1 if metric.higher_is_better else -1
+        for name, decided in held.items():
             try:
-                measured = metric.over(y, values)
-                value = measured(np.arange(len(y)))
+                measured = metric.over(y, decided)
+                measures[name, metric.name] = measured(np.arange(len(y)))
             except InvalidArgument:
                 if leave_out and name != mine:
                     continue
                 raise
-            # Anew for each, as all of them at once would be large.
-            rng = np.random.default_rng(seed)
-            drawn[name] = np.array(
-                [measured(rng.integers(0, len(y), len(y))) for _ in range(resamples)]
-            )
-            cells[name, metric.name] = Cell(value, *_interval(drawn[name], tail))
-        sign = 1 if metric.higher_is_better else -1
-        for name, values in drawn.items():
-            if name == mine:
-                continue
-            gain = sign * (cells[mine, metric.name].value - cells[name, metric.name].value)
-            between = _interval(sign * (drawn[mine] - values), tail)
-            gains[name, metric.name] = Difference(gain, *between)
+            over[name, metric.name] = measured
+    drawn = {key: np.empty(resamples) for key in over}
+    rng = np.random.default_rng(seed)
+    for i in range(resamples):
+        rows = rng.integers(0, len(y), len(y))
+        for key, measured in over.items():
+            drawn[key][i] = measured(rows)
+    cells = {key: Cell(value, *_interval(drawn[key], tail)) for key, value in measures.items()}
+    gains: dict[tuple[str, str], Difference] = {}
+    for name, which in over:
+        best, sign = (own[which], which), signs[which]
+        if name != own[which]:
+            gain = sign * (measures[best] - measures[name, which])
+            between = _interval(sign * (drawn[best] - drawn[name, which]), tail)
+            gains[name, which] = Difference(gain, *between)
     return Table(cells, gains, own, len(y))
 
 
@@ -209,8 +212,7 @@ def sweep(
             measured = judge.over(y, as_values(decide(drawer.laws(k))))
             whole.append(measured(np.arange(len(y))))
             resampled.append(measured(drawer.rng.integers(0, len(y), len(y))))
-        low, high = np.quantile(resampled, [tail, 1 - tail])
-        out.append(Swept(k, float(np.mean(whole)), float(low), float(high)))
+        out.append(Swept(k, float(np.mean(whole)), *_interval(np.array(resampled), tail)))
     return out
 
 
