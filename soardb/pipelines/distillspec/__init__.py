@@ -14,6 +14,7 @@ from soardb.pipelines.distillspec.measure import (
     cost_of,
     expected_blocks,
     iid_tau,
+    metrics_of,
 )
 from soardb.pipelines.distillspec.pairs import evaluated
 from soardb.pipelines.distillspec.run import PRESETS, DistillConfig, Distilled, run
@@ -32,5 +33,6 @@ __all__ = [
     "evaluated",
     "expected_blocks",
     "iid_tau",
+    "metrics_of",
     "run",
 ]

@@ -22,8 +22,20 @@ from soardb.errors import InvalidArgument
 from soardb.models.decoder import Decoder
 from soardb.models.sampling import Sampling
 from soardb.models.session import Model, sampled
+from soardb.pipelines.speculate.verify import acceptance
 
-__all__ = ["Agreement", "Cost", "agreement", "cost_of", "expected_blocks", "iid_tau"]
+__all__ = [
+    "Agreement",
+    "Cost",
+    "agreement",
+    "cost_of",
+    "expected_blocks",
+    "iid_tau",
+    "kept_of",
+    "metrics_of",
+    "tau_of",
+    "until",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +111,14 @@ def agreement(
         with torch.inference_mode():
             p = law.law(target.logits(target(whole)[:, first:]))
             q = law.law(draft.logits(draft(whole)[:, first:]))
-        mine = said[..., None]
-        ratio = q.gather(2, mine)[..., 0] / p.gather(2, mine)[..., 0].clamp_min(1e-300)
-        kept.append(ratio.clamp_max(1))
-        overlaps.append(torch.minimum(p, q).sum(-1))
+        kept.append(kept_of(p, q, said))
+        overlaps.append(acceptance(p, q))
         masks.append(mask)
     mask = torch.cat(masks)
     count = mask.sum(1)
     alpha = float(torch.cat(overlaps)[mask].mean())
     accepted = torch.cat(kept)
-    accepted[:, -1] = 0  # for the last token that may be written nothing is drafted
-    tau = {g: float(count.sum() / expected_blocks(accepted, count, g).sum()) for g in gammas}
+    tau = {g: tau_of(accepted, count, g) for g in gammas}
     return Agreement(alpha, tau, {g: iid_tau(alpha, g) for g in gammas}, int(count.sum()))
 
 
@@ -119,6 +128,35 @@ def until(said: Tensor, end: int | None) -> Tensor:
         return torch.ones_like(said, dtype=torch.bool)
     is_end = said == end
     return (is_end.cumsum(1) - is_end.long()) == 0
+
+
+def kept_of(p: Tensor, q: Tensor, said: Tensor) -> Tensor:
+    """(..., t) how likely each token of a text of the target was drafted and kept.
+
+    p, q  (..., t, v) laws of target and draft before each of the (..., t) tokens
+    """
+    mine = said[..., None]
+    ratio = q.gather(-1, mine)[..., 0] / p.gather(-1, mine)[..., 0].clamp_min(1e-300)
+    return ratio.clamp_max(1)
+
+
+def tau_of(kept: Tensor, lengths: Tensor, gamma: int) -> float:
+    """Tokens a pass of the target, of n texts: see expected_blocks(), whose kept this is but for
+    the last token that there is room for, for which nothing is drafted.
+    """
+    drafted = kept.clone()
+    drafted[:, -1] = 0
+    return float(lengths.sum() / expected_blocks(drafted, lengths, gamma).sum())
+
+
+def metrics_of(alpha: float, tau: float, gamma: int, cost: Cost) -> dict[str, float]:
+    """A pair's metrics as a registry keeps them: alpha, tau_<gamma>, c, speedup_<gamma>."""
+    return {
+        "alpha": alpha,
+        f"tau_{gamma}": tau,
+        "c": cost.c,
+        f"speedup_{gamma}": cost.speedup(tau, gamma),
+    }
 
 
 def expected_blocks(kept: Tensor, lengths: Tensor, gamma: int) -> Tensor:

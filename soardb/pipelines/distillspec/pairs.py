@@ -17,7 +17,8 @@ from soardb.arrays import as_int
 from soardb.errors import InvalidArgument
 from soardb.models.registry import Loaded
 from soardb.models.sampling import Sampling, drawn
-from soardb.pipelines.distillspec.measure import cost_of, expected_blocks
+from soardb.pipelines.distillspec.measure import cost_of, kept_of, metrics_of, tau_of
+from soardb.pipelines.speculate.verify import acceptance
 
 __all__ = ["evaluated"]
 
@@ -77,21 +78,13 @@ def evaluated(
         with torch.inference_mode():
             read = draft.model.session().read([*prompt, *said[:-1]])
             q = law.law(read[len(prompt) - 1 :])
-        mine = torch.tensor(said)[:, None]
-        ratio = q.gather(1, mine)[:, 0] / p.gather(1, mine)[:, 0].clamp_min(1e-300)
-        kept[i, : len(said)] = ratio.clamp_max(1)
+        kept[i, : len(said)] = kept_of(p, q, torch.tensor(said))
         lengths[i] = len(said)
-        overlaps.append(torch.minimum(p, q).sum(-1))
-    kept[:, -1] = 0  # for the last token that may be written nothing is drafted
-    tau = float(lengths.sum() / expected_blocks(kept, lengths, gamma).sum())
+        overlaps.append(acceptance(p, q))
+    alpha = float(torch.cat(overlaps).mean())
     cost = cost_of(target.model, draft.model, prompts[0], gamma, repeats=10)
-    return {
-        "alpha": float(torch.cat(overlaps).mean()),
-        f"tau_{gamma}": tau,
-        "c": cost.c,
-        f"speedup_{gamma}": cost.speedup(tau, gamma),
-        "tokens": float(lengths.sum()),
-    }
+    found = metrics_of(alpha, tau_of(kept, lengths, gamma), gamma, cost)
+    return {**found, "tokens": float(lengths.sum())}
 
 
 def _written(

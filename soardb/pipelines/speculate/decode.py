@@ -99,14 +99,13 @@ def blocks(
         # The last token read is not in the cache yet; the target's pass begins with it.
         most = min(config.gamma, left - 1, session.room - session.length - 1)
         began = time.perf_counter()
-        drafted, q = drafter.propose(read, most, config.sampling, random) if most else ([], None)
+        drafted: list[int] = []
+        q = torch.empty(0)
+        if most:
+            drafted, q = drafter.propose(read, most, config.sampling, random)
         between = time.perf_counter()
         p = config.sampling.law(session.read([read[-1], *drafted]))
-        kept, token = 0, None
-        if q is None or not drafted:
-            kept, token = verified(p, p[:0], [], random)
-        else:
-            kept, token = verified(p, q, drafted, random, config.lenience)
+        kept, token = verified(p, q, drafted, random, config.lenience)
         ended = time.perf_counter()
         session.back_to(len(read) + kept)
         tokens = [*drafted[:kept], token]
