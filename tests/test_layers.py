@@ -58,6 +58,7 @@ VOCABULARY: set[str] = {
     "soardb.hits",
     "soardb.kernels.layout",  # the types of arrays
     "soardb.metrics",
+    "soardb.models.info",
     "soardb.options",
     "soardb.pages",
     "soardb.points",

@@ -8,7 +8,7 @@ Models belong to the server and to no collection.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from soardb.arrays import as_int
 from soardb.errors import InvalidArgument, Unavailable
+from soardb.models.info import ModelInfo, ModelPair
 from soardb.options import as_number, as_share
 from soardb_client import convert
 from soardb_client.calls import Call, Steps, as_text
@@ -44,50 +45,6 @@ __all__ = [
 
 _STARTING_S = 30.0  # of a server's first call about models, which loads PyTorch
 _MOST = 2**32 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """A model that a server holds.
-
-    architecture  "decoder", or a model_type of Hugging Face
-    parameters    how many numbers the weights are
-    metrics       what was measured, by name
-    config, lineage  JSON values: what it is made of, and where it comes from
-    files         {name: {"bytes", "sha256"}}
-    created       seconds since 1970
-    """
-
-    name: str
-    architecture: str
-    config: dict[str, Any]
-    parameters: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    lineage: dict[str, Any] = field(default_factory=dict)
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    created: float = 0.0
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(int(one["bytes"]) for one in self.files.values())
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values by name."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelPair:
-    """A draft that was measured with a target: acceptance and whatever else, by name."""
-
-    target: str
-    draft: str
-    metrics: dict[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values by name."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ _KINDS: dict[str, type] = {
     "lineage": dict,
     "files": dict,
 }
-_SELDOM = {"name", "created"}  # of an entry, and not taken from one who uploads
+_SELDOM = {"name", "created"}  # of a ModelInfo, and not taken from one who uploads
 _CODE = {
     "auto_map", "attn_implementation", "_attn_implementation", "experts_implementation",
     "_experts_implementation", "quantization_config", "custom_pipelines", "custom_generate",
@@ -49,7 +49,7 @@ _MOST_LAYERS = 1024  # each costs time before its size is known
 
 
 def checked(manifest: Any, architectures: Collection[str], most: int) -> dict[str, Any]:
-    """The arguments of an Entry but for its name; of files of at most `most` bytes in all.
+    """The arguments of a ModelInfo but for its name; of files of at most `most` bytes in all.
 
     Errors: InvalidArgument, naming what is wrong.
     """

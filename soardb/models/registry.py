@@ -21,7 +21,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,13 @@ from soardb.models import incoming
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
 from soardb.models.hugging import HuggingModel
+from soardb.models.info import ModelInfo, ModelPair
 from soardb.models.session import DecoderModel, Model
 from soardb.models.tokens import Tokens
 from soardb.storage.catalog import as_name
 from soardb.storage.format import sync_folder
 
-__all__ = ["HUGGING", "MAX_BYTES", "Entry", "Loaded", "Pair", "Registry"]
+__all__ = ["HUGGING", "MAX_BYTES", "Loaded", "Registry"]
 
 MAX_BYTES = 8 * 2**30
 """Of the files of a model, unless told otherwise."""
@@ -58,55 +59,10 @@ _COPIED = (".safetensors", ".json", ".txt", ".model", ".jinja")  # of a Hugging 
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A model as the registry lists it.
-
-    architecture  "decoder" or one of HUGGING
-    config        of the decoder; of Hugging Face its config.json
-    parameters    how many numbers the weights are
-    metrics       what was measured, by name
-    lineage       where it comes from: method, parent, data, seed, whatever the maker told
-    files         {name: {"bytes", "sha256"}}
-    created       seconds since 1970
-    """
-
-    name: str
-    architecture: str
-    config: dict[str, Any]
-    parameters: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    lineage: dict[str, Any] = field(default_factory=dict)
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    created: float = 0.0
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(int(one["bytes"]) for one in self.files.values())
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values by name."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A draft that was measured with a target: acceptance and whatever else, by name."""
-
-    target: str
-    draft: str
-    metrics: dict[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values by name."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
 class Loaded:
     """model makes sessions; network is its PyTorch module; tokens its tokenizer."""
 
-    entry: Entry
+    entry: ModelInfo
     model: Model
     network: Any
     tokens: Tokens
@@ -130,7 +86,7 @@ class Registry:
             and not one.name.endswith(".new")
         )  # fmt: skip
 
-    def get(self, name: str) -> Entry:
+    def get(self, name: str) -> ModelInfo:
         """Errors: NotFound, CorruptStorage."""
         path = self.folder / as_name(name, "model") / _MANIFEST
         if not path.is_file():
@@ -140,11 +96,11 @@ class Registry:
         if told.get("format") != _FORMAT:
             raise CorruptStorage(f"{path}: format {told.get('format')!r}, this reads {_FORMAT}")
         try:
-            return Entry(**told["entry"])
+            return ModelInfo(**told["entry"])
         except TypeError as error:
             raise CorruptStorage(f"{path}: {error}") from error
 
-    def check(self, name: str) -> Entry:
+    def check(self, name: str) -> ModelInfo:
         """The entry, once every file has been compared with its size and SHA-256.
 
         Errors: CorruptStorage, naming the file.
@@ -162,7 +118,7 @@ class Registry:
         """The model, ready to read; its files are checked first. Errors: as check()."""
         return self._loaded(self.check(name), self.folder / name)
 
-    def _loaded(self, entry: Entry, folder: Path) -> Loaded:
+    def _loaded(self, entry: ModelInfo, folder: Path) -> Loaded:
         if entry.architecture == "decoder":
             decoder = Decoder(DecoderConfig.of_json(entry.config))
             _fill(decoder, folder / _WEIGHTS)
@@ -183,7 +139,7 @@ class Registry:
         *,
         metrics: Mapping[str, float] | None = None,
         lineage: Mapping[str, Any] | None = None,
-    ) -> Entry:
+    ) -> ModelInfo:
         """Keep a decoder and its tokenizer. Errors: AlreadyExists, InvalidArgument if too large."""
         if len(tokens) > decoder.config.vocabulary:
             raise InvalidArgument(
@@ -205,7 +161,7 @@ class Registry:
         *,
         metrics: Mapping[str, float] | None = None,
         lineage: Mapping[str, Any] | None = None,
-    ) -> Entry:
+    ) -> ModelInfo:
         """Copy a causal model of Hugging Face from a folder, or unpack one from a GGUF file.
 
         Only safetensors, JSON and tokenizer files are taken; of GGUF the weights become float32.
@@ -227,17 +183,17 @@ class Registry:
             kind = str(config["model_type"])
             return self._seal(folder, name, kind, config, count, metrics, dict(lineage or {}))
 
-    def expected(self, name: str, manifest: Mapping[str, Any]) -> Entry:
+    def expected(self, name: str, manifest: Mapping[str, Any]) -> ModelInfo:
         """What an upload announces, before anything of it has come.
 
-        manifest  an Entry as JSON; its name is replaced. Errors: InvalidArgument, AlreadyExists
+        manifest  an ModelInfo as JSON; its name is replaced. Errors: InvalidArgument, AlreadyExists
         """
         told = incoming.checked(manifest, ("decoder", *HUGGING), self.max_bytes)
-        entry = Entry(**{**told, "name": as_name(name, "model")})
+        entry = ModelInfo(**{**told, "name": as_name(name, "model")})
         self._expect_free(name)
         return entry
 
-    def add_files(self, name: str, manifest: Mapping[str, Any], files: Path) -> Entry:
+    def add_files(self, name: str, manifest: Mapping[str, Any], files: Path) -> ModelInfo:
         """Take over an uploaded folder, once its files are those of the manifest, and load.
 
         manifest  as in expected()
@@ -260,7 +216,7 @@ class Registry:
             self._expect_good(sealed, folder)
         return sealed
 
-    def _expect_good(self, entry: Entry, folder: Path) -> None:
+    def _expect_good(self, entry: ModelInfo, folder: Path) -> None:
         """InvalidArgument for what was uploaded and cannot be loaded, or has too many tokens."""
         try:
             if entry.architecture != "decoder":
@@ -303,7 +259,7 @@ class Registry:
         for left in self.folder.glob("upload.*.new"):
             shutil.rmtree(left)
 
-    def measured(self, name: str, metrics: Mapping[str, float]) -> Entry:
+    def measured(self, name: str, metrics: Mapping[str, float]) -> ModelInfo:
         """Add metrics to a model, those of the same name replaced."""
         entry = self.get(name)
         told = {**asdict(entry), "metrics": {**entry.metrics, **metrics}}
@@ -321,18 +277,18 @@ class Registry:
 
     # --- pairs ----------------------------------------------------------------------------------
 
-    def pairs(self, target: str | None = None) -> list[Pair]:
+    def pairs(self, target: str | None = None) -> list[ModelPair]:
         """All pairs, or those of a target."""
         path = self.folder / _PAIRS
         if not path.is_file():
             return []
         try:
-            found = [Pair(**one) for one in _read_json(path)["pairs"]]
+            found = [ModelPair(**one) for one in _read_json(path)["pairs"]]
         except (TypeError, KeyError) as error:
             raise CorruptStorage(f"{path}: {error}") from error
         return [pair for pair in found if target in (None, pair.target)]
 
-    def pair(self, target: str, draft: str, metrics: Mapping[str, float]) -> Pair:
+    def pair(self, target: str, draft: str, metrics: Mapping[str, float]) -> ModelPair:
         """Keep what was measured of a draft with a target. Errors: NotFound, InvalidArgument.
 
         Both must read the same tokens.
@@ -340,7 +296,7 @@ class Registry:
         texts = [self._tokenizer_of(name) for name in (target, draft)]
         if texts[0] != texts[1]:
             raise InvalidArgument(f"expected {draft!r} with the tokenizer of {target!r}")
-        made = Pair(target, draft, dict(metrics))
+        made = ModelPair(target, draft, dict(metrics))
         rest = [p for p in self.pairs() if (p.target, p.draft) != (target, draft)]
         self._write_pairs([*rest, made])
         return made
@@ -350,7 +306,7 @@ class Registry:
         told = json.loads((self.folder / name / _TOKENIZER).read_text("utf-8"))
         return json.dumps(told["model"], sort_keys=True)
 
-    def _write_pairs(self, pairs: list[Pair]) -> None:
+    def _write_pairs(self, pairs: list[ModelPair]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         _write_json(
             self.folder / _PAIRS, {"format": _FORMAT, "pairs": [p.to_json() for p in pairs]}
@@ -389,9 +345,9 @@ class Registry:
         parameters: int,
         metrics: Mapping[str, float] | None,
         lineage: Mapping[str, Any],
-    ) -> Entry:
+    ) -> ModelInfo:
         files = {one.name: _told_of(one) for one in sorted(folder.iterdir())}
-        entry = Entry(
+        entry = ModelInfo(
             name, architecture, dict(config), parameters, dict(metrics or {}), dict(lineage), files,
             time.time(),
         )  # fmt: skip
@@ -422,7 +378,7 @@ def _expect_known(config: Mapping[str, Any]) -> None:
         )
 
 
-def _expect_size(entry: Entry, numbers: int) -> None:
+def _expect_size(entry: ModelInfo, numbers: int) -> None:
     """Refuse a configuration that takes more than the weights that came with it."""
     size = sum(int(one["bytes"]) for n, one in entry.files.items() if n.endswith(".safetensors"))
     if numbers > size:  # a weight has a byte at least, and usually two or four

@@ -24,6 +24,7 @@ from soardb.models.sampling import Sampling
 from soardb.models.session import generate
 from soardb.models.tokens import Tokens
 from soardb.pipelines.speculate import ModelDrafter, SpeculateConfig, decode
+from tests.models.trained import llama
 
 TEXTS = ["the small bird sang", "a large bird of the north", "the north wind sang a song"] * 5
 TOKENS = Tokens.trained(TEXTS, 280)
@@ -43,20 +44,7 @@ def registry(tmp_path: Path) -> Registry:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small LLaMA with its tokenizer, as Hugging Face writes it."""
-    transformers = pytest.importorskip("transformers")
-    where = tmp_path_factory.mktemp("llama")
-    config = transformers.LlamaConfig(
-        vocab_size=len(TOKENS), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
-        bos_token_id=None, eos_token_id=0,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    transformers.LlamaForCausalLM(config).save_pretrained(where)
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=TOKENS.tokenizer, eos_token="<end>"
-    )
-    fast.save_pretrained(where)
-    return where
+    return llama(tmp_path_factory.mktemp("llama"), TOKENS, room=64)
 
 
 def written_gguf(path: Path) -> np.ndarray[Any, Any]:
