@@ -18,7 +18,6 @@ seed. Intervals are over all questions of all seeds, by a paired bootstrap.
 from __future__ import annotations
 
 import argparse
-import datetime
 import hashlib
 import json
 import sys
@@ -37,6 +36,7 @@ from benchmarks import depth_reader, depths, provenance
 from benchmarks.depth_reader import END, ReaderSetup, Vocabulary, answer, depth_of
 from benchmarks.depths import DEEPEST, Depths
 from benchmarks.environment import cache_folder, need
+from benchmarks.reports import header, written
 from soardb.errors import SoarError
 from soardb.pipelines import decide
 from soardb.pipelines.decide import Laws, rules
@@ -329,20 +329,20 @@ def _samples(whole: Arrays, resamples: int) -> list[dict[str, Any]]:
         for metric in metrics:
             swept = decide.sweep(said, y, metric, counts, otherwise=0)
             rows += [{"what": what, "metric": metric, **asdict(one)} for one in swept]
-    rng = np.random.default_rng(0)
     for metric in metrics:
-        judge = decide.as_metric(metric)
+        decided = {}
         for k in counts:
             laws = Laws.of_samples(
                 whole["samples"][:, :k].tolist(), depth_of, constant=0,
                 logs=whole["samples:logs"][:, :k].tolist(), distinct=True,
             )  # fmt: skip
-            over = judge.over(y, decide.laws.as_values(judge.decide(laws)))
-            drawn = [over(rng.integers(0, len(y), len(y))) for _ in range(resamples)]
-            low, high = np.quantile(drawn, [0.025, 0.975])
-            value = over(np.arange(len(y)))
-            rows.append({"what": "distinct samples by probability", "metric": metric, "k": k,
-                         "value": value, "low": float(low), "high": float(high)})  # fmt: skip
+            decided[str(k)] = decide.as_metric(metric).decide(laws)
+        table = decide.compare(decided, y, {metric: str(counts[-1])}, resamples=resamples)
+        rows += [
+            {"what": "distinct samples by probability", "metric": metric, "k": k,
+             **asdict(table.cells[str(k), metric])}
+            for k in counts
+        ]  # fmt: skip
     return rows
 
 
@@ -454,27 +454,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     report = {
-        "benchmark": "decide",
-        "commit": commit,
-        "machine": provenance.machine(),
-        "date": datetime.date.today().isoformat(),
-        "setup": asdict(setup),
-        "versions": {
-            name: need(name, depth_reader.EXTRA).__version__ for name in ("torch", "numpy")
-        },
+        **header("decide", commit, setup, ("torch", "numpy")),
         "seeds": given.seeds,
         "temperatures": [float(seed["retrieval:temperature"]) for seed in seeds],
         **report_of(seeds, 100 if given.tiny else 1000),
     }
     stem = given.results / setup.name
-    stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    stem.with_suffix(".md").write_text(table(report), "utf-8")
     plot_comparison(
         {name: report[name]["table"] for name in ("retrieval", "reader")},
         stem.with_suffix(".png"),
     )
     plot_sweep(report["samples"], stem.with_name(f"{setup.name}-samples.png"))
-    print(f"written: {stem.name}.json, .md, .png, of {given.seeds} seeds", flush=True)
+    written(report, table, stem, given.seeds)
     return 0
 
 

@@ -19,7 +19,6 @@ stopped goes on where it was. A report is of whole seeds alone.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import sys
 import time
@@ -35,6 +34,7 @@ from benchmarks import provenance
 from benchmarks.diagnose_report import CELL, figures, plot, summary, table
 from benchmarks.environment import cache_folder, need
 from benchmarks.journal import Journal
+from benchmarks.reports import header, written
 from soardb.errors import SoarError
 from soardb.kernels.layout import F32, I64
 from soardb.pipelines import diagnose
@@ -165,7 +165,7 @@ def _ratio(found: diagnose.Diagnosis, mask: Any) -> float:
 
 def run(setup: Setup, journal: Journal) -> Iterator[int]:
     """Measure whatever is not in the journal; yields how many seeds are whole, after each."""
-    need("torch", "train").set_num_threads(1)
+    need("torch", EXTRA).set_num_threads(1)
     for seed in range(setup.seeds):
         for cell in cells(setup):
             if journal.has(seed=seed, **asdict(cell)):
@@ -210,22 +210,15 @@ def _write(setup: Setup, rows: Sequence[Mapping[str, Any]], commit: str, stem: P
     seeds = len({row["seed"] for row in rows})
     told = list(map(_told, rows))
     report = {
-        "benchmark": "diagnose",
-        "commit": commit,
-        "machine": provenance.machine(),
-        "date": datetime.date.today().isoformat(),
-        "setup": asdict(setup),
-        "versions": {"torch": need("torch", "train").__version__, "numpy": np.__version__},
+        **header("diagnose", commit, setup, ("torch", "numpy")),
         "seeds": seeds,
         "summary": summary(told),
         "collapse": collapse(),
         "rows": told,
     }
     plain = json.loads(json.dumps(report))
-    stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    stem.with_suffix(".md").write_text(table(plain), "utf-8")
     plot(plain, stem.with_suffix(".png"))
-    print(f"written: {stem.name}.json, .md, .png, of {seeds} seeds", flush=True)
+    written(plain, table, stem, seeds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

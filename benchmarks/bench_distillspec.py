@@ -17,8 +17,6 @@ Arms that are done are kept in a journal beside the data sets.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -33,6 +31,7 @@ from benchmarks import glosses_lm, provenance
 from benchmarks.environment import cache_folder
 from benchmarks.glosses_lm import Texts, mean_loss, prompts_of
 from benchmarks.journal import Journal
+from benchmarks.reports import header, written
 from soardb.errors import SoarError
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
@@ -427,12 +426,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         control = _distilled(texts, target, start, setup, "ce", "data", 0)
         drafts = {"before": start, "control": control, "distilled": best}
         report = {
-            "benchmark": "distillspec",
-            "commit": commit,
-            "machine": provenance.machine(),
-            "date": datetime.date.today().isoformat(),
-            "setup": asdict(setup),
-            "versions": {"torch": torch.__version__, "numpy": np.__version__},
+            **header("distillspec", commit, setup, ("torch", "numpy")),
             "seeds": given.seeds,
             "target_loss": mean_loss(target, texts.test, setup.prompt + setup.length),
             "summary": summary([row for row in journal.rows if row["seed"] < given.seeds]),
@@ -445,10 +439,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     stem = given.results / setup.name
-    stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    stem.with_suffix(".md").write_text(table(report), "utf-8")
     plot(report, stem.with_suffix(".png"))
-    print(f"written: {stem.name}.json, .md, .png, of {given.seeds} seeds", flush=True)
+    written(report, table, stem, given.seeds)
     return 0
 
 

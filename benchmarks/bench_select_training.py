@@ -20,8 +20,6 @@ on where it was. A report is of whole seeds alone.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +34,7 @@ import numpy.typing as npt
 from benchmarks import datasets, provenance
 from benchmarks.environment import cache_folder, need
 from benchmarks.journal import Journal
+from benchmarks.reports import header, written
 from soardb.errors import SoarError
 from soardb.kernels.layout import F32, I64
 from soardb.pipelines import select
@@ -399,21 +398,14 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
 def _write(setup: Setup, rows: Sequence[Mapping[str, Any]], commit: str, stem: Path) -> None:
     seeds = len({row["seed"] for row in rows})
     report = {
-        "benchmark": "select-training",
-        "commit": commit,
-        "machine": provenance.machine(),
-        "date": datetime.date.today().isoformat(),
-        "setup": asdict(setup),
-        "versions": {name: need(name, EXTRA).__version__ for name in ("torch", "sklearn", "numpy")},
+        **header("select-training", commit, setup, ("torch", "sklearn", "numpy")),
         "seeds": seeds,
         "coarse_accuracy": float(np.mean([row["coarse_accuracy"] for row in rows])),
         "summary": summary(rows),
         "rows": list(rows),
     }
-    stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    stem.with_suffix(".md").write_text(table(report), "utf-8")
     plot(report, stem.with_suffix(".png"))
-    print(f"written: {stem.name}.json, .md, .png, of {seeds} seeds", flush=True)
+    written(report, table, stem, seeds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import datetime
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -34,6 +32,7 @@ from benchmarks import glosses_lm, provenance
 from benchmarks.environment import cache_folder
 from benchmarks.glosses_lm import Texts, prompts_of
 from benchmarks.journal import Journal
+from benchmarks.reports import header, written
 from soardb.errors import SoarError
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
@@ -310,21 +309,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     rows = [row for row in journal.rows if row["seed"] < given.seeds]
     report = {
-        "benchmark": "tandem",
-        "commit": commit,
-        "machine": provenance.machine(),
-        "date": datetime.date.today().isoformat(),
-        "setup": asdict(setup),
-        "versions": {"torch": torch.__version__},
+        **header("tandem", commit, setup, ("torch",)),
         "seeds": given.seeds,
         "summary": summary(rows),
         "rows": rows,
     }
     stem = given.results / setup.name
-    stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    stem.with_suffix(".md").write_text(table(report), "utf-8")
     plot(report, stem.with_suffix(".png"))
-    print(f"written: {stem.name}.json, .md, .png, of {given.seeds} seeds", flush=True)
+    written(report, table, stem, given.seeds)
     return 0
 
 

@@ -24,7 +24,14 @@ from soardb.kernels.layout import I64
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
 from soardb.models.tokens import Tokens
-from soardb.models.training import TrainConfig, Windows, cross_entropy, descend, row_of
+from soardb.models.training import (
+    TrainConfig,
+    Windows,
+    cross_entropy,
+    descend,
+    held_out_loss,
+    row_of,
+)
 
 __all__ = ["Texts", "load", "made_up", "trained"]
 
@@ -98,8 +105,6 @@ def prompts_of(row: I64, count: int, length: int, seed: int) -> Any:
 
 def mean_loss(decoder: Decoder, row: I64, window: int, count: int = 400) -> float:
     """Cross entropy in nats a token, over the same windows each time."""
-    from soardb.models.training import held_out_loss
-
     return held_out_loss(decoder, Windows(row, window, 12345)(count))
 
 
