@@ -357,7 +357,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     """Recall over k'; speed-up predicted and measured; loss over the share of units."""
     from soardb.evaluate.plots import abreast
 
-    figure, (left, middle, right) = abreast(3, (16, 4.6))
+    figure, (left, middle, right) = abreast(3, (16, 5.6))
     for row in report["recall"]:
         if row["k"] == 8:
             told = {int(name.rpartition(" ")[2]): value for name, value in row.items()
@@ -367,10 +367,10 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     left.set(
         xscale="log", xlabel="k' predicted", ylabel="recall@8", title="the head, on test states"
     )
-    left.legend(fontsize=7)
-    for row in report["head"]:
-        middle.plot(row["predicted_speedup"], row["speedup"], "o")
-        middle.annotate(row["head"], (row["predicted_speedup"], row["speedup"]), fontsize=6)
+    left.legend(fontsize=6.5, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.15))
+    for number, row in enumerate(report["head"]):
+        marker = "os^Dv"[number // 5]
+        middle.plot(row["predicted_speedup"], row["speedup"], marker, label=row["head"])
     most = max(row["predicted_speedup"] for row in report["head"])
     middle.plot([0.5, most], [0.5, most], color="0.7", lw=0.8)
     middle.set(xscale="log", yscale="log", xlabel="speed-up by bytes", ylabel="measured",
@@ -379,6 +379,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     middle.set_xticks(ticks, map(str, ticks))
     middle.set_yticks(ticks, map(str, ticks))
     middle.minorticks_off()
+    middle.legend(fontsize=6.5, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     for group in dict.fromkeys(row["group"] for row in report["train"]):
         mine = [row for row in report["train"] if row["group"] == group and row["share"] < 1]
         if mine:
