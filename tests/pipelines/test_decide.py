@@ -109,6 +109,8 @@ def test_a_label_that_is_not_declared_will_do(tmp_path: Path) -> None:
         config = DecideConfig(label_field="loose.depth", held_out=100)
         decided = decide.run(nouns, config, QUERIES)
         assert decided.laws.weights.shape == (200, 64)
+        with pytest.raises(InvalidArgument, match="truth values in 'loose', got"):
+            decide.run(nouns, DecideConfig(label_field="loose", temperature=1.0), QUERIES)
         config = DecideConfig(label_field="nowhere", temperature=1.0)
         with pytest.raises(InvalidArgument, match="'nowhere' near query 0, there are none"):
             decide.run(nouns, config, QUERIES)

@@ -214,7 +214,10 @@ class TestEnds:
             decode(TARGET, ModelDrafter(DRAFT), PROMPT, SpeculateConfig(**told))
 
     def test_a_prompt_must_be_there(self) -> None:
-        """And a drafter must have begun."""
+        """And a drafter must have begun, and tokens must be of the vocabulary."""
+        for row in ([1, 9, 2], [-1]):
+            with pytest.raises(InvalidArgument, match=r"tokens in 0\.\.3"):
+                TextDrafter([[1, 2], row], 4)
         with pytest.raises(InvalidArgument, match="at least one token"):
             decode(TARGET, ModelDrafter(DRAFT), [], SpeculateConfig())
         with pytest.raises(InvalidArgument, match="begin"):

@@ -22,7 +22,7 @@ from soardb.filters import F, as_filter
 from soardb.options import Filter, as_number
 from soardb.pipelines.decide.laws import F64, Laws, Values, as_values
 from soardb.pipelines.decide.scores import proper
-from soardb.schema import PointId, Schema, values_at
+from soardb.schema import PointId, Schema, shown, values_at
 
 __all__ = ["Near", "as_temperature", "calibrated", "near"]
 
@@ -112,6 +112,11 @@ def near(
                     "declare the field in the schema, or label more points"
                 )
             for column, (label, score) in enumerate(kept):
+                if isinstance(label, list | dict):
+                    raise InvalidArgument(
+                        f"expected numbers, text or truth values in {label_field!r}, got "
+                        f"{shown(label)}"
+                    )
                 labels[row * k + column] = label
                 scores[row, column] = score
         progress(min(1.0, (first + _BATCH) / len(vectors)))

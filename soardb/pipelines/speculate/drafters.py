@@ -89,6 +89,8 @@ class TextDrafter:
     texts       rows of tokens, such as passages that were found for the prompt
     vocabulary  tokens that there are
     longest, shortest  how many last tokens must be found; longer ones first
+
+    Errors: InvalidArgument, for tokens that there are not.
     """
 
     passes = 0
@@ -105,6 +107,11 @@ class TextDrafter:
         self._vocabulary = vocabulary
         self._sizes = range(longest, shortest - 1, -1)
         self._texts = [list(text) for text in texts]
+        for text in self._texts:
+            if text and not (min(text) >= 0 and max(text) < vocabulary):
+                raise InvalidArgument(
+                    f"expected tokens in 0..{vocabulary - 1}, got some in {min(text)}..{max(text)}"
+                )
         self._after: dict[tuple[int, ...], tuple[int, int]] = {}
         for number, text in enumerate(self._texts):
             for size in self._sizes:
