@@ -34,6 +34,7 @@ class DecoderConfig:
     hidden      of the feed-forward part; 8/3 of the width, up to a multiple of 32, unless told
     context     tokens that can be seen at once
     rope_base   of the rotary positions (Su et al., arXiv 2104.09864)
+    norm_eps    what the norms add to the mean square
     mixer       "swiglu", or "relu", whose units are mostly off and can be left out
     active      of "relu": units that stay on, by the size of their activation; all unless told
     group       of "relu": units that go on and off together
@@ -47,6 +48,7 @@ class DecoderConfig:
     hidden: int | None = None
     context: int = 512
     rope_base: float = 10_000.0
+    norm_eps: float = 2.0**-23
     mixer: Mixer = "swiglu"
     active: int | None = None
     group: int = 1
@@ -72,6 +74,8 @@ class DecoderConfig:
             )
         if as_number(self.rope_base, "rope_base") <= 1:
             raise InvalidArgument(f"expected rope_base above 1, got {self.rope_base}")
+        if not 0 < as_number(self.norm_eps, "norm_eps") < 1:
+            raise InvalidArgument(f"expected norm_eps between 0 and 1, got {self.norm_eps}")
         if self.mixer not in MIXERS:
             raise InvalidArgument(f"expected mixer one of {', '.join(MIXERS)}, got {self.mixer!r}")
         if self.units % self.group:

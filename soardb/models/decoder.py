@@ -33,7 +33,7 @@ class Decoder(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.width)
+        self.norm = nn.RMSNorm(config.width, config.norm_eps)
         random = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
@@ -75,9 +75,9 @@ class Layer(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.width)
+        self.attention_norm = nn.RMSNorm(config.width, config.norm_eps)
         self.attention = Attention(config)
-        self.mixer_norm = nn.RMSNorm(config.width)
+        self.mixer_norm = nn.RMSNorm(config.width, config.norm_eps)
         self.mixer = Mixer(config)
 
     def forward(self, x: Tensor, cache: Cache | None, number: int) -> Tensor:
