@@ -19,7 +19,7 @@ from soardb.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from soardb.models.info import ModelInfo
-    from soardb.models.registry import Loaded, Registry
+    from soardb.models.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Language models that a database directory holds.")
 
@@ -180,6 +180,10 @@ def train(
     like: Annotated[
         str | None, typer.Option(help="Take the tokenizer of this model, as a draft must.")
     ] = None,
+    vectors_of: Annotated[
+        str | None,
+        typer.Option(help="Begin with the token vectors of this model, cut to the width."),
+    ] = None,
     vocabulary: Annotated[int, typer.Option(min=257, help="Tokens to learn.")] = 1024,
     width: Annotated[int, typer.Option(min=2, help="Of the residual stream.")] = 128,
     layers: Annotated[int, typer.Option(min=1)] = 2,
@@ -203,6 +207,8 @@ def train(
     config = DecoderConfig(len(tokens), width, layers, heads, context=context)
     told = TrainConfig(steps, batch, window, rate, seed=seed)
     decoder = Decoder(config, seed)
+    if vectors_of is not None:
+        decoder.take_vectors(held.load(vectors_of).decoder)
     windows = Windows(row_of(lines, tokens), window, seed)
     with tables.bars() as progress:
         losses = descend(
@@ -213,7 +219,13 @@ def train(
         decoder.eval(),
         tokens,
         metrics={"training_loss": sum(losses[-50:]) / len(losses[-50:])},
-        lineage={"method": "cross entropy", "texts": texts.name, "steps": steps, "seed": seed},
+        lineage={
+            "method": "cross entropy",
+            "texts": texts.name,
+            "steps": steps,
+            "seed": seed,
+            **({} if vectors_of is None else {"vectors_of": vectors_of}),
+        },
     )
     tables.note(f"{name}: {_line(entry)}")
 
@@ -246,22 +258,21 @@ def distil(
     if preset not in PRESETS:
         raise InvalidArgument(f"expected preset one of {', '.join(PRESETS)}, got {preset!r}")
     held = registry_of(directory)
-    large, small = _decoder(held.load(target)), _decoder(held.load(draft))
+    large, small = held.load(target), held.load(draft)
+    teacher, student = large.decoder, small.decoder
     row = row_of(lines_of(texts), large.tokens)
     config = replace(PRESETS[preset], train=TrainConfig(steps, rate=rate, seed=seed))
     if divergence is not None:
         config = replace(config, divergence=divergence)
     end = large.tokens.end
     with tables.bars() as progress:
-        found = run(large.network, small.network, row, config, end=end, progress=progress)
+        found = run(teacher, student, row, config, end=end, progress=progress)
     prompts = Windows(row, config.prompt, seed + 1)(256)
     # The distilled draft has the shape of the one it began as, and so its cost.
     cost = cost_of(large.model, small.model, prompts[0].tolist(), gamma)
     measured: dict[str, dict[str, float]] = {}
-    for which, network in ((draft, small.network), (name, found.draft)):
-        mine = agreement(
-            large.network, network, prompts, config.length, (gamma,), end=end, seed=seed
-        )
+    for which, network in ((draft, student), (name, found.draft)):
+        mine = agreement(teacher, network, prompts, config.length, (gamma,), end=end, seed=seed)
         measured[which] = metrics_of(mine.alpha, mine.tau[gamma], gamma, cost)
     lineage = {
         "method": f"DistillSpec, {preset}",
@@ -373,14 +384,6 @@ def registry_of(directory: Path, make: bool = False) -> Registry:
             raise NotFound(f"expected a soardb database in {directory}, found none")
         connect(directory).close()
     return Registry(directory)
-
-
-def _decoder(loaded: Loaded) -> Loaded:
-    if loaded.entry.architecture != "decoder":
-        raise InvalidArgument(
-            f"expected a decoder trained here, {loaded.entry.name} is {loaded.entry.architecture}"
-        )
-    return loaded
 
 
 def _passages(directory: Path, collection: str, prompt: str, field: str, count: int) -> list[str]:

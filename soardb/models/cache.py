@@ -2,7 +2,7 @@
 
     decoder.py -> [cache.py]
 
-Room for the whole context is taken at once; going back is a matter of a number.
+Room is taken at once; going back is a matter of a number.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ __all__ = ["Cache"]
 
 
 class Cache:
-    """Of `rows` sequences of equal length. length: how many tokens of each are in it."""
+    """Of `rows` sequences of equal length, up to `room` tokens; the context unless told.
 
-    def __init__(self, config: DecoderConfig, rows: int = 1) -> None:
-        shape = (config.layers, 2, rows, config.keys, config.context, config.width // config.heads)
+    length  how many tokens of each are in it
+    """
+
+    def __init__(self, config: DecoderConfig, rows: int = 1, room: int | None = None) -> None:
+        most = config.context if room is None else min(room, config.context)
+        shape = (config.layers, 2, rows, config.keys, most, config.width // config.heads)
         self._held = torch.empty(shape)
         self.length = 0
 

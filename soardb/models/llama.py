@@ -56,9 +56,10 @@ def as_decoder(network: Any) -> Decoder:
 
 
 def _config_of(told: Any) -> DecoderConfig:
+    if told.model_type != "llama":
+        raise InvalidArgument(f"expected a model of type llama, got {told.model_type}")
     rope = told.rope_parameters
     differences = {
-        "a model of type llama": told.model_type == "llama",
         "an output tied to the embedding": told.tie_word_embeddings,
         "no biases": not (getattr(told, "attention_bias", 0) or getattr(told, "mlp_bias", 0)),
         "plain rotary positions": rope.get("rope_type", "default") == "default",

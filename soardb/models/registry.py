@@ -33,6 +33,7 @@ from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
 from soardb.models.hugging import HuggingModel
 from soardb.models.info import ModelInfo, ModelPair
+from soardb.models.llama import as_decoder
 from soardb.models.session import DecoderModel, Model
 from soardb.models.tokens import Tokens
 from soardb.storage.catalog import as_name
@@ -66,6 +67,14 @@ class Loaded:
     model: Model
     network: Any
     tokens: Tokens
+
+    @property
+    def decoder(self) -> Decoder:
+        """Itself, or a LLaMA of Hugging Face, whose weights are shared.
+
+        Errors: InvalidArgument for what a Decoder cannot be, naming what differs.
+        """
+        return self.network if isinstance(self.network, Decoder) else as_decoder(self.network)
 
 
 class Registry:

@@ -133,7 +133,7 @@ def sampled(
     All at once: a pass over b tokens a step. Stops early where all have ended.
     """
     sampling.check()
-    cache = Cache(decoder.config, len(prompts))
+    cache = Cache(decoder.config, len(prompts), prompts.shape[1] + longest)
     fill = 0 if end is None else end
     out = torch.full((len(prompts), longest), fill)
     ended = torch.zeros(len(prompts), dtype=torch.bool)

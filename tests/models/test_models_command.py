@@ -21,6 +21,7 @@ from soardb.models.registry import Registry
 from soardb.models.sampling import Sampling
 from soardb.models.session import generate
 from soardb.pipelines.speculate import SpeculateConfig, writing
+from tests.models.trained import llama
 
 WORDS = [
     ["a", "the"],
@@ -87,6 +88,32 @@ def test_a_draft_is_distilled_and_paired(directory: Path) -> None:
     assert Registry(directory / "db").get("better").lineage["parent"] == "small"
     asked("remove", directory / "db", "better")
     assert "better" not in asked("list", directory / "db").stdout
+
+
+def test_a_draft_is_distilled_to_a_llama(directory: Path, tmp_path: Path) -> None:
+    """With its tokenizer, and vectors of its tokens to begin with."""
+    held = Registry(directory / "db")
+    asked(
+        "import", directory / "db", "llama",
+        llama(
+            tmp_path / "llama", held.load("large").tokens, tie_word_embeddings=True,
+            initializer_range=0.2,
+        ),
+    )  # fmt: skip
+    asked(
+        "train", directory / "db", "begun", "--texts", directory / "texts.txt", "--like", "llama",
+        "--vectors-of", "llama", "--width", 32, "--layers", 1, "--heads", 2, "--context", 96,
+        "--steps", 2,
+    )  # fmt: skip
+    told = asked(
+        "distil", directory / "db", "llama", "begun", "nearer", "--texts", directory / "texts.txt",
+        "--steps", 60, "--rate", 0.01, "--json",
+    )  # fmt: skip
+    metrics = json.loads(told.stdout)
+    assert metrics["nearer"]["alpha"] > metrics["begun"]["alpha"] + 0.01
+    assert {pair.draft for pair in held.pairs("llama")} == {"begun", "nearer"}
+    for name in ("begun", "nearer", "llama"):
+        held.remove(name)
 
 
 def test_text_is_written_and_a_draft_changes_no_word_of_it(directory: Path) -> None:

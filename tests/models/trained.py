@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,14 +25,18 @@ WORDS = [["a", "the"], ["small", "large"], ["bird", "stone"], ["of", "near"], ["
 TEXTS = [" ".join(np.random.default_rng(i).choice(words) for words in WORDS) for i in range(200)]
 
 
-def llama(folder: Path, tokens: Tokens, room: int = 128) -> Path:
-    """A small LLaMA with this tokenizer, as Hugging Face writes it, with weights of no training."""
+def llama(folder: Path, tokens: Tokens, room: int = 128, **told: Any) -> Path:
+    """A small LLaMA with this tokenizer, as Hugging Face writes it, with weights of no training.
+
+    told  more of its configuration
+    """
     transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokens), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=room,
-        bos_token_id=None, eos_token_id=0,
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "vocab_size": len(tokens), "hidden_size": 32, "intermediate_size": 64,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": room, "bos_token_id": None, "eos_token_id": 0,
+    }  # fmt: skip
+    config = transformers.LlamaConfig(**{**settings, **told})
     torch.manual_seed(0)
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     fast = transformers.PreTrainedTokenizerFast(

@@ -37,6 +37,8 @@ __all__ = [
     "until",
 ]
 
+_LAWS = 2**25  # probabilities of each model that are held at once
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
@@ -87,11 +89,11 @@ def agreement(
     sampling: Sampling | None = None,
     end: int | None = None,
     seed: int = 0,
-    batch: int = 128,
 ) -> Agreement:
     """Draw `length` tokens of the target after each of (n, t) prompts, and look at both laws there.
 
-    Costs a pass of the target a token, and one of both over all of it. Errors: InvalidArgument.
+    Costs a pass of the target a token, and one of both over all of it; a few GB at most, however
+    many tokens there are. Errors: InvalidArgument.
     """
     as_int(length, "length", 1, target.config.context - prompts.shape[1])
     if target.config.vocabulary != draft.config.vocabulary:
@@ -101,6 +103,7 @@ def agreement(
         )
     law = sampling or Sampling()
     random = torch.Generator().manual_seed(seed)
+    batch = max(1, min(128, _LAWS // (length * target.config.vocabulary)))
     kept: list[Tensor] = []
     overlaps: list[Tensor] = []
     masks: list[Tensor] = []
