@@ -180,10 +180,6 @@ def train(
     like: Annotated[
         str | None, typer.Option(help="Take the tokenizer of this model, as a draft must.")
     ] = None,
-    vectors_of: Annotated[
-        str | None,
-        typer.Option(help="Begin with the token vectors of this model, cut to the width."),
-    ] = None,
     vocabulary: Annotated[int, typer.Option(min=257, help="Tokens to learn.")] = 1024,
     width: Annotated[int, typer.Option(min=2, help="Of the residual stream.")] = 128,
     layers: Annotated[int, typer.Option(min=1)] = 2,
@@ -207,8 +203,6 @@ def train(
     config = DecoderConfig(len(tokens), width, layers, heads, context=context)
     told = TrainConfig(steps, batch, window, rate, seed=seed)
     decoder = Decoder(config, seed)
-    if vectors_of is not None:
-        decoder.take_vectors(held.load(vectors_of).decoder)
     windows = Windows(row_of(lines, tokens), window, seed)
     with tables.bars() as progress:
         losses = descend(
@@ -219,13 +213,7 @@ def train(
         decoder.eval(),
         tokens,
         metrics={"training_loss": sum(losses[-50:]) / len(losses[-50:])},
-        lineage={
-            "method": "cross entropy",
-            "texts": texts.name,
-            "steps": steps,
-            "seed": seed,
-            **({} if vectors_of is None else {"vectors_of": vectors_of}),
-        },
+        lineage={"method": "cross entropy", "texts": texts.name, "steps": steps, "seed": seed},
     )
     tables.note(f"{name}: {_line(entry)}")
 

@@ -65,24 +65,6 @@ class Decoder(nn.Module):
             cache.length += tokens.shape[1]
         return found
 
-    def take_vectors(self, other: Decoder) -> None:
-        """Begin with another's token vectors: their part in as many directions as the width.
-
-        The directions with the largest squares, so that dot products of tokens change least (Eckart
-        and Young). Errors: InvalidArgument unless `other` has the same tokens and at least the
-        width.
-        """
-        mine, theirs = self.config, other.config
-        if theirs.vocabulary != mine.vocabulary or theirs.width < mine.width:
-            raise InvalidArgument(
-                f"expected {mine.vocabulary} token vectors of {mine.width} numbers or more, got "
-                f"{theirs.vocabulary} of {theirs.width}"
-            )
-        with torch.no_grad():
-            vectors = other.embedding.weight
-            _, directions = torch.linalg.eigh(vectors.T @ vectors)  # the largest last
-            self.embedding.weight.copy_(vectors @ directions[:, -mine.width :])
-
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) hidden states -> (..., vocabulary)."""
         return functional.linear(hidden, self.embedding.weight)

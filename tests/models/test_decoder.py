@@ -48,24 +48,6 @@ def test_step_by_step_is_one_pass(name: str) -> None:
     assert session.length == 20
 
 
-def test_vectors_are_taken_over() -> None:
-    """At the same width products of tokens stay, at a smaller one they are the nearest that fit."""
-    large = decoder(DecoderConfig(20, 32, 1, 2))
-    vectors = large.embedding.weight.detach()
-    same, small = Decoder(SMALL, 1), Decoder(DecoderConfig(20, 8, 1, 2), 1)
-    same.take_vectors(large)
-    found = same.embedding.weight.detach()
-    assert torch.allclose(found @ found.T, vectors @ vectors.T, atol=1e-3)
-    small.take_vectors(large)
-    left = torch.linalg.svdvals(vectors)[8:].square().sum()
-    assert small.embedding.weight.detach().square().sum() == pytest.approx(
-        float(vectors.square().sum() - left), rel=1e-4
-    )
-    for other in (DecoderConfig(21, 32, 1, 2), DecoderConfig(20, 4, 1, 1)):
-        with pytest.raises(InvalidArgument, match="20 token vectors of 8"):
-            small.take_vectors(Decoder(other))
-
-
 def test_nothing_looks_ahead() -> None:
     """A later token changes nothing before it, and something from it on."""
     model, row = decoder(), tokens(1, 12)
