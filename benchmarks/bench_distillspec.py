@@ -28,10 +28,11 @@ import numpy as np
 import torch
 
 from benchmarks import glosses_lm, provenance
+from benchmarks.decoding import LAWS, decoded
 from benchmarks.environment import cache_folder
 from benchmarks.glosses_lm import Texts, mean_loss, prompts_of
 from benchmarks.journal import Journal
-from benchmarks.reports import header, written
+from benchmarks.reports import grid, header, written
 from soardb.errors import SoarError
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
@@ -43,7 +44,6 @@ from soardb.pipelines.speculate import (
     Lenience,
     ModelDrafter,
     SpeculateConfig,
-    TextDrafter,
     decode,
 )
 
@@ -51,7 +51,6 @@ __all__ = ["ARMS", "Setup", "main", "summary", "table"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 GAMMAS = (3, 5, 7)
-LAWS = {"T = 1": Sampling(1.0), "greedy": Sampling(0.0)}
 
 
 TARGET = DecoderConfig(1024, 192, 5, 6, context=96)
@@ -161,74 +160,6 @@ def _distilled(
     )
     data = texts.train[: setup.few] if source == "few data" else None
     return run(target, draft, texts.train, config, data=data, end=texts.tokens.end).draft
-
-
-def decoded(
-    texts: Texts, target: Decoder, drafts: Mapping[str, Decoder], setup: Setup
-) -> list[dict[str, Any]]:
-    """Real decoding, one text after the other: tau, seconds a token, beside the target alone.
-
-    The text drafter has few of the training glosses, as a collection of like texts would give.
-    """
-    prompts = prompts_of(texts.test, setup.decoded, setup.prompt, 13).tolist()
-    model, end, rows = DecoderModel(target), texts.tokens.end, []
-    stored = [texts.train[: setup.few].tolist()]
-    drafters: dict[str, Any] = {name: ModelDrafter(DecoderModel(d)) for name, d in drafts.items()}
-    drafters["stored text"] = TextDrafter(stored, setup.vocabulary, 3)
-    costs = {
-        g: cost_of(model, DecoderModel(next(iter(drafts.values()))), prompts[0], g).c
-        for g in GAMMAS
-    }
-    for law_name, law in LAWS.items():
-        plain = _timed(model, None, prompts, setup, law, 1, end)
-        rows.append({"draft": "none", "law": law_name, "gamma": 0, "tau": 1.0,
-                     "ms_a_token": plain["ms"], "speedup": 1.0})  # fmt: skip
-        for name, drafter in drafters.items():
-            for gamma in GAMMAS:
-                found = _timed(model, drafter, prompts, setup, law, gamma, end)
-                c = 0.0 if name == "stored text" else costs[gamma]
-                rows.append(
-                    {
-                        "draft": name,
-                        "law": law_name,
-                        "gamma": gamma,
-                        "tau": found["tau"],
-                        "ms_a_token": found["ms"],
-                        "speedup": plain["ms"] / found["ms"],
-                        "expected_speedup": found["tau"] / (c * gamma + 1),
-                        "c": c,
-                    }
-                )
-    return rows
-
-
-def _timed(
-    model: DecoderModel,
-    drafter: Any,
-    prompts: list[list[int]],
-    setup: Setup,
-    law: Sampling,
-    gamma: int,
-    end: int | None,
-) -> dict[str, float]:
-    tokens = passes = 0
-    began = time.process_time()
-    for seed, prompt in enumerate(prompts):
-        config = SpeculateConfig(gamma, setup.length, law, seed=seed)
-        found = decode(model, drafter or _Nobody(), prompt, config, end)
-        tokens, passes = tokens + len(found.tokens), passes + len(found.blocks)
-    return {"tau": tokens / passes, "ms": 1000 * (time.process_time() - began) / tokens}
-
-
-class _Nobody:
-    """Proposes nothing, so that the target writes alone."""
-
-    def begin(self) -> None:
-        """A new text."""
-
-    def propose(self, read: Any, most: int, sampling: Any, random: Any) -> tuple[list[int], Any]:
-        """Nothing."""
-        return [], torch.empty(0, 1)
 
 
 def lossy(
@@ -364,18 +295,8 @@ def table(report: Mapping[str, Any]) -> str:
             cells += [f"{mine['alpha']:.4f}", f"{mine['gain']:+.4f}{sd}", f"{mine['tau']['5']:.3f}"]
         lines.append("| " + " | ".join([*cells, f"{row['loss']:.4f}"]) + " |")
     for name in ("decoded", "lossy", "garden"):
-        rows = report[name]
-        keys = list(dict.fromkeys(key for row in rows for key in row))
-        lines += ["", f"### {name}", "", "| " + " | ".join(keys) + " |",
-                  "| " + " | ".join("---" for _ in keys) + " |"]  # fmt: skip
-        for row in rows:
-            cells = [_plain(row.get(key, "")) for key in keys]
-            lines.append("| " + " | ".join(cells) + " |")
+        lines += grid(name, report[name])
     return "\n".join([*lines, ""])
-
-
-def _plain(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def plot(report: Mapping[str, Any], path: Path) -> None:
@@ -430,11 +351,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "seeds": given.seeds,
             "target_loss": mean_loss(target, texts.test, setup.prompt + setup.length),
             "summary": summary([row for row in journal.rows if row["seed"] < given.seeds]),
-            "decoded": decoded(texts, target, drafts, setup),
+            "decoded": decoded(
+                target, drafts, texts.train[: setup.few],
+                prompts_of(texts.test, setup.decoded, setup.prompt, 13).tolist(), setup.length,
+                GAMMAS, texts.tokens.end,
+            ),
             "lossy": lossy(texts, target, {k: drafts[k] for k in ("before", "distilled")}, setup),
             "garden": garden(texts, target, setup),
             "rows": journal.rows,
-        }
+        }  # fmt: skip
     except SoarError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

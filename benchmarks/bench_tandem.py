@@ -29,14 +29,14 @@ from typing import Any
 import torch
 
 from benchmarks import glosses_lm, provenance
+from benchmarks.decoding import LAWS
 from benchmarks.environment import cache_folder
 from benchmarks.glosses_lm import Texts, prompts_of
 from benchmarks.journal import Journal
-from benchmarks.reports import header, written
+from benchmarks.reports import grid, header, written
 from soardb.errors import SoarError
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
-from soardb.models.sampling import Sampling
 from soardb.models.session import DecoderModel
 from soardb.models.training import TrainConfig, Windows
 from soardb.pipelines.distillspec import iid_tau
@@ -57,7 +57,6 @@ from soardb.pipelines.tandem import (
 __all__ = ["ARMS", "Setup", "main", "table"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
-LAWS = {"T = 1": Sampling(1.0), "greedy": Sampling(0.0)}
 PRIMARY = DecoderConfig(1024, 192, 5, 6, context=96)
 SECONDARY = DecoderConfig(1024, 64, 2, 4, context=96)
 TRAIN_PRIMARY = TrainConfig(2500, 32, 64, 2e-3)
@@ -257,13 +256,7 @@ def table(report: Mapping[str, Any]) -> str:
     """Markdown: quality by arm and block length, then drafting."""
     lines = [f"Means over {report['seeds']} seeds."]
     for name in ("quality", "drafting"):
-        rows = report["summary"][name]
-        keys = list(rows[0])
-        lines += ["", f"### {name}", "", "| " + " | ".join(keys) + " |",
-                  "| " + " | ".join("---" for _ in keys) + " |"]  # fmt: skip
-        for row in rows:
-            cells = [f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()]
-            lines.append("| " + " | ".join(cells) + " |")
+        lines += grid(name, report["summary"][name], 4)
     return "\n".join([*lines, ""])
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from soardb.models.training import (
     row_of,
 )
 
-__all__ = ["Texts", "load", "made_up", "trained"]
+__all__ = ["Texts", "kept", "load", "made_up", "trained"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,19 @@ class Texts:
     test: I64
 
 
-def load(vocabulary: int = 1024, held_out: int = 4000, progress: Progress = silent) -> Texts:
-    """All 117,000 glosses in random order, the last `held_out` of them to test with."""
+def load(
+    vocabulary: int = 1024,
+    held_out: int = 4000,
+    progress: Progress = silent,
+    tokens: Tokens | None = None,
+) -> Texts:
+    """All 117,000 glosses in random order, the last `held_out` of them to test with.
+
+    tokens  of a model; learned from the glosses unless told
+    """
     glosses = read_wordnet(fetch(WORDNET, progress))
     random.Random(0).shuffle(glosses)
-    return _texts(glosses, vocabulary, held_out)
+    return _texts(glosses, vocabulary, held_out, tokens)
 
 
 def made_up(vocabulary: int = 300) -> Texts:
@@ -60,10 +68,12 @@ def made_up(vocabulary: int = 300) -> Texts:
     return _texts([" ".join(rng.choice(w) for w in words) for _ in range(800)], vocabulary, 200)
 
 
-def _texts(glosses: list[str], vocabulary: int, held_out: int) -> Texts:
+def _texts(
+    glosses: list[str], vocabulary: int, held_out: int, tokens: Tokens | None = None
+) -> Texts:
     train, test = glosses[:-held_out], glosses[-held_out:]
-    tokens = Tokens.trained(train, vocabulary)
-    return Texts(tokens, row_of(train, tokens), row_of(test, tokens))
+    told = tokens or Tokens.trained(train, vocabulary)
+    return Texts(told, row_of(train, told), row_of(test, told))
 
 
 def trained(
@@ -75,27 +85,40 @@ def trained(
 ) -> Decoder:
     """A decoder of these texts by cross entropy, from the cache or anew; seeded by train.seed."""
     data = texts.train if row is None else row
-    told = {"config": asdict(config), "train": asdict(train), "tokens": len(data)}
-    mark = hashlib.sha256(json.dumps(told, sort_keys=True).encode() + data.tobytes()).hexdigest()
+
+    def make() -> Decoder:
+        decoder = Decoder(config, train.seed)
+        windows = Windows(data, train.window, train.seed)
+        descend(
+            [decoder],
+            lambda step: cross_entropy(decoder, windows(train.batch)),
+            train,
+            progress,
+            f"training, width {config.width}",
+        )
+        return decoder.eval()
+
+    return kept({"config": asdict(config), "train": asdict(train)}, data, config, make)
+
+
+def kept(
+    told: Mapping[str, Any], row: I64, config: DecoderConfig, make: Callable[[], Decoder]
+) -> Decoder:
+    """What make() makes, from the cache if it was made before: by what is told, and the tokens."""
+    text = json.dumps({**told, "tokens": len(row)}, sort_keys=True)
+    mark = hashlib.sha256(text.encode() + row.tobytes()).hexdigest()
     path = cache_folder() / "models" / f"{mark[:16]}.safetensors"
-    decoder = Decoder(config, train.seed)
     files = need("safetensors.torch")
     if path.exists():
+        decoder = Decoder(config)
         decoder.load_state_dict(files.load_file(path))
         return decoder.eval()
-    windows = Windows(data, train.window, train.seed)
-    descend(
-        [decoder],
-        lambda step: cross_entropy(decoder, windows(train.batch)),
-        train,
-        progress,
-        f"training, width {config.width}",
-    )
+    decoder = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     files.save_file(decoder.state_dict(), partial)
     partial.replace(path)
-    return decoder.eval()
+    return decoder
 
 
 def prompts_of(row: I64, count: int, length: int, seed: int) -> Any:
@@ -105,7 +128,8 @@ def prompts_of(row: I64, count: int, length: int, seed: int) -> Any:
 
 def mean_loss(decoder: Decoder, row: I64, window: int, count: int = 400) -> float:
     """Cross entropy in nats a token, over the same windows each time."""
-    return held_out_loss(decoder, Windows(row, window, 12345)(count))
+    batch = max(1, min(64, 2**26 // (window * decoder.config.vocabulary)))
+    return held_out_loss(decoder, Windows(row, window, 12345)(count), batch)
 
 
 def characters(texts: Texts) -> float:

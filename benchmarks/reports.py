@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import provenance
 
-__all__ = ["header", "written"]
+__all__ = ["grid", "header", "written"]
 
 
 def header(benchmark: str, commit: str, setup: Any, modules: Sequence[str]) -> dict[str, Any]:
@@ -30,6 +30,18 @@ def header(benchmark: str, commit: str, setup: Any, modules: Sequence[str]) -> d
         "setup": asdict(setup),
         "versions": {name: importlib.import_module(name).__version__ for name in modules},
     }
+
+
+def grid(name: str, rows: Sequence[Mapping[str, Any]], digits: int = 3) -> list[str]:
+    """Lines of Markdown: a heading, and a table of all that any row has; floats in short."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["", f"### {name}", "", "| " + " | ".join(keys) + " |",
+             "| " + " | ".join("---" for _ in keys) + " |"]  # fmt: skip
+    for row in rows:
+        cells = [row.get(key, "") for key in keys]
+        shown = [f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell) for cell in cells]
+        lines.append("| " + " | ".join(shown) + " |")
+    return lines
 
 
 def written(
