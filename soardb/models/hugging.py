@@ -101,8 +101,14 @@ class HuggingModel:
 
     @property
     def tokens(self) -> Tokens:
-        """Its tokenizer, as those here."""
-        return Tokens(self.tokenizer.backend_tokenizer, self.end)
+        """Its tokenizer, as those here. Errors: InvalidArgument for one that is not a fast one."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise InvalidArgument(
+                "expected a tokenizer of the tokenizers library, got "
+                f"{type(self.tokenizer).__name__}; save it as tokenizer.json"
+            )
+        return Tokens(backend, self.end)
 
     def session(self) -> HuggingSession:
         """A new one, with nothing read."""

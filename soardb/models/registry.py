@@ -188,6 +188,8 @@ class Registry:
             config = _read_json(folder / "config.json")
             _expect_known(config)
             found = HuggingModel.of_folder(folder)
+            if not (folder / _TOKENIZER).exists():  # where the folder had merges and a vocabulary
+                (folder / _TOKENIZER).write_text(found.tokens.to_json(), "utf-8")
             count = sum(weight.numel() for weight in found.network.parameters())
             kind = str(config["model_type"])
             return self._seal(folder, name, kind, config, count, metrics, dict(lineage or {}))
@@ -313,7 +315,7 @@ class Registry:
     def _tokenizer_of(self, name: str) -> str:
         self.get(name)
         told = json.loads((self.folder / name / _TOKENIZER).read_text("utf-8"))
-        return json.dumps(told["model"], sort_keys=True)
+        return json.dumps(told["model"]["vocab"], sort_keys=True)
 
     def _write_pairs(self, pairs: list[ModelPair]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

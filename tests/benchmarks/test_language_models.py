@@ -1,6 +1,7 @@
 """The benchmarks of drafts, end to end on made-up texts.
 
-benchmarks/bench_distillspec.py, bench_tandem.py, glosses_lm.py -> [test_language_models.py]
+benchmarks/bench_distillspec.py, bench_tandem.py, bench_pretrained.py, glosses_lm.py, decoding.py
+    -> [test_language_models.py]
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bench_distillspec, bench_tandem, glosses_lm
+from benchmarks import bench_distillspec, bench_pretrained, bench_tandem, glosses_lm
 from soardb.models.config import DecoderConfig
 from soardb.models.training import TrainConfig
 
@@ -52,6 +53,26 @@ def test_tandem_is_measured_in_every_arm(tmp_path: Path, monkeypatch: pytest.Mon
     drafting = report["summary"]["drafting"]
     assert {row["router"] for row in drafting if row["arm"].startswith("tandem")} == {True, False}
     assert (tmp_path / "tandem-tiny.png").stat().st_size > 5000
+
+
+def test_a_draft_for_a_target_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, after and beside stored text; a second run trains and measures nothing."""
+    monkeypatch.setenv("SOARDB_DATA", str(tmp_path / "cache"))
+    asked = ["--tiny", "--results", str(tmp_path)]
+    assert bench_pretrained.main(asked) == 0
+    report = json.loads((tmp_path / "pretrained-tiny.json").read_text("utf-8"))
+    arms = ["before", *bench_pretrained.ARMS]
+    assert [row["arm"] for row in report["summary"]] == arms
+    alphas = {row["arm"]: row["alpha, T = 1"] for row in report["summary"]}
+    assert all(alphas[arm] > alphas["before"] for arm in bench_pretrained.ARMS)
+    assert {row["draft"] for row in report["decoded"]} == {"none", *arms, "stored text"}
+    assert all(row["by_costs"] > 0 for row in report["decoded"] if row["draft"] != "none")
+    assert (tmp_path / "pretrained-tiny.png").stat().st_size > 5000
+    for name in ("measured", "run"):
+        monkeypatch.setattr(bench_pretrained, name, lambda *_, **__: pytest.fail("done again"))
+    assert bench_pretrained.main(asked) == 0
 
 
 def test_what_was_trained_is_taken_from_the_cache(

@@ -233,6 +233,20 @@ class TestHuggingFace:
             want = list(generate(target, prompt, 20, Sampling(0), random))
             assert decode(target, ModelDrafter(draft), prompt, config).tokens == want
 
+    def test_merges_and_a_vocabulary_are_a_tokenizer_too(
+        self, registry: Registry, folder: Path, tmp_path: Path
+    ) -> None:
+        """It is written as tokenizer.json, so that the model can be paired and uploaded."""
+        bare = tmp_path / "bare"
+        shutil.copytree(folder, bare)
+        (bare / "tokenizer.json").unlink()
+        TOKENS.tokenizer.model.save(str(bare))
+        told = {"tokenizer_class": "GPT2Tokenizer", "eos_token": "<end>", "unk_token": "<end>"}
+        (bare / "tokenizer_config.json").write_text(json.dumps(told))
+        assert "tokenizer.json" in registry.add_hugging("llama", bare).files
+        assert registry.load("llama").tokens.encode("the bird") == TOKENS.encode("the bird")
+        assert registry.pair("llama", "bird", {"alpha": 0.5}).target == "llama"
+
     def test_a_gguf_file_is_unpacked(self, registry: Registry, tmp_path: Path) -> None:
         """To float32 weights and files of Hugging Face, which load as any others."""
         pytest.importorskip("transformers")
