@@ -16,7 +16,7 @@ from tests.service.conftest import Served
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-ASKS_A_SERVER, ASKS_RAY = {"client"}, {"cluster"}
+ASKS_A_SERVER, ASKS_RAY = {"client", "language_models"}, {"cluster"}
 
 
 def run(file: Path, folder: Path, *arguments: str) -> str:
