@@ -72,6 +72,7 @@ class Setup:
 
     making, calibrating, judging  windows of tokens of each lot; window: tokens of each
     ranks    of low-rank copies
+    steps    of training, of trained ones
     rounds   of times; prompts, prompt, length: of greedy texts
     """
 
@@ -81,6 +82,7 @@ class Setup:
     judging: int = 32
     window: int = 64
     ranks: tuple[int, ...] = (32, 64, 128, 256)
+    steps: int = 150
     rounds: int = 41
     prompts: int = 16
     prompt: int = 12
@@ -89,7 +91,7 @@ class Setup:
     ffn: FfnSetup = field(default_factory=FfnSetup)
 
 
-TINY = Setup("hire-lm-tiny", 20, 20, 20, 20, (8, 16), 3, 3, 4, 8, (64, 256, 8), TINY_FFN)
+TINY = Setup("hire-lm-tiny", 20, 20, 20, 20, (8, 16), 5, 3, 3, 4, 8, (64, 256, 8), TINY_FFN)
 
 
 class Subject:
@@ -156,7 +158,8 @@ class Subject:
     def copies(self) -> list[Copy]:
         """Those that are compared."""
         bits = [Copy(bits=b, turned=t) for t in (False, True) for b in (8, 4)]
-        return bits + [Copy(rank=r) for r in self.setup.ranks]
+        ranks = self.setup.ranks
+        return bits + [Copy(rank=r, trained=t) for r in ranks for t in (0, self.setup.steps)]
 
 
 # --- the head -----------------------------------------------------------------------------------

@@ -28,6 +28,9 @@ def hire(
         int | None, typer.Option(help="Of a value of the copy, 8 or 4; 4 unless there is a rank.")
     ] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Dimensions of the copy instead.")] = None,
+    trained: Annotated[
+        int, typer.Option(min=0, help="Steps by which a rank's factors learn from the texts.")
+    ] = 0,
     turned: Annotated[
         bool, typer.Option(help="Of bits: even coordinates out before rounding.")
     ] = True,
@@ -42,7 +45,7 @@ def hire(
 
     found = models.registry_of(directory).load(name)
     bits = 4 if bits is None and rank is None else bits
-    copied = Copy(bits=bits, rank=rank, turned=turned and rank is None)
+    copied = Copy(bits=bits, rank=rank, trained=trained, turned=turned and rank is None)
     row = row_of(models.lines_of(texts), found.tokens)
     window = min(64, max(2, len(row) // (3 * 8)))
     _, report = fitted(found.model, row, HireConfig(copied, k, recall, window, windows))

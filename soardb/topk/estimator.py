@@ -14,7 +14,7 @@ Nothing here scores exactly.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -147,6 +147,23 @@ class LowRank:
         kept = basis[:, ::-1][:, : self.rank]  # (d, r)
         self._up: F32 = np.ascontiguousarray(inverse @ kept, np.float32)  # of a query
         self._rows: F32 = np.ascontiguousarray(checked @ (root @ kept).astype(np.float32))
+
+    @property
+    def products(self) -> tuple[F32, F32]:
+        """(d, r) of a query and (n, r) of the vectors: a predicted product is <q up, row>."""
+        return self._up, self._rows
+
+    @classmethod
+    def of_products(cls, up: npt.ArrayLike, rows: npt.ArrayLike) -> Self:
+        """From factors that were made elsewhere, (d, r) and (n, r). Errors: InvalidArgument."""
+        found = cls.__new__(cls)
+        found._up, found._rows = _as_matrix(up), _as_matrix(rows)
+        if found._up.shape[1] != found._rows.shape[1]:
+            raise InvalidArgument(
+                f"expected factors of one rank, got {found._up.shape} and {found._rows.shape}"
+            )
+        found.n, (found.d, found.rank) = len(found._rows), found._up.shape
+        return found
 
     def predict(self, queries: F32, count: int, threads: int = 1) -> I64:
         """See Estimator.predict. One exact top-k in r dimensions."""

@@ -1,6 +1,6 @@
 """How the cheap copy of a matrix is made, and what reading it costs beside the matrix itself.
 
-    soardb.topk -> [copies.py] -> head.py, mixer.py
+    soardb.topk, factors.py -> [copies.py] -> head.py, mixer.py
 
 A Copy is a plain choice, so that heads, feed-forward parts, tables and the command line name it
 alike.
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from soardb.arrays import as_int, as_vectors
 from soardb.errors import InvalidArgument
 from soardb.kernels.layout import F32, I64
+from soardb.pipelines.hire_lm.factors import trained
 from soardb.topk import Estimator, LowRank, Quantized
 
 __all__ = ["Copy", "Turned"]
@@ -33,12 +34,15 @@ class Copy:
     """bits: HiRE-Q, 8 or 4 bits a value; or rank: HiRE-LR, so many dimensions.
 
     weighted  of a rank: by the covariance of states, which make() is then given
+    trained   of a weighted rank: steps by which the factors then learn from those states what the
+              rows themselves say of them; see factors.py
     turned    of bits: evened out by states and turned, see Turned
     """
 
     bits: int | None = None
     rank: int | None = None
     weighted: bool = True
+    trained: int = 0
     turned: bool = False
 
     def check(self) -> None:
@@ -49,6 +53,8 @@ class Copy:
             raise InvalidArgument(f"expected bits to be 4 or 8, got {self.bits}")
         if self.rank is not None:
             as_int(self.rank, "rank", 1, 2**20)
+        if as_int(self.trained, "trained", 0, 10_000_000) and not (self.rank and self.weighted):
+            raise InvalidArgument("expected trained of a weighted rank, got it with another copy")
         if self.turned and self.rank is not None:
             raise InvalidArgument("expected turned of bits, got it with a rank")
 
@@ -57,7 +63,8 @@ class Copy:
         """As tables say it."""
         if self.bits is not None:
             return f"{self.bits} bits" + (", turned" if self.turned else "")
-        return f"rank {self.rank}" + (", weighted" if self.weighted else "")
+        how = ", trained" if self.trained else ", weighted" if self.weighted else ""
+        return f"rank {self.rank}{how}"
 
     def make(self, weight: F32, states: npt.ArrayLike | None = None) -> Estimator:
         """The copy of (n, d) rows.
@@ -77,6 +84,10 @@ class Copy:
                 return Turned(weight, states, bits=self.bits)
             return Quantized(weight, bits=self.bits)
         assert self.rank is not None
+        if self.trained:
+            assert states is not None
+            given = as_vectors(states, weight.shape[1], "dot", "states")
+            return trained(weight, given, self.rank, self.trained)
         return LowRank(weight, rank=self.rank, queries=states if self.weighted else None)
 
 
