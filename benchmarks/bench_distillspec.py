@@ -70,6 +70,7 @@ class Setup:
     train_target: TrainConfig = TRAIN_TARGET
     train_draft: TrainConfig = TRAIN_DRAFT
     few: int = 77_000  # tokens of the small data, about 200,000 characters
+    fewer: int = 8_000
     steps: int = 200
     rate: float = 1e-3
     prompt: int = 8
@@ -81,20 +82,24 @@ class Setup:
 TINY = Setup(
     "distillspec-tiny", 300, DecoderConfig(300, 32, 2, 2, context=40),
     DecoderConfig(300, 16, 1, 2, context=40), TrainConfig(60, 8, 32, 1e-2),
-    TrainConfig(20, 8, 32, 1e-2), 600, 6, 1e-2, 4, 12, 24, 3,
+    TrainConfig(20, 8, 32, 1e-2), 600, 100, 6, 1e-2, 4, 12, 24, 3,
 )  # fmt: skip
 
 SOURCES: dict[str, dict[str, float]] = {
     "data": {"fixed": 1.0, "student": 0.0},
     "few data": {"fixed": 1.0, "student": 0.0},
+    "fewer data": {"fixed": 1.0, "student": 0.0},
     "draft": {"fixed": 0.0, "student": 1.0},
     "both": {"fixed": 0.0, "student": 0.5},
     "target": {"fixed": 0.0, "student": 0.0},
+    "target, greedy": {"fixed": 0.0, "student": 0.0, "temperature": 0.0},
 }
+ALL = ("fkl", "jsd", "rkl", "tvd")
 ARMS = [
     ("ce", "data"),
     ("ce", "few data"),
-    *((kind, source) for kind in ("fkl", "jsd", "rkl", "tvd") for source in SOURCES),
+    *((kind, source) for kind in ALL for source in ("data", "few data", "draft", "both", "target")),
+    *((kind, source) for kind in ("fkl", "jsd") for source in ("fewer data", "target, greedy")),
 ]
 
 
@@ -158,7 +163,8 @@ def _distilled(
         train=TrainConfig(setup.steps, rate=setup.rate, warm=min(20, setup.steps), seed=seed),
         **SOURCES[source],
     )
-    data = texts.train[: setup.few] if source == "few data" else None
+    counts = {"few data": setup.few, "fewer data": setup.fewer}
+    data = texts.train[: counts[source]] if source in counts else None
     return run(target, draft, texts.train, config, data=data, end=texts.tokens.end).draft
 
 
@@ -192,9 +198,12 @@ def lossy(
     return rows
 
 
-def garden(texts: Texts, target: Decoder, setup: Setup) -> list[dict[str, Any]]:
+def garden(
+    texts: Texts, target: Decoder, setup: Setup, kind: str, source: str
+) -> list[dict[str, Any]]:
     """The model garden in two stages: a smaller target by distillation, then a draft for that.
 
+    kind, source  by which both are distilled
     Quality is the cross entropy on test glosses; time is that of one token in passes of the large
     target, by measured costs and tau at gamma 5.
     """
@@ -207,11 +216,7 @@ def garden(texts: Texts, target: Decoder, setup: Setup) -> list[dict[str, Any]]:
     small = glosses_lm.trained(texts, setup.draft, replace(setup.train_draft, seed=0), _say)
 
     def distilled(teacher: Decoder, student: Decoder, steps: int) -> Decoder:
-        config = DistillConfig(
-            "fkl", fixed=0.0, student=0.5, prompt=setup.prompt, length=setup.length,
-            train=TrainConfig(steps, rate=setup.rate, warm=min(20, steps)),
-        )  # fmt: skip
-        return run(teacher, student, texts.train, config, end=texts.tokens.end).draft
+        return _distilled(texts, teacher, student, replace(setup, steps=steps), kind, source, 0)
 
     middle = distilled(target, raw, 2 * setup.steps)
     pairs = {
@@ -277,8 +282,16 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def best_of(means: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Divergence and texts of the arm whose tokens are kept most often at temperature 1."""
+    arms = [row for row in means if row["divergence"] not in ("", "ce")]
+    best = max(arms, key=lambda row: row["T = 1"]["alpha"])
+    return best["divergence"], best["source"]
+
+
 def table(report: Mapping[str, Any]) -> str:
     """Markdown: the recipe at both laws, real decoding, lossy decoding, the garden."""
+    best = report["distilled"]
     lines = [
         f"Mean of {report['seeds']} seeds, {report['setup']['steps']} steps each from the same "
         "draft; tau at gamma 5; gain: of alpha over the control (ce on data), with its sd over "
@@ -296,6 +309,8 @@ def table(report: Mapping[str, Any]) -> str:
         lines.append("| " + " | ".join([*cells, f"{row['loss']:.4f}"]) + " |")
     for name in ("decoded", "lossy", "garden"):
         lines += grid(name, report[name])
+        if name == "decoded":
+            lines += ["", f"Distilled: {best['divergence']} on {best['source']}, of seed 0."]
     return "\n".join([*lines, ""])
 
 
@@ -310,9 +325,10 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     for panel, law in zip(panels, LAWS, strict=True):
         for number, kind in enumerate(kinds):
             mine = {row["source"]: row[law] for row in rows if row["divergence"] == kind}
-            x = np.arange(len(sources)) + (number - 1.5) * 0.2
-            errors = [mine[s]["gain_sd"] or 0.0 for s in sources]
-            gains = [100 * mine[s]["gain"] for s in sources]
+            told = [s for s in sources if s in mine]
+            x = np.array([sources.index(s) for s in told]) + (number - 1.5) * 0.2
+            errors = [mine[s]["gain_sd"] or 0.0 for s in told]
+            gains = [100 * mine[s]["gain"] for s in told]
             panel.bar(x, gains, 0.18, yerr=[100 * e for e in errors], label=kind, capsize=2)
         panel.set_xticks(range(len(sources)), sources)
         panel.set(ylabel="points of alpha over the control", title=law)
@@ -343,22 +359,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         texts = glosses_lm.made_up(setup.vocabulary) if given.tiny else glosses_lm.load()
         journal = Journal(cache_folder() / f"{setup.name}.jsonl", asdict(setup))
         target, start = journey(texts, setup, given.seeds, journal)
-        best = _distilled(texts, target, start, setup, "fkl", "draft", 0)
-        control = _distilled(texts, target, start, setup, "ce", "data", 0)
-        drafts = {"before": start, "control": control, "distilled": best}
+        rows = [row for row in journal.rows if row["seed"] < given.seeds]
+        means = summary(rows)
+        kind, source = best_of(means)
+        drafts = {
+            "before": start,
+            "control": _distilled(texts, target, start, setup, "ce", "data", 0),
+            "distilled": _distilled(texts, target, start, setup, kind, source, 0),
+        }
         report = {
             **header("distillspec", commit, setup, ("torch", "numpy")),
             "seeds": given.seeds,
             "target_loss": mean_loss(target, texts.test, setup.prompt + setup.length),
-            "summary": summary([row for row in journal.rows if row["seed"] < given.seeds]),
+            "summary": means,
+            "distilled": {"divergence": kind, "source": source},
             "decoded": decoded(
                 target, drafts, texts.train[: setup.few],
                 prompts_of(texts.test, setup.decoded, setup.prompt, 13).tolist(), setup.length,
                 GAMMAS, texts.tokens.end,
             ),
             "lossy": lossy(texts, target, {k: drafts[k] for k in ("before", "distilled")}, setup),
-            "garden": garden(texts, target, setup),
-            "rows": journal.rows,
+            "garden": garden(texts, target, setup, kind, source),
+            "rows": rows,
         }  # fmt: skip
     except SoarError as error:
         print(f"error: {error}", file=sys.stderr)
