@@ -90,8 +90,6 @@ def ensemble(
             "accuracy of the mean": f"{found.correct.mean():.4f}",
         },
     )
-    if randomness is RandomnessName.halves:
-        tables.note("diagnose them with --estimator pairs")
 
 
 def diagnose(
@@ -114,8 +112,12 @@ def diagnose(
     ] = False,
     prefix: Annotated[str, typer.Option(help="Before the names of these fields.")] = "",
     estimator: Annotated[
-        EstimatorName, typer.Option(help="pairs: replicas 0 and 1, 2 and 3, ... share a split.")
-    ] = EstimatorName.unbiased,
+        EstimatorName | None,
+        typer.Option(
+            help="pairs: replicas 0 and 1, 2 and 3, ... share a split; unless told so where the "
+            "file says halves."
+        ),
+    ] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamplings for intervals.")] = 1000,
     splits: Annotated[int, typer.Option(min=0, help="Halvings of the replicas.")] = 5,
     members: Annotated[
@@ -148,7 +150,7 @@ def diagnose(
     if table is not None and table.suffix != ".parquet":
         raise InvalidArgument(f"expected a file name ending in .parquet, got {table.name}")
     config = DiagnoseConfig(
-        estimator.value,
+        None if estimator is None else estimator.value,
         bootstrap,
         splits=splits,
         members=tuple(members or ()),

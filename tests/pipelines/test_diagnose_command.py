@@ -17,6 +17,7 @@ import soardb
 from soardb.cli.commands import app
 from soardb.errors import InvalidArgument, NotFound
 from soardb.pipelines.diagnose import DiagnoseConfig, Ensemble, of_file, run
+from soardb.pipelines.diagnose.ensemble import HALVES
 from tests.pipelines.ensembles import logits_of
 from tests.service.conftest import Served
 
@@ -166,3 +167,30 @@ class TestFiles:
             held.delete(ids=[103])
             with pytest.raises(NotFound, match="none with 103"):
                 of_file(file, held, "kind")
+
+
+def test_a_file_of_halves_is_diagnosed_in_pairs(tmp_path: Path) -> None:
+    """Unless told otherwise: its randomness says what its replicas share."""
+    used = {}
+    for name in (HALVES, "init and order"):
+        np.savez(tmp_path / "p.npz", logits=Z, labels=LABELS, randomness=np.array(name))
+        for told in ((), ("--estimator", "unbiased")):
+            output = asked(tmp_path / "p.npz", "--bootstrap", 0, "--json", *told).stdout
+            used[name, told[1:]] = json.loads(output)["config"]["estimator"]
+    assert set(used.values()) == {"pairs", "unbiased"}
+    assert used[HALVES, ()] == "pairs"
+    assert list(used.values()).count("pairs") == 1
+
+
+def test_labels_by_name_are_those_of_the_file(tmp_path: Path) -> None:
+    """A payload field has the names of classes, which the file lists."""
+    names = ["ant", "bee", "cat", "dog", "elk"]
+    np.savez(tmp_path / "p.npz", logits=Z, ids=IDS, names=np.array(json.dumps(names)))
+    with soardb.connect(tmp_path / "db") as database:
+        made = database.create_collection("samples", 2, "l2")
+        made.upsert(IDS, np.ones((80, 2)), [{"kind": names[label]} for label in LABELS])
+        found = of_file(tmp_path / "p.npz", made, "kind")
+        assert found.labels.tolist() == LABELS.tolist()
+        made.update_payload([{"kind": "eel"}], ids=[IDS[3]])
+        with pytest.raises(InvalidArgument, match="classes .*'ant'.* got 'eel' .* for 103"):
+            of_file(tmp_path / "p.npz", made, "kind")

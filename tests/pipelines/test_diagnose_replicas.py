@@ -297,8 +297,8 @@ class TestStored:
         options = ["--members", 4, "--width", 16, "--steps", 30, "--randomness", "halves"]
         told = CliRunner().invoke(app, list(map(str, given + options)), catch_exceptions=False)
         assert "90 points, 3 classes" in told.output
-        assert "--estimator pairs" in told.output
-        given = ["diagnose", file, directory, "c", "--write", "--estimator", "pairs"]
+        assert "init, order and halves" in told.output
+        given = ["diagnose", file, directory, "c", "--write"]
         CliRunner().invoke(app, [*map(str, given), "--bootstrap", "0"], catch_exceptions=False)
         config = TrainConfig(4, "halves", width=16, steps=30)
         with soardb.connect(directory) as database:

@@ -26,6 +26,8 @@ __all__ = ["F64", "NOT_TOLD", "Ensemble"]
 F64 = npt.NDArray[np.float64]
 
 NOT_TOLD = "not told"
+HALVES = "init, order and halves"
+"""The randomness of replicas of which 0 and 1, 2 and 3, ... have the two halves of a split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,11 @@ class Ensemble:
     ids: list[PointId]
     randomness: str = NOT_TOLD
     names: list[Any] | None = None
+
+    @property
+    def in_pairs(self) -> bool:
+        """Whether replicas 0 and 1, 2 and 3, ... share a split, as their randomness says."""
+        return self.randomness == HALVES
 
     @classmethod
     def of_probabilities(

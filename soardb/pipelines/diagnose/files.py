@@ -37,7 +37,8 @@ def of_file(
     """The ensemble of an .npz file, or of a .parquet one with the columns that of_arrow reads.
 
     collection, label_field  where the labels are, if not in the file: a payload field of the points
-                             with the file's ids; whole numbers in 0..c-1
+                             with the file's ids; the file's names of classes, or whole numbers in
+                             0..c-1 where it has none
 
     Errors: NotFound, InvalidArgument.
     """
@@ -51,7 +52,8 @@ def of_file(
     if label_field is not None:
         if "ids" not in held:
             raise InvalidArgument(f"expected ids in {file.name} with a label field, got none")
-        labels = labels_of(collection, as_point_ids(held["ids"]), label_field)
+        names = _listed(held["names"]) if "names" in held else None
+        labels = labels_of(collection, as_point_ids(held["ids"]), label_field, names)
     return _made(held, labels, file.name)
 
 

@@ -14,7 +14,7 @@ You and Kumar, "On bias-variance alignment in deep models", 2024. Nothing is wri
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,9 @@ Mask = npt.NDArray[np.bool_]
 class DiagnoseConfig:
     """How to measure.
 
-    estimator   "unbiased", "plain" or "pairs" (replicas 0 and 1, 2 and 3, ... are of one split)
+    estimator   "unbiased", "plain" or "pairs" (replicas 0 and 1, 2 and 3, ... are of one split);
+                None: "pairs" where the ensemble's randomness says so, as that of `halves` here
+                does, else "unbiased"
     bootstrap   how often points are resampled for intervals, 0 for none
     level       of the intervals
     splits      random halvings of the replicas for the split-half fits, 0 for none
@@ -66,7 +68,7 @@ class DiagnoseConfig:
     seed        of what is random
     """
 
-    estimator: Estimator = "unbiased"
+    estimator: Estimator | None = None
     bootstrap: int = 1000
     level: float = 0.95
     splits: int = 5
@@ -81,7 +83,7 @@ class DiagnoseConfig:
 
     def check(self) -> None:
         """InvalidArgument, naming what is wrong."""
-        if self.estimator not in ESTIMATORS:
+        if self.estimator not in (None, *ESTIMATORS):
             raise InvalidArgument(
                 f"expected estimator one of {', '.join(ESTIMATORS)}, got {self.estimator!r}"
             )
@@ -235,7 +237,9 @@ def run(ensemble: Ensemble, config: DiagnoseConfig | None = None) -> Diagnosis:
     for count in config.members:
         as_int(count, "members", 2, ensemble.members)
     began = time.perf_counter()
-    parts = squared(ensemble, config.estimator)
+    estimator: Estimator = config.estimator or ("pairs" if ensemble.in_pairs else "unbiased")
+    config = replace(config, estimator=estimator)
+    parts = squared(ensemble, estimator)
     correct = ensemble.correct
     fits = _fits(parts, correct, config)
     residual, misaligned = _misaligned(parts, fits["correct"], config.tolerance)
@@ -249,8 +253,8 @@ def run(ensemble: Ensemble, config: DiagnoseConfig | None = None) -> Diagnosis:
         residual,
         misaligned,
         fits,
-        split_half(ensemble, correct, config.splits, config.estimator, **config.line()),
-        by_members(ensemble, correct, config.members, config.estimator, **config.line()),
+        split_half(ensemble, correct, config.splits, estimator, **config.line()),
+        by_members(ensemble, correct, config.members, estimator, **config.line()),
         cone_of(parts, ensemble.members, config.cone),
         calibration_of(ensemble, config.bins),
         logs,

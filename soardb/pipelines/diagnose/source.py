@@ -109,8 +109,14 @@ def of_collection(
     return cross_fit(vectors[kept], labels, config, folds=folds, ids=own, progress=progress)
 
 
-def labels_of(collection: Any, ids: Sequence[PointId], label_field: str) -> list[int]:
-    """A payload field of points, whole numbers. Errors: NotFound, InvalidArgument."""
+def labels_of(
+    collection: Any, ids: Sequence[PointId], label_field: str, names: Sequence[Any] | None = None
+) -> list[int]:
+    """A payload field of points, as classes: whole numbers, or places of `names`.
+
+    names  of the classes; the field then has these. Errors: NotFound, InvalidArgument.
+    """
+    codes = None if names is None else {name: code for code, name in enumerate(names)}
     out = []
     for first in range(0, len(ids), 1000):
         some = ids[first : first + 1000]
@@ -118,6 +124,14 @@ def labels_of(collection: Any, ids: Sequence[PointId], label_field: str) -> list
             if point is None:
                 raise NotFound(f"expected a point for each sample, there is none with {point_id!r}")
             (label,) = values_at([point.payload or {}], label_field)
+            if codes is not None:
+                if isinstance(label, (list, dict)) or label not in codes:
+                    raise InvalidArgument(
+                        f"expected one of the classes {shown(list(codes))} in {label_field!r} of "
+                        f"every point, got {shown(label)} for {point_id!r}"
+                    )
+                out.append(codes[label])
+                continue
             if isinstance(label, bool) or not isinstance(label, int):
                 raise InvalidArgument(
                     f"expected a whole number in {label_field!r} of every point, got "

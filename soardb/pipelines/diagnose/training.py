@@ -21,6 +21,7 @@ from soardb.arrays import as_int
 from soardb.errors import InvalidArgument, Unavailable
 from soardb.kernels.layout import F32, I64
 from soardb.options import as_number
+from soardb.pipelines.diagnose.ensemble import HALVES
 
 __all__ = ["RANDOMNESS", "Maps", "Progress", "Randomness", "TrainConfig", "trained"]
 
@@ -34,7 +35,7 @@ Progress = Callable[[str, float], None]
 _TOLD: dict[Randomness, str] = {
     "init": "init and order",
     "bootstrap": "init, order and bootstrap",
-    "halves": "init, order and halves",
+    "halves": HALVES,
 }
 
 
