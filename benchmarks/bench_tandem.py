@@ -73,8 +73,8 @@ class Setup:
     secondary: DecoderConfig = SECONDARY
     train_primary: TrainConfig = TRAIN_PRIMARY
     train_secondary: TrainConfig = TRAIN_SECONDARY
-    ce_steps: int = 2000
-    distil_steps: int = 1000
+    ce_steps: int = 1500
+    distil_steps: int = 500
     rate: float = 3e-3
     batch: int = 32
     window: int = 64
