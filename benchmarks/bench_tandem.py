@@ -11,6 +11,7 @@ ends blocks too.
 
     python -m benchmarks.bench_tandem
     python -m benchmarks.bench_tandem --tiny
+    python -m benchmarks.bench_tandem --arms "alone, distil;tandem, even"
 
 Arms that are done are kept in a journal beside the data sets.
 """
@@ -182,7 +183,7 @@ def drafting(
     return rows
 
 
-def journey(texts: Texts, setup: Setup, seeds: int, journal: Journal) -> None:
+def journey(texts: Texts, setup: Setup, seeds: int, arms: Sequence[str], journal: Journal) -> None:
     """Train and measure whatever is not in the journal."""
     primary = glosses_lm.trained(texts, setup.primary, setup.train_primary, _say)
     for seed in range(seeds):
@@ -192,7 +193,7 @@ def journey(texts: Texts, setup: Setup, seeds: int, journal: Journal) -> None:
             row = {"seed": seed, "arm": "before"}
             journal.add({**row, "quality": qualities(secondary, primary, texts, setup),
                          "drafting": drafting(secondary, None, primary, texts, setup)})  # fmt: skip
-        for arm in ARMS:
+        for arm in arms:
             if journal.has(seed=seed, arm=arm):
                 continue
             began = time.process_time()
@@ -288,19 +289,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_tandem", description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="made-up texts, to see that it runs")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--arms", default=";".join(ARMS), help="with ; between")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
+    arms = given.arms.split(";")
+    if unknown := [arm for arm in arms if arm not in ARMS]:
+        parser.error(f"expected arms of {'; '.join(ARMS)}, got {'; '.join(unknown)}")
     setup = TINY if given.tiny else Setup()
     commit = provenance.commit()  # of what runs, not of what the checkout becomes meanwhile
     torch.set_num_threads(1)
     try:
         texts = glosses_lm.made_up(setup.vocabulary) if given.tiny else glosses_lm.load()
         journal = Journal(cache_folder() / f"{setup.name}.jsonl", asdict(setup))
-        journey(texts, setup, given.seeds, journal)
+        journey(texts, setup, given.seeds, arms, journal)
     except SoarError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    rows = [row for row in journal.rows if row["seed"] < given.seeds]
+    rows = [
+        row for row in journal.rows
+        if row["seed"] < given.seeds and row["arm"] in ("before", *arms)
+    ]  # fmt: skip
     report = {
         **header("tandem", commit, setup, ("torch",)),
         "seeds": given.seeds,
