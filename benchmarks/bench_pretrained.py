@@ -58,14 +58,15 @@ class Setup:
     prompt: int = 16
     length: int = 24
     prompts: int = 112
-    decoded: int = 20
-    longest: int = 40
     gammas: tuple[int, ...] = (2, 3, 5)
+    decoded: int = 8  # prompts that are really decoded, and the tokens and block lengths of that
+    longest: int = 32
+    blocks: tuple[int, ...] = (1, 2, 3)
 
 
 TINY = Setup(
     "pretrained-tiny", DecoderConfig(300, 16, 1, 2, context=64), TrainConfig(10, 8, 24, 1e-2),
-    20, 8, 1e-2, 4, 12, 16, 3, 12, (2, 3),
+    20, 8, 1e-2, 4, 12, 16, (2, 3), 3, 12, (1, 2),
 )  # fmt: skip
 
 ARMS: dict[str, tuple[str, float]] = {  # divergence, and the share of batches from the data
@@ -227,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "draft": sum(w.numel() for w in drafts["before"].parameters()),
             },
             "summary": summary(rows, setup.gammas),
-            "decoded": decoded(target, drafts, texts.train, prompts, setup.longest, setup.gammas,
+            "decoded": decoded(target, drafts, texts.train, prompts, setup.longest, setup.blocks,
                                texts.tokens.end),
             "rows": rows,
         }  # fmt: skip
