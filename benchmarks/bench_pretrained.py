@@ -183,7 +183,7 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
             panel.set(xlabel="block length", ylabel=label, title=law)
             panel.grid(visible=True, color="0.92")
             panel.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(fontsize=8)
+    panels[-1].legend(fontsize=8, loc="lower left")
     figure.savefig(path, dpi=140)
 
 
