@@ -117,7 +117,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "pyarrow": set(),
     "ray": {"soardb.cluster"},
     "rich": {"soardb.cli"},
-    "safetensors": {"soardb.models.registry"},
+    "safetensors": {"soardb.models.checkpoint", "soardb.models.registry"},
     "sklearn": {"soardb.pipelines.decide.estimators"},
     "sqlglot": set(),
     "torch": {
