@@ -95,7 +95,9 @@ class Checkpoint:
                 states[name] = random.bit_generator.state
         plain = {
             "told": self.told,
-            "rates": [{k: group[k] for k in ("lr", "initial_lr")} for group in told["param_groups"]],
+            "rates": [
+                {k: group[k] for k in ("lr", "initial_lr")} for group in told["param_groups"]
+            ],
             "epoch": rates.last_epoch,
             "randoms": states,
             "carried": {name: one.state() for name, one in self.carried.items()},

@@ -67,9 +67,7 @@ class Run:
         if step < 25 and self.coin.random() < 0.7:  # a layer whose moments begin late
             hidden = self.decoder(batch[:, :-1], layers=[0, 2])
             logits = self.decoder.logits(hidden)
-            return torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), batch[:, 1:].flatten()
-            )
+            return torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
         return cross_entropy(self.decoder, batch)
 
     def run(self, until: int | None = None) -> list[float]:
@@ -121,7 +119,9 @@ def test_layers_that_never_ran_have_no_moments(tmp_path: Path) -> None:
     decoder = Decoder(CONFIG, 1)
 
     def loss_of(step: int) -> Tensor:
-        return decoder.logits(decoder(torch.ones(1, 4, dtype=torch.long), layers=[0])).square().sum()
+        return (
+            decoder.logits(decoder(torch.ones(1, 4, dtype=torch.long), layers=[0])).square().sum()
+        )
 
     before = copy.deepcopy(decoder.layers[1].state_dict())
     held = Checkpoint(tmp_path / "state", 2)

@@ -51,9 +51,7 @@ def counted(decoder: Decoder, rows: Any, layers: Sequence[int] | None) -> tuple[
     """Operations of the loss, and of its gradient."""
     with counter() as forth:
         hidden = decoder(rows[:, :-1], layers=layers)
-        loss = functional.cross_entropy(
-            decoder.logits(hidden).flatten(0, 1), rows[:, 1:].flatten()
-        )
+        loss = functional.cross_entropy(decoder.logits(hidden).flatten(0, 1), rows[:, 1:].flatten())
     with counter() as back:
         loss.backward()  # type: ignore[no-untyped-call]  # so in PyTorch
     return forth.get_total_flops(), back.get_total_flops()
