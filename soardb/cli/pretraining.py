@@ -149,10 +149,7 @@ def pretrain(
     every_nth = round(1 / held_out) if held_out else 0
     kept = [text for i, text in enumerate(lines) if every_nth and i % every_nth == 0]
     learned = [text for i, text in enumerate(lines) if not every_nth or i % every_nth]
-    if like is not None:
-        tokens = held.load(like).tokens
-    else:
-        tokens = _tokens(place, learned, vocabulary)
+    tokens = held.load(like).tokens if like else _tokens(place, learned, vocabulary)
     config = RaptrConfig(
         schedule or str(layers),
         lengths.value,
@@ -208,9 +205,10 @@ def _lines(
     """Of a file, or of the points of a collection that match."""
     if (texts is None) == (collection is None):
         raise InvalidArgument("expected one of --texts and --collection")
-    if texts is not None:
-        if where is not None:
-            raise InvalidArgument("expected --collection with --filter")
+    if texts is not None and where is not None:
+        raise InvalidArgument("expected --collection with --filter")
+    if collection is None:
+        assert texts is not None
         return models.lines_of(texts)
     from soardb.connect import connect
     from soardb.pipelines.stored import pages, texts_of

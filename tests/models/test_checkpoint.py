@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from soardb.errors import CorruptStorage, InvalidArgument
-from soardb.models.checkpoint import Checkpoint
+from soardb.models.checkpoint import Checkpoint, Random
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
 from soardb.models.training import TrainConfig, Windows, cross_entropy, descend
@@ -54,7 +54,11 @@ class Run:
         self.counted = Counted()
         self.checkpoint = None
         if path is not None:
-            randoms = {"windows": self.windows.random, "coin": self.coin, "noise": self.noise}
+            randoms: dict[str, Random] = {
+                "windows": self.windows.random,
+                "coin": self.coin,
+                "noise": self.noise,
+            }
             self.checkpoint = Checkpoint(
                 path, every, {"what": told}, randoms, {"counted": self.counted}
             )

@@ -33,12 +33,14 @@ def counter() -> Any:
     aten = torch.ops.aten
 
     def forth(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-        return int(flop_counter.sdpa_flop_count(query, key, value))
+        count: Any = flop_counter.sdpa_flop_count
+        return int(count(query, key, value))
 
     def back(
         grad: Any, query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any
     ) -> int:
-        return int(flop_counter.sdpa_backward_flop_count(grad, query, key, value))
+        count: Any = flop_counter.sdpa_backward_flop_count
+        return int(count(grad, query, key, value))
 
     names = {
         aten._scaled_dot_product_flash_attention_for_cpu: forth,

@@ -21,8 +21,10 @@ from soardb.models.registry import Registry
 from soardb.pipelines.raptr import run as run_module
 from tests.models.trained import TEXTS
 
-SIZES = ("--vocabulary", 280, "--width", 16, "--layers", 4, "--heads", 2, "--context", 32,
-         "--steps", 40, "--batch", 4, "--window", 16, "--evaluate-every", 10, "--every", 10)  # fmt: skip
+SIZES = (
+    "--vocabulary", 280, "--width", 16, "--layers", 4, "--heads", 2, "--context", 32,
+    "--steps", 40, "--batch", 4, "--window", 16, "--evaluate-every", 10, "--every", 10,
+)  # fmt: skip
 
 
 def asked(*arguments: Any) -> Any:

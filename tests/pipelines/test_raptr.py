@@ -115,7 +115,7 @@ class TestPaths:
     def test_the_last_stage_is_the_whole_network(self) -> None:
         """In each of its steps, of either kind."""
         for kind in ("exact", "bernoulli"):
-            paths = Paths(5, (0, 4), kind)  # type: ignore[arg-type]
+            paths = Paths(5, (0, 4), kind)
             assert {paths(5) for _ in range(100)} == {(0, 1, 2, 3, 4)}
 
     def test_a_seed_is_a_row_of_paths(self) -> None:
@@ -170,7 +170,8 @@ class TestSubnetworks:
         config = DecoderConfig(V, 64, 32, 4, context=24)
         model, rows = Decoder(config), tokens(4, 12)
         with torch.no_grad():
-            for layer in model.layers:  # as large as what they read, as in a trained network
+            blocks: Any = model.layers
+            for layer in blocks:  # as large as what they read, as in a trained network
                 layer.attention.out.weight *= 40
                 layer.mixer.out.weight *= 40
             start = model.embedding(rows)
@@ -223,16 +224,17 @@ class TestWidths:
     def test_all_of_a_layer_is_the_layer(self, config: DecoderConfig, scale: Any) -> None:
         """Every head and unit: within rounding."""
         model, x = decoder(config), torch.randn(2, 9, 32)
-        part = Widths(config)(config.heads)
+        blocks: Any = model.layers
+        layer, part = blocks[1], Widths(config)(config.heads)
         with torch.no_grad():
-            wanted = model.layers[1](x, None, 1)
-            assert torch.allclose(narrowed(model.layers[1], x, part, scale), wanted, atol=1e-5)
+            assert torch.allclose(narrowed(layer, x, part, scale), layer(x, None, 1), atol=1e-5)
 
     @pytest.mark.parametrize("config", [DEEP, PLAIN])
     def test_a_part_is_the_layer_with_the_rest_at_zero(self, config: DecoderConfig) -> None:
         """Heads whose output is not read, and units likewise."""
         model, x = decoder(config), torch.randn(2, 9, 32)
-        layer, part = model.layers[1], Widths(config, 4)(2)
+        blocks: Any = model.layers
+        layer, part = blocks[1], Widths(config, 4)(2)
         group = config.heads // config.keys
         with torch.no_grad():
             found = narrowed(layer, x, part, "none")

@@ -5,9 +5,9 @@
 full        the whole network for as many steps; or, at equal cost, for fewer, whose rate falls to
             the end of them
 constant    paths of the same depth throughout, the average of RaPTr's stages
-dropping    progressive layer dropping (Zhang and He, arXiv 2010.13369): ever fewer layers, the later
-            ones first; each is there with its own probability. falling: RaPTr's stages backwards,
-            which differs from it in nothing but the order
+dropping    progressive layer dropping (Zhang and He, arXiv 2010.13369): ever fewer layers, later
+            ones first; each is there with its own probability
+falling     RaPTr's stages backwards, which differs from it in nothing but the order
 stacking    gradual stacking (Gong et al., 2019; Reddi et al., 2023): a small network that grows by
             copies of its top layers
 """
@@ -163,7 +163,7 @@ def planned_flops(config: RaptrConfig, decoder: DecoderConfig) -> float:
     return total
 
 
-# --- RaPTr's configuration, made into one of a baseline --------------------------------------------
+# --- RaPTr's configuration, made into one of a baseline -------------------------------------------
 
 
 def full(config: RaptrConfig, decoder: DecoderConfig) -> RaptrConfig:
@@ -191,7 +191,7 @@ def falling(config: RaptrConfig, decoder: DecoderConfig) -> RaptrConfig:
 
 
 def stacking(config: RaptrConfig, decoder: DecoderConfig) -> RaptrConfig:
-    """A network that grows to the depth of each stage; at each it is whole, so nothing is scaled."""
+    """A network that grows to the depth of each stage; it is always whole, so nothing is scaled."""
     return replace(config, method="stacking", scale="none", skipped="frozen", warm_up=0, heads=None)
 
 

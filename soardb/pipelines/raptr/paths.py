@@ -3,8 +3,8 @@
     schedule.py -> [paths.py] -> plans.py
 
 A path is drawn for a whole batch. With "bernoulli" each layer that is not fixed is there with the
-same probability, (n - |F|) / (L - |F|) for a mean depth of n; with "exact" there are always n, drawn
-without putting back, so that every step of a stage takes the same time.
+same probability, (n - |F|) / (L - |F|) for a mean depth of n; with "exact" there are always n,
+drawn without putting back, so that every step of a stage takes the same time.
 """
 
 from __future__ import annotations

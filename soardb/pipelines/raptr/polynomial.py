@@ -1,11 +1,11 @@
-"""A toy in which order matters: a sum of terms of low and of high degree, learned by a residual net.
+"""A toy in which order matters: terms of low and of high degree, learned by a residual net.
 
     plans.py, subnetwork.py, training.py -> [polynomial.py] -> benchmarks/bench_raptr_theory.py
 
-y(x) = sum_S c_S prod_(i in S) x_i over x in {-1, 1}^d, with terms of degree 1 and 3, say. Where layers
-are dropped late, what learns last is too small for the high degrees, and loses them; RaPTr learns
-the low ones first and then the others (arXiv 2402.05913, version 2). What is left of each degree can
-be told apart, as different products of coordinates are orthogonal. Sizes are ours.
+y(x) = sum_S c_S prod_(i in S) x_i over x in {-1, 1}^d, with terms of degree 1 and 3, say. Where
+layers are dropped late, what learns last is too small for the high degrees, and loses them; RaPTr
+learns the low ones first and then the others (arXiv 2402.05913, version 2). What is left of each
+degree can be told apart, as different products of coordinates are orthogonal. Sizes are ours.
 """
 
 from __future__ import annotations
@@ -158,12 +158,12 @@ def learn(
 ) -> Learned:
     """Train a net in place, on new random x each step, by the square of what is wrong.
 
-    train.batch rows a step; train.window is not read. The whole net, and so many parts, are looked at
-    `looks` times and at the end, over `tested` x.
+    train.batch rows a step; train.window is not read. The whole net, and so many parts, are looked
+    at `looks` times and at the end, over `tested` x.
     """
     random = torch.Generator().manual_seed(train.seed)
     test = polynomial.inputs(tested, torch.Generator().manual_seed(train.seed + 10**9))
-    found = Learned([], *({degree: [] for degree in polynomial.terms} for _ in range(2)))
+    found = Learned([], {n: [] for n in polynomial.terms}, {n: [] for n in polynomial.terms})
     probe = copy.deepcopy(plan)  # so that looking changes no path
     adam = adam_of([net], train)
     every = max(1, train.steps // looks)
@@ -182,7 +182,8 @@ def learn(
         if step % every == 0:
             look(step)
         x = polynomial.inputs(train.batch, random)
-        return (net(x, plan.draw(step), scale) - polynomial(x)).square().mean()
+        wrong: Tensor = net(x, plan.draw(step), scale) - polynomial(x)
+        return wrong.square().mean()
 
     descend([net], loss_of, train, progress, "polynomial", adam=adam)
     look(train.steps)

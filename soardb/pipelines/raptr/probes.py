@@ -3,8 +3,8 @@
     subnetwork.py, plans.py -> [probes.py] -> run.py, benchmarks
 
 RaPTr's bound: when a stage begins, the loss of what learns differs by no more than the output's
-sensitivity to dropping a layer, psi_l. L_1 is the mean loss with one layer left out, L_2 that of the
-whole network.
+sensitivity to dropping a layer, psi_l. L_1 is the mean loss with one layer left out, L_2 that of
+the whole network.
 """
 
 from __future__ import annotations
@@ -101,5 +101,5 @@ def _outputs(
 ) -> Tensor:
     with torch.inference_mode():
         return torch.cat(
-            [hidden_of(decoder, some[:, :-1], part, scale) for some in windows.split(batch)]
+            [hidden_of(decoder, some[:, :-1], part, scale) for some in torch.split(windows, batch)]
         )

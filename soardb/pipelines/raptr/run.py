@@ -42,7 +42,7 @@ _PROBED = 64  # windows of those held out that probes look at
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
-    """decoder: as it is used; losses: of each step, of the part that learned in it; log: the rest."""
+    """decoder: as it is used; losses: of each step, of the part that learned; log: the rest."""
 
     decoder: Decoder
     losses: list[float]
@@ -81,8 +81,11 @@ def run(
         adam.register_step_pre_hook(_nothing_is_zero)
     kept = None
     if checkpoint is not None:
-        told = {"raptr": config.to_json(), "decoder": decoder.config.to_json(),
-                "tokens": hashlib.sha256(np.ascontiguousarray(row).tobytes()).hexdigest()}  # fmt: skip
+        told = {
+            "raptr": config.to_json(),
+            "decoder": decoder.config.to_json(),
+            "tokens": hashlib.sha256(np.ascontiguousarray(row).tobytes()).hexdigest(),
+        }
         randoms = {"windows": windows.random, **plan.randoms}
         kept = Checkpoint(checkpoint, every, told, randoms, {"log": log})
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -93,7 +93,8 @@ def hidden_of(decoder: Decoder, tokens: Tensor, part: Subnetwork, scale: Scale) 
     """(b, t) tokens -> (b, t, width) hidden states, normed, of a part of the decoder."""
 
     def block(number: int) -> Callable[[Tensor], Tensor]:
-        layer, share = decoder.layers[number], part.parts.get(number)
+        layer: Any = decoder.layers[number]
+        share = part.parts.get(number)
         if share is None:
             return lambda x: layer(x, None, number)
         return lambda x: narrowed(layer, x, share, scale)

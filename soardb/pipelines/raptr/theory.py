@@ -2,9 +2,10 @@
 
     [theory.py] -> benchmarks/bench_raptr_theory.py
 
-Linear layers y_l = y_(l-1) + W_l LN(y_(l-1)), each part of which can be left out. With the residual
-and the norm the normed output changes by O(1 / sqrt L) when a layer is dropped; without either, by a
-constant (arXiv 2402.05913, the lemma on stability of stages). Its constants are not looked at.
+Linear layers y_l = y_(l-1) + W_l LN(y_(l-1)), each part of which can be left out. With the
+residual and the norm the normed output changes by O(1 / sqrt L) when a layer is dropped; without
+either, by a constant (arXiv 2402.05913, the lemma on stability of stages). Its constants are not
+looked at.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def output_change(depth: int, width: int, *, residual: bool, norm: bool, seed: i
         if residual:
             made += streams
         made[:, layer] = streams[:, layer]
-        # Only directions matter in the end: without a norm the lengths may leave what a float holds.
+        # Only directions matter in the end; without a norm lengths may leave what a float holds.
         streams = made if norm else made / np.linalg.norm(made[:, -1])
     outputs = _normed(streams)
     whole = outputs[:, -1:]

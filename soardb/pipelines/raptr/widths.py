@@ -10,16 +10,15 @@ verified against the paper. Only what runs is multiplied: the weights are cut be
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from soardb.errors import InvalidArgument
 from soardb.models.config import DecoderConfig
-from soardb.models.decoder import turned
+from soardb.models.decoder import Attention, Layer, Mixer, turned
 from soardb.models.flops import Breadth
 
 __all__ = ["Part", "Widths", "narrowed"]
@@ -75,7 +74,7 @@ class Widths:
         return Part(torch.from_numpy(np.sort(keys)), torch.from_numpy(np.sort(units)), self.config)
 
 
-def narrowed(layer: nn.Module, x: Tensor, part: Part, scale: str) -> Tensor:
+def narrowed(layer: Layer, x: Tensor, part: Part, scale: str) -> Tensor:
     """(b, t, width) -> the same, through a part of a decoder's Layer.
 
     scale  "sqrt" and "inverse" multiply what the heads add by sqrt(H / h) and H / h, h of H heads
@@ -85,28 +84,29 @@ def narrowed(layer: nn.Module, x: Tensor, part: Part, scale: str) -> Tensor:
     heads, units = config.keys / len(part.keys), config.units / len(part.units)
     power = {"sqrt": 0.5, "inverse": 1.0}.get(scale, 0.0)
     x = x + heads**power * _attended(layer.attention, layer.attention_norm(x), part)
-    return x + units**power * _mixed(layer.mixer, layer.mixer_norm(x), part.units)
+    out: Tensor = x + units**power * _mixed(layer.mixer, layer.mixer_norm(x), part.units)
+    return out
 
 
-def _attended(attention: Any, x: Tensor, part: Part) -> Tensor:
+def _attended(attention: Attention, x: Tensor, part: Part) -> Tensor:
     config = part.config
     size, group = config.width // config.heads, config.heads // config.keys
     heads = (part.keys[:, None] * group + torch.arange(group)).flatten()
 
     def read(weight: Tensor, chosen: Tensor) -> Tensor:
-        rows = weight.unflatten(0, (-1, size)).index_select(0, chosen).flatten(0, 1)
-        found = functional.linear(x, rows)
-        return found.unflatten(-1, (-1, size)).transpose(1, 2)  # (b, chosen, t, size)
+        rows = weight.view(-1, size, config.width).index_select(0, chosen).flatten(0, 1)
+        found = functional.linear(x, rows).view(*x.shape[:2], len(chosen), size)
+        return found.transpose(1, 2)  # (b, chosen, t, size)
 
     q = turned(read(attention.query.weight, heads), 0, attention.base)
     k = turned(read(attention.key.weight, part.keys), 0, attention.base)
     v = read(attention.value.weight, part.keys)
     found = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=group > 1)
-    out = attention.out.weight.unflatten(1, (-1, size)).index_select(1, heads).flatten(1)
+    out = attention.out.weight.view(config.width, -1, size).index_select(1, heads).flatten(1)
     return functional.linear(found.transpose(1, 2).flatten(2), out)
 
 
-def _mixed(mixer: Any, x: Tensor, units: Tensor) -> Tensor:
+def _mixed(mixer: Mixer, x: Tensor, units: Tensor) -> Tensor:
     found = functional.linear(x, mixer.up.weight.index_select(0, units))
     if mixer.gate is None:
         found = functional.relu(found)
