@@ -30,6 +30,7 @@ from soardb.models.training import TrainConfig
 from soardb.pipelines.raptr import Paths, Plan, RandomPlan, Schedule
 from soardb.pipelines.raptr.baselines import Dropping
 from soardb.pipelines.raptr.polynomial import Polynomial, ResidualNet, learn
+from soardb.pipelines.raptr.subnetwork import Scale
 from soardb.pipelines.raptr.theory import output_changes, slope
 
 __all__ = ["ARMS", "Setup", "main", "table"]
@@ -105,7 +106,7 @@ def toy(setup: Setup, seeds: int) -> list[dict[str, Any]]:
         for arm, plan in ARMS.items():
             net = ResidualNet(setup.variables, setup.layers, setup.net_width, setup.hidden, seed)
             train = replace(setup.train, seed=seed)
-            scale = "inverse" if arm == "progressive dropping" else "sqrt"
+            scale: Scale = "inverse" if arm == "progressive dropping" else "sqrt"
             found = learn(made, net, plan(setup, seed), train, scale, looks=setup.looks)
             rows.append({"arm": arm, "seed": seed, **asdict(found)})
             ends = {degree: f"{left[-1]:.3f}" for degree, left in found.left.items()}
@@ -169,8 +170,8 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
             mine = [row for row in report["rows"] if row["arm"] == arm]
             for degree, style in ((1, ":"), (3, "-")):
                 left = np.mean([row[name][degree] for row in mine], axis=0)
-                label = arm if degree == 3 else None
-                panel.plot(mine[0]["steps"], left, style, color=f"C{number}", label=label)
+                named = {"label": arm} if degree == 3 else {}
+                panel.plot(mine[0]["steps"], left, style, color=f"C{number}", **named)
         panel.set(xlabel="steps", ylabel="left of degree 1 (dots), 3 (lines)", title=title)
         panel.set(ylim=(-0.02, 1.05))
     for panel in panels:
