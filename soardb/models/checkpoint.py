@@ -7,7 +7,8 @@ states of every random generator, and whatever else the caller carries along. A 
 whose header holds the plain values as JSON and a SHA-256 of all of it; it is replaced as a whole or
 not at all, and nothing in it is executed.
 
-What is drawn at random must be drawn from a generator that is told here, or from PyTorch's own.
+What is drawn at random must be drawn from a generator that is told here, or from PyTorch's own. The
+end is the same bit by bit on the same machine, with as many threads.
 """
 
 from __future__ import annotations

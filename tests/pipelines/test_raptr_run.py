@@ -100,6 +100,8 @@ def test_another_configuration_does_not_take_it_up(tmp_path: Path) -> None:
         run(Decoder(CONFIG), ROW, replace(RAPTR, scale="none"), checkpoint=tmp_path / "state")
     with pytest.raises(InvalidArgument, match="delete it"):
         run(Decoder(CONFIG), ROW[1:], RAPTR, checkpoint=tmp_path / "state")
+    with pytest.raises(InvalidArgument, match="delete it"):
+        run(Decoder(CONFIG), ROW, RAPTR, held_out=HELD_OUT, checkpoint=tmp_path / "state")
 
 
 def test_the_whole_network_throughout_is_plain_training() -> None:

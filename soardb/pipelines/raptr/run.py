@@ -84,7 +84,8 @@ def run(
         told = {
             "raptr": config.to_json(),
             "decoder": decoder.config.to_json(),
-            "tokens": hashlib.sha256(np.ascontiguousarray(row).tobytes()).hexdigest(),
+            "tokens": _mark(row),
+            "held_out": None if held_out is None else _mark(held_out.numpy()),
         }
         randoms = {"windows": windows.random, **plan.randoms}
         kept = Checkpoint(checkpoint, every, told, randoms, {"log": log})
@@ -150,6 +151,10 @@ def _transition(
         one_left_out(found, config.fixed_of(decoder.config.layers)),
         tuple(one.change for one in found),
     )
+
+
+def _mark(tokens: I64) -> str:
+    return hashlib.sha256(np.ascontiguousarray(tokens).tobytes()).hexdigest()
 
 
 def _nothing_is_zero(adam: torch.optim.Optimizer, arguments: Any, named: Any) -> None:
