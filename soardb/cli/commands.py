@@ -29,6 +29,7 @@ from soardb.cli import (
     hiring,
     layouts,
     models,
+    pretraining,
     selecting,
     service,
     tables,
@@ -74,6 +75,7 @@ diagnosing.register(app)
 deciding.register(app)
 models.register(app)
 hiring.register(models.app)
+pretraining.register(models.app)
 
 VECTOR_FILE = "Vectors: .npy, .fvecs, .fbin, or an .hdf5 of ann-benchmarks."
 
