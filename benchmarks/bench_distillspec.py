@@ -282,16 +282,15 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def best_of(means: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Divergence and texts of the arm whose tokens are kept most often at temperature 1."""
+def best_of(means: Sequence[Mapping[str, Any]], law: str) -> tuple[str, str]:
+    """Divergence and texts of the arm whose tokens are kept most often under a law."""
     arms = [row for row in means if row["divergence"] not in ("", "ce")]
-    best = max(arms, key=lambda row: row["T = 1"]["alpha"])
+    best = max(arms, key=lambda row: row[law]["alpha"])
     return best["divergence"], best["source"]
 
 
 def table(report: Mapping[str, Any]) -> str:
     """Markdown: the recipe at both laws, real decoding, lossy decoding, the garden."""
-    best = report["distilled"]
     lines = [
         f"Mean of {report['seeds']} seeds, {report['setup']['steps']} steps each from the same "
         "draft; tau at gamma 5; gain: of alpha over the control (ce on data), with its sd over "
@@ -310,7 +309,9 @@ def table(report: Mapping[str, Any]) -> str:
     for name in ("decoded", "lossy", "garden"):
         lines += grid(name, report[name])
         if name == "decoded":
-            lines += ["", f"Distilled: {best['divergence']} on {best['source']}, of seed 0."]
+            told = [f"for {law}: {kind} on {source}"
+                    for law, (kind, source) in report["distilled"].items()]  # fmt: skip
+            lines += ["", f"Distilled {'; '.join(told)}; of seed 0."]
     return "\n".join([*lines, ""])
 
 
@@ -361,25 +362,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         target, start = journey(texts, setup, given.seeds, journal)
         rows = [row for row in journal.rows if row["seed"] < given.seeds]
         means = summary(rows)
-        kind, source = best_of(means)
+        best = {law: best_of(means, law) for law in LAWS}
         drafts = {
             "before": start,
             "control": _distilled(texts, target, start, setup, "ce", "data", 0),
-            "distilled": _distilled(texts, target, start, setup, kind, source, 0),
+            **{
+                f"distilled for {law}": _distilled(texts, target, start, setup, *arm, 0)
+                for law, arm in best.items()
+            },
         }
+        sampled = {name: drafts[name] for name in ("before", "distilled for T = 1")}
         report = {
             **header("distillspec", commit, setup, ("torch", "numpy")),
             "seeds": given.seeds,
             "target_loss": mean_loss(target, texts.test, setup.prompt + setup.length),
             "summary": means,
-            "distilled": {"divergence": kind, "source": source},
+            "distilled": best,
             "decoded": decoded(
                 target, drafts, texts.train[: setup.few],
                 prompts_of(texts.test, setup.decoded, setup.prompt, 13).tolist(), setup.length,
                 GAMMAS, texts.tokens.end,
             ),
-            "lossy": lossy(texts, target, {k: drafts[k] for k in ("before", "distilled")}, setup),
-            "garden": garden(texts, target, setup, kind, source),
+            "lossy": lossy(texts, target, sampled, setup),
+            "garden": garden(texts, target, setup, *best["T = 1"]),
             "rows": rows,
         }  # fmt: skip
     except SoarError as error:

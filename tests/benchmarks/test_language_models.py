@@ -29,10 +29,10 @@ def test_the_recipe_has_every_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     control = next(r for r in report["summary"] if (r["divergence"], r["source"]) == ("ce", "data"))
     assert control["T = 1"]["gain"] == 0
     assert {row["draft"] for row in report["decoded"]} == {
-        "none", "before", "control", "distilled", "stored text",
+        "none", "before", "control", "distilled for T = 1", "distilled for greedy", "stored text",
     }  # fmt: skip
     assert all(row["tau"] >= 1 for row in report["decoded"])
-    for name in ("before", "distilled"):
+    for name in ("before", "distilled for T = 1"):
         taus = [r["tau"] for r in report["lossy"] if r["draft"] == name]
         assert max(taus) > taus[0]
     assert len(report["garden"]) == 7
