@@ -331,9 +331,10 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
             errors = [mine[s]["gain_sd"] or 0.0 for s in told]
             gains = [100 * mine[s]["gain"] for s in told]
             panel.bar(x, gains, 0.18, yerr=[100 * e for e in errors], label=kind, capsize=2)
-        panel.set_xticks(range(len(sources)), sources)
+        panel.set_xticks(range(len(sources)), [s.replace(" ", "\n") for s in sources])
         panel.set(ylabel="points of alpha over the control", title=law)
         panel.grid(visible=True, axis="y", color="0.92")
+        panel.set_axisbelow(b=True)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].legend(fontsize=8)
     figure.savefig(path, dpi=140)
