@@ -124,6 +124,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
         "soardb.models",
         "soardb.pipelines.distillspec",
         "soardb.pipelines.hire_lm",
+        "soardb.pipelines.spactor",
         "soardb.pipelines.speculate",
         "soardb.pipelines.tandem",
     },
