@@ -44,7 +44,7 @@ BUILD   := --no-build-isolation --no-deps
         fuzz attacks ray-kills ray-nodes fmt lint types docs bench bench-ingest bench-service bench-batch bench-churn \
         bench-filters bench-scale bench-target bench-kernels bench-topk bench-rpc bench-soar \
         bench-layout bench-precision bench-merge bench-cluster bench-cluster-build cluster-sim \
-        bench-select bench-select-training bench-decide bench-diagnose bench-distillspec bench-tandem bench-hire-lm \
+        bench-select bench-select-training bench-decide bench-diagnose bench-distillspec bench-tandem bench-spactor bench-hire-lm \
         bench-ann bench-vectordbbench profile clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
@@ -189,6 +189,9 @@ bench-distillspec: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## drafts distilled 
 
 bench-tandem: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## Tandem beside the small model alone and distilled: JSON, plot and table
 	$(RUN) benchmarks.bench_tandem $(ARGS)
+
+bench-spactor: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## SpacTor beside span corruption alone: clean loss, accuracy, operations: JSON, plot and table
+	$(RUN) benchmarks.bench_spactor $(ARGS)
 
 bench-hire-lm: $(STAMPS)/extra-bench-hire-lm $(PACKAGE)  ## HiRE on a language model's head and feed-forward parts: JSON, plot and table
 	unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE; $(RUN) benchmarks.bench_hire_lm $(ARGS)

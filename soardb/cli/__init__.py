@@ -7,6 +7,7 @@
     deciding.py   decide
     models.py     models, and served_models.py those of a server
     hiring.py     models hire
+    spactoring.py models spactor
     tables.py     what they show
 
 `main` is the entry point of the `soardb` program.

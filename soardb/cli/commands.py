@@ -31,6 +31,7 @@ from soardb.cli import (
     models,
     selecting,
     service,
+    spactoring,
     tables,
 )
 from soardb.errors import InvalidArgument, NotFound, SoarError
@@ -74,6 +75,7 @@ diagnosing.register(app)
 deciding.register(app)
 models.register(app)
 hiring.register(models.app)
+spactoring.register(models.app)
 
 VECTOR_FILE = "Vectors: .npy, .fvecs, .fbin, or an .hdf5 of ann-benchmarks."
 

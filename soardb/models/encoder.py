@@ -48,11 +48,14 @@ class Encoder(nn.Module):
         """(..., width) hidden states -> (..., vocabulary)."""
         return functional.linear(hidden, self.embedding.weight)
 
-    def vectors(self, tokens: Tensor) -> Tensor:
-        """(b, t) tokens -> (b, width) of length one: the mean over what is no pad."""
+    def means(self, tokens: Tensor) -> Tensor:
+        """(b, t) tokens -> (b, width): the mean of the states over what is no pad."""
         there = self.seen(tokens)[..., None]
-        total = self(tokens).masked_fill(~there, 0.0).sum(1)
-        return functional.normalize(total / there.sum(1), dim=-1)
+        return self(tokens).masked_fill(~there, 0.0).sum(1) / there.sum(1)
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """(b, t) tokens -> (b, width): the same at length one."""
+        return functional.normalize(self.means(tokens), dim=-1)
 
 
 class Stack(nn.Module):

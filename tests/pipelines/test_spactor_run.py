@@ -107,7 +107,7 @@ class TestStages:
 
 class TestFairness:
     def test_all_see_the_same_targets_in_every_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The same windows, cuts and targets whatever is learned from them: else it says nothing."""
+        """The same windows, cuts and targets: else a comparison says nothing."""
         seen: dict[str, list[Corrupted]] = {}
         forward: Callable[..., Any] = SpacTor.forward
 
@@ -142,7 +142,7 @@ class TestMeasures:
     def test_the_clean_loss_is_on_clean_inputs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A generator is not asked, and parts of a batch make no difference."""
         t5 = T5(CONFIG, 2).eval()
-        told = [row for row in periodic()[:480].reshape(20, 24)] + [periodic()[:9]]
+        told = [*periodic()[:480].reshape(20, 24), periodic()[:9]]
         batch = corrupted(told, Spans(), TEXT, 0, np.random.default_rng(1))
         monkeypatch.setattr(SpacTor, "noised", lambda *_: pytest.fail("replaced"))
         with torch.inference_mode():

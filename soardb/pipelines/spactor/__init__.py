@@ -8,8 +8,10 @@ objective.py  the three losses, and what is left of them in comparisons
 flops.py      operations of what ran
 measure.py    span corruption on clean inputs; generator and head
 run.py        the trainer: two stages, one optimiser
+classify.py   what a pretrained encoder is worth: fine-tuned on a few labelled texts
 """
 
+from soardb.pipelines.spactor.classify import Classifier, fine_tuned
 from soardb.pipelines.spactor.generator import Generator, GeneratorConfig
 from soardb.pipelines.spactor.head import HeadKind, ReplacedHead, area
 from soardb.pipelines.spactor.masks import is_text, masked
@@ -27,6 +29,7 @@ from soardb.pipelines.spactor.spans import Corrupted, Spans, corrupted, span_cou
 
 __all__ = [
     "OBJECTIVES",
+    "Classifier",
     "Corrupted",
     "Detection",
     "Generator",
@@ -46,6 +49,7 @@ __all__ = [
     "clean_loss",
     "corrupted",
     "detection",
+    "fine_tuned",
     "is_text",
     "masked",
     "run",

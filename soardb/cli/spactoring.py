@@ -1,0 +1,99 @@
+"""`soardb models spactor`: an encoder-decoder pretrained on texts, and kept.
+
+commands.py -> [spactoring.py] -> soardb/models, pipelines/spactor
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from soardb.cli import models, tables
+from soardb.errors import InvalidArgument
+
+__all__ = ["register"]
+
+_EACH = 20  # every so many texts, one is to measure with
+
+
+def register(program: typer.Typer) -> None:
+    """Add the command to those of models."""
+    program.command()(spactor)
+
+
+def spactor(
+    directory: models.Directory,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it will be called.")],
+    texts: models.Texts,
+    first: Annotated[
+        str, typer.Option(help="Of the first stage: hybrid, noise, rtd, sc+mlm; or sc.")
+    ] = "hybrid",
+    tau: Annotated[
+        float, typer.Option(min=0, help="Share of the steps that it has: 0 none, inf all.")
+    ] = 0.25,
+    lambda1: Annotated[float, typer.Option(help="Weight of replaced-token detection.")] = 10.0,
+    lambda2: Annotated[float, typer.Option(help="Weight of span corruption.")] = 10.0,
+    like: Annotated[str | None, typer.Option(help="Take the tokenizer of this model.")] = None,
+    vocabulary: Annotated[int, typer.Option(min=257, help="Tokens to learn.")] = 2048,
+    width: Annotated[int, typer.Option(min=2, help="Of the residual stream.")] = 128,
+    layers: Annotated[int, typer.Option(min=1, help="Of the encoder.")] = 4,
+    decoder_layers: Annotated[int, typer.Option(min=1)] = 2,
+    heads: Annotated[int, typer.Option(min=1)] = 4,
+    context: Annotated[int, typer.Option(min=2, help="Tokens that are seen at once.")] = 256,
+    steps: Annotated[int, typer.Option(min=1)] = 3000,
+    batch: Annotated[int, typer.Option(min=1)] = 32,
+    window: Annotated[int, typer.Option(min=2, help="Tokens of a sequence in training.")] = 48,
+    rate: Annotated[float, typer.Option(help="Of learning, at its highest.")] = 2e-3,
+    looks: Annotated[int, typer.Option(min=1, help="How often it is measured.")] = 5,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: models.Json = False,
+) -> None:
+    """Pretrain an encoder-decoder on texts by SpacTor; a twentieth of them measures it."""
+    from soardb.models.config import EncoderConfig, T5Config
+    from soardb.models.t5 import T5
+    from soardb.models.tokens import Tokens
+    from soardb.models.training import TrainConfig, row_of
+    from soardb.pipelines.spactor import ObjectiveConfig, SpactorConfig, Spans, run, span_counts
+
+    held = models.registry_of(directory, make=True)
+    lines = models.lines_of(texts)
+    test = lines[::_EACH]
+    train = [line for number, line in enumerate(lines) if number % _EACH]
+    tokens = Tokens.trained(train, vocabulary) if like is None else held.load(like).tokens
+    if tokens.end is None:
+        raise InvalidArgument(f"expected a tokenizer with an end of texts, {like} has none")
+    spans = Spans()
+    shape = EncoderConfig(
+        len(tokens), span_counts(window, spans)[1], width, layers, heads, context=context
+    )
+    config = SpactorConfig(
+        first,  # type: ignore[arg-type]  # checked by it
+        tau,
+        ObjectiveConfig(lambda1, lambda2),
+        spans,
+        TrainConfig(steps, batch, window, rate, seed=seed),
+        tuple(range(0, steps, max(1, steps // looks))),
+        held=256,
+    )
+    t5 = T5(T5Config(shape, decoder_layers), seed)
+    with tables.bars() as progress:
+        found = run(
+            t5, row_of(train, tokens), config, end=tokens.end, held=row_of(test, tokens),
+            progress=progress,
+        )  # fmt: skip
+    last = found.looks[-1]
+    metrics = {"clean_loss": last.clean, "tflops": last.flops / 1e12}
+    if last.detection is not None:
+        metrics["rtd_auc"] = last.detection.area
+    lineage = {
+        "method": "SpacTor", "first": first, "tau": str(tau), "switch": config.switch,
+        "lambda1": lambda1, "lambda2": lambda2, "texts": texts.name, "steps": steps, "seed": seed,
+    }  # fmt: skip
+    held.add_t5(name, t5, tokens, metrics=metrics, lineage=lineage)
+    if as_json:
+        print(json.dumps({"looks": [one.to_json() for one in found.looks], "metrics": metrics}))
+        return
+    told = {f"step {one.step}": f"clean loss {one.clean:.4f}" for one in found.looks}
+    tables.facts(name, {**told, **{k: f"{v:.4g}" for k, v in metrics.items()}})
