@@ -1,14 +1,14 @@
 """SpacTor beside span corruption alone: clean loss, what a classifier gains, and operations.
 
-    synsets.py, glosses_lm.py, soardb.pipelines.spactor -> [bench_spactor.py] -> results/spactor.*
+    synsets.py, soardb.pipelines.spactor -> [bench_spactor.py] -> results/spactor.*
 
 Encoder-decoders are pretrained on the same windows of WordNet's glosses, cut in the same places:
 by span corruption, by SpacTor for a quarter of the steps and for all of them, and with replaced
 tokens but without their detection (`--ablations` adds detection without span corruption, and
 masked guessing by the encoder in its place). Along the way they are measured on clean held-out
-glosses, and classifiers are fine-tuned from them: from a noun's gloss to the lexicographer's file it
-stands in, one of 26, of a thousand examples, each with five seeds. Test glosses are in no training
-text. Steps and operations to the final score of span corruption are read off the curves.
+glosses, and classifiers are fine-tuned from them: from a noun's gloss to the lexicographer's file
+that it stands in, one of 26, of a thousand examples, each with five seeds. Test glosses are in no
+training text. Steps and operations to the final score of span corruption are read off the curves.
 
     python -m benchmarks.bench_spactor
     python -m benchmarks.bench_spactor --tiny
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import glosses_lm, provenance
+from benchmarks import provenance
 from benchmarks.environment import cache_folder
 from benchmarks.journal import Journal
 from benchmarks.packages import fetch

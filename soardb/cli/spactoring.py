@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from soardb.cli import models, tables
+from soardb.cli import texts as sources
 from soardb.errors import InvalidArgument
 
 __all__ = ["register"]
@@ -26,7 +27,10 @@ def register(program: typer.Typer) -> None:
 def spactor(
     directory: models.Directory,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it will be called.")],
-    texts: models.Texts,
+    texts: sources.Texts = None,
+    collection: sources.Collection = None,
+    field: sources.Field = "text",
+    where: sources.Where = None,
     first: Annotated[
         str, typer.Option(help="Of the first stage: hybrid, noise, rtd, sc+mlm; or sc.")
     ] = "hybrid",
@@ -57,8 +61,8 @@ def spactor(
     from soardb.models.training import TrainConfig, row_of
     from soardb.pipelines.spactor import ObjectiveConfig, SpactorConfig, Spans, run, span_counts
 
+    lines, source = sources.texts_from(directory, texts, collection, field, where)
     held = models.registry_of(directory, make=True)
-    lines = models.lines_of(texts)
     test = lines[::_EACH]
     train = [line for number, line in enumerate(lines) if number % _EACH]
     tokens = Tokens.trained(train, vocabulary) if like is None else held.load(like).tokens
@@ -89,7 +93,7 @@ def spactor(
         metrics["rtd_auc"] = last.detection.area
     lineage = {
         "method": "SpacTor", "first": first, "tau": str(tau), "switch": config.switch,
-        "lambda1": lambda1, "lambda2": lambda2, "texts": texts.name, "steps": steps, "seed": seed,
+        "lambda1": lambda1, "lambda2": lambda2, "texts": source, "steps": steps, "seed": seed,
     }  # fmt: skip
     held.add_t5(name, t5, tokens, metrics=metrics, lineage=lineage)
     if as_json:

@@ -4,7 +4,8 @@
                            Hugging Face its config.json, *.safetensors and tokenizer files
     DIR/models/pairs.json  measured pairs of target and draft
 
-    pipelines, cli, service -> [registry.py] -> decoder.py, t5.py, hugging.py, tokens.py, incoming.py
+    pipelines, cli, service -> [registry.py] -> decoder.py, t5.py, hugging.py, tokens.py,
+                                                incoming.py
 
 Weights are data: safetensors alone are read, architectures come from a closed list, and nothing in
 a folder is executed. Every file has its size and SHA-256 in the manifest, and what fails them is

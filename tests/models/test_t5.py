@@ -44,9 +44,8 @@ def test_writing_step_by_step_is_the_one_pass(steps: list[int]) -> None:
     with torch.inference_mode():
         whole = model.logits(model(inputs, said))
         memory = model.memory(model.encoder(inputs), inputs)
-        cache, parts = Cache(CONFIG.decoder, 2), []
-        for part in said.split(steps, 1):
-            parts.append(model.logits(model.decode(part, memory, cache)))
+        cache = Cache(CONFIG.decoder, 2)
+        parts = [model.logits(model.decode(one, memory, cache)) for one in said.split(steps, 1)]
     assert cache.length == 9
     assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""`soardb models spactor`: pretrained, measured on texts it did not see, kept with where it is from.
+"""`soardb models spactor`: pretrained, measured on other texts, kept with where it is from.
 
 -> [test_spactor_command.py] -> soardb/cli/spactoring.py
 """
@@ -9,10 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+import soardb
 from soardb.cli.commands import app
 from soardb.errors import InvalidArgument
 from soardb.models.registry import Registry
@@ -62,3 +64,22 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="first one of"):
         asked(tmp_path / "db", "bird", "--texts", texts, *SMALL, "--first", "all")
     assert Registry(tmp_path / "db").names() == []
+
+
+def test_it_is_trained_on_chosen_points(tmp_path: Path) -> None:
+    """Those that a filter lets through, as `soardb select --write-field` marks them."""
+    with soardb.connect(tmp_path / "db") as database:
+        notes = database.create_collection("notes", 2, "l2", schema={"chosen": "bool"})
+        told = [{"text": text, "chosen": n % 2 == 0} for n, text in enumerate(TEXTS)]
+        notes.upsert(list(range(len(TEXTS))), np.ones((len(TEXTS), 2), np.float32), told)
+    asked(tmp_path / "db", "bird", "--collection", "notes", "--filter", "chosen = true", *SMALL,
+          "--steps", 2)  # fmt: skip
+    entry = Registry(tmp_path / "db").get("bird")
+    assert entry.lineage["texts"] == "notes.text where chosen = true"
+    for wrong, message in (
+        ([], "one of --texts and --collection"),
+        (["--texts", tmp_path / "texts.txt", "--filter", "chosen = true"], "--filter with"),
+        (["--collection", "notes", "--field", "body"], "expected texts in 'body'"),
+    ):
+        with pytest.raises(InvalidArgument, match=message):
+            asked(tmp_path / "db", "other", *wrong, *SMALL)
