@@ -123,6 +123,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "torch": {
         "soardb.models",
         "soardb.pipelines.distillspec",
+        "soardb.pipelines.embed",
         "soardb.pipelines.hire_lm",
         "soardb.pipelines.spactor",
         "soardb.pipelines.speculate",

@@ -8,6 +8,7 @@
     models.py     models, and served_models.py those of a server
     hiring.py     models hire
     spactoring.py models spactor
+    embedding.py  embed, models embedder
     texts.py      where they take texts from
     tables.py     what they show
 

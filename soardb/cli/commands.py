@@ -26,6 +26,7 @@ from soardb.cli import (
     database,
     deciding,
     diagnosing,
+    embedding,
     hiring,
     layouts,
     models,
@@ -76,6 +77,7 @@ deciding.register(app)
 models.register(app)
 hiring.register(models.app)
 spactoring.register(models.app)
+embedding.register(app, models.app)
 
 VECTOR_FILE = "Vectors: .npy, .fvecs, .fbin, or an .hdf5 of ann-benchmarks."
 

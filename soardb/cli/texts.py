@@ -21,7 +21,9 @@ Texts = Annotated[Path | None, typer.Option("--texts", help="A file of texts, on
 Collection = Annotated[
     str | None, typer.Option("--collection", help="In its place: points that have texts.")
 ]
-Field = Annotated[str, typer.Option("--field", help="Payload field with the text of a point.")]
+Field = Annotated[
+    str, typer.Option("--text-field", "--field", help="Where points have their text.")
+]
 Where = Annotated[
     str | None, typer.Option("--filter", help='Of these points alone, such as "chosen = true".')
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import bench_spactor
+from benchmarks import bench_encoders, bench_spactor
 from benchmarks.synsets import Synset, synsets_of
 
 
@@ -70,3 +70,40 @@ def test_synsets_are_read_with_their_words() -> None:
     assert bird.examples == ["the birdie sang", "look, a small bird"]
     assert galore == Synset(("galore",), 0, "in abundance")
     assert galore.examples == []
+
+
+def test_encoders_are_asked_beside_bm25(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every base with and without fine-tuning; a second run trains and searches nothing."""
+    monkeypatch.setenv("SOARDB_DATA", str(tmp_path / "cache"))
+    asked = ["--tiny", "--seeds", "2", "--results", str(tmp_path)]
+    assert bench_encoders.main(asked) == 0
+    report = json.loads((tmp_path / "encoders-tiny.json").read_text("utf-8"))
+    rows = {row["system"]: row for row in report["summary"]}
+    assert len(rows) == 1 + 3 * len(bench_encoders.BASES)
+    assert rows["SpacTor, fine-tuned"]["seeds"] == 2
+    assert all(0 <= row["word_ndcg"] <= 1 for row in rows.values())
+    # An example says the number that its definition says; a word of a synset stands in none.
+    assert rows["BM25"]["example_recall"] == 1
+    assert rows["BM25"]["word_ndcg"] == 0
+    assert (tmp_path / "encoders-tiny.png").stat().st_size > 5000
+    for name in ("searched", "contrasted", "run"):
+        monkeypatch.setattr(bench_encoders, name, lambda *_, **__: pytest.fail("again"))
+    assert bench_encoders.main(asked) == 0
+
+
+def test_what_is_asked_for_was_in_no_pair() -> None:
+    """Neither the definitions nor the words nor the glosses of the synsets that are asked for."""
+    bank = Synset(("bank", "shore"), 3, 'a slope beside water; "the bank was steep"')
+    money = Synset(("bank",), 3, "a house of money")
+    tree = Synset(("tree", "shore"), 3, 'a tall plant; "a tree fell"')
+    setup = bench_encoders.Setup(asked=1, corpus=2)
+    task = bench_encoders.task_of([bank, money, tree], setup)
+    assert task.corpus == ["a slope beside water", "a house of money"]
+    assert task.questions == [
+        bench_encoders.Question("word", "bank", frozenset([0, 1])),
+        bench_encoders.Question("example", "the bank was steep", frozenset([0])),
+    ]
+    assert [(one.query, one.text) for one in task.pairs] == [
+        ("tree", "a tall plant"), ("a tree fell", "a tall plant"),
+    ]  # fmt: skip
+    assert task.glosses == [money.gloss, tree.gloss]
