@@ -58,6 +58,8 @@ __all__ = ["BASES", "Question", "Setup", "Task", "main", "table", "task_of"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MODEL = T5Config(EncoderConfig(2048, 16, 128, 4, 4, context=96), 2)
+TRAIN = TrainConfig(3000, 32, 48, 2e-3, warm=100)
+CONTRAST = ContrastConfig(train=TrainConfig(1500, 96, 32, 5e-4, weight_decay=0.01))
 
 BASES: dict[str, tuple[Objective, float] | None] = {
     "no pretraining": None,
@@ -75,10 +77,8 @@ class Setup:
 
     name: str = "encoders"
     model: T5Config = MODEL
-    train: TrainConfig = TrainConfig(3000, 32, 48, 2e-3, warm=100)
-    contrast: ContrastConfig = ContrastConfig(
-        train=TrainConfig(1500, 96, 32, 5e-4, weight_decay=0.01)
-    )
+    train: TrainConfig = TRAIN
+    contrast: ContrastConfig = CONTRAST
     asked: int = 1000
     corpus: int = 20_000
 
@@ -163,7 +163,7 @@ def made_up() -> list[Synset]:
 def pretrained(base: str, task: Task, setup: Setup) -> tuple[Encoder, Tokens]:
     """The encoder of a base, from the registry in the cache or anew."""
     arm = BASES[base]
-    told = json.dumps([arm, asdict(setup.model), asdict(setup.train), len(task.glosses)])
+    told = json.dumps([arm, asdict(setup.model), asdict(setup.train), task.glosses])
     mark = hashlib.sha256(told.encode()).hexdigest()[:12]
     name = f"{setup.name}-{base.replace(' ', '-')}-{mark}"
     folder = cache_folder() / "encoders"
@@ -328,7 +328,6 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
         panel.invert_yaxis()
         panel.set(xlabel="nDCG@10", title=f"asked by {kind}")
         panel.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
     figure.savefig(path, dpi=140)
 
 
