@@ -200,8 +200,9 @@ def searched(
         notes = _filled(database, task, vectors)
         rankings = []
         for question, query in zip(task.questions, queries, strict=True):
-            text = {"text": question.text, "text_fields": ["text"]} if fused else {}
-            rankings.append(_ids(notes.search(query, 10, exact=True, **text)))
+            text, fields = (question.text, ["text"]) if fused else (None, None)
+            hits = notes.search(query, 10, exact=True, text=text, text_fields=fields)
+            rankings.append(_ids(hits))
     return {**_judged(task, rankings), "texts_s": len(task.corpus) / spent, "d": vectors.shape[1]}
 
 

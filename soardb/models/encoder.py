@@ -51,7 +51,8 @@ class Encoder(nn.Module):
     def means(self, tokens: Tensor) -> Tensor:
         """(b, t) tokens -> (b, width): the mean of the states over what is no pad."""
         there = self.seen(tokens)[..., None]
-        return self(tokens).masked_fill(~there, 0.0).sum(1) / there.sum(1)
+        found: Tensor = self(tokens).masked_fill(~there, 0.0).sum(1) / there.sum(1)
+        return found
 
     def vectors(self, tokens: Tensor) -> Tensor:
         """(b, t) tokens -> (b, width): the same at length one."""

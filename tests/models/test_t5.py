@@ -32,7 +32,7 @@ def t5(seed: int = 0, sharp: float = 8.0) -> T5:
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() == 2:
-                weight *= sharp
+                weight.mul_(sharp)
     return model
 
 
@@ -45,7 +45,9 @@ def test_writing_step_by_step_is_the_one_pass(steps: list[int]) -> None:
         whole = model.logits(model(inputs, said))
         memory = model.memory(model.encoder(inputs), inputs)
         cache = Cache(CONFIG.decoder, 2)
-        parts = [model.logits(model.decode(one, memory, cache)) for one in said.split(steps, 1)]
+        parts = [
+            model.logits(model.decode(one, memory, cache)) for one in torch.split(said, steps, 1)
+        ]
     assert cache.length == 9
     assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-5)
 

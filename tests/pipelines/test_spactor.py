@@ -156,7 +156,8 @@ class TestMasks:
         """Over 4,000 draws of 3 of 12: a quarter each, within 4 standard deviations."""
         inputs = padded([[*range(1, 7), TEXT.first_sentinel, *range(7, 13), TEXT.pad]], TEXT.pad)
         source = random(1)
-        seen = sum(masked(inputs, 0.25, TEXT, source).double() for _ in range(4000))[0] / 4000
+        draws = torch.cat([masked(inputs, 0.25, TEXT, source) for _ in range(4000)])
+        seen = draws.double().mean(0)
         text = is_text(inputs, TEXT)[0]
         assert seen[~text].sum() == 0
         assert (seen[text] - 0.25).abs().max() < 4 * (0.25 * 0.75 / 4000) ** 0.5

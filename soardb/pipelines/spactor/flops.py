@@ -38,16 +38,17 @@ def decoding(config: T5Config, rows: int, read: int, written: int) -> int:
 
 
 def generating(
-    shape: DecoderConfig, width: int, text_tokens: int, rows: int, length: int, places: int,
-    tied: bool,
-) -> int:  # fmt: skip
-    """Of a generator over (rows, length) tokens, that says what stands at so many places.
+    shape: DecoderConfig, embedded: int, text_tokens: int, inputs: tuple[int, int], places: int
+) -> int:
+    """Of a generator over (rows, length) inputs, that says what stands at so many places.
 
-    shape  of its stack; width: of the embedding where that is the T5's
+    shape  of its stack; embedded: width of its embedding, from which and to which a map leads where
+           the two differ
     """
-    bridge = 2 * shape.width * width if tied and shape.width != width else 0
-    head = 2 * places * (width if tied else shape.width) * text_tokens
-    return stack(shape, rows, length) + bridge * (rows * length + places) + head
+    bridge = 2 * shape.width * embedded if shape.width != embedded else 0
+    rows, length = inputs
+    maps = bridge * (rows * length + places)
+    return stack(shape, rows, length) + maps + 2 * places * embedded * text_tokens
 
 
 def judging(width: int, places: int, is_deep: bool) -> int:

@@ -84,4 +84,5 @@ def detection(spactor: SpacTor, batch: Corrupted, seed: int = 0, rows: int = 64)
 
 
 def _parts(batch: Corrupted, rows: int) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(batch.inputs.split(rows), batch.targets.split(rows), strict=True))
+    parts = torch.split(batch.inputs, rows), torch.split(batch.targets, rows)
+    return list(zip(*parts, strict=True))

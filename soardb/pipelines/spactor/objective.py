@@ -166,11 +166,10 @@ class SpacTor(nn.Module):
         return found / self.config.lambda2
 
     def _generating(self, inputs: Tensor, places: int) -> int:
-        told = self.t5.encoder.config
+        made, (rows, length) = self.generator, inputs.shape
         return flops.generating(
-            self.generator.shape, told.width, told.text_tokens, *inputs.shape, places,
-            self.config.generator.tied,
-        )  # fmt: skip
+            made.shape, made.embedding.embedding_dim, made.text_tokens, (rows, length), places
+        )
 
     def _guessing(self, places: int) -> int:
         told = self.t5.encoder.config

@@ -28,6 +28,7 @@ from soardb.models.training import TrainConfig, Windows, descend
 from soardb.pipelines.spactor.measure import Detection, clean_loss, detection
 from soardb.pipelines.spactor.objective import (
     OBJECTIVES,
+    Lesson,
     Objective,
     ObjectiveConfig,
     SpacTor,
@@ -172,7 +173,7 @@ def run(
         if step in config.looks:
             measured(step)
         batch = corrupted(windows(train.batch), config.spans, told, end, cuts)
-        lesson = spactor(batch, config.objective(step), random)
+        lesson: Lesson = spactor(batch, config.objective(step), random)
         found.parts.append({name: float(one.detach()) for name, one in lesson.parts.items()})
         found.targets.append(int((batch.targets != told.pad).sum()) if "sc" in lesson.parts else 0)
         found.flops.append(lesson.flops)
