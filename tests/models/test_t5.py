@@ -158,6 +158,13 @@ class TestRegistry:
         ):
             _ = registry.load("pen").encoder
 
+    def test_what_does_not_write_is_not_uploaded(self, tmp_path: Path) -> None:
+        """A server holds models that write; nothing of another is taken."""
+        registry = Registry(tmp_path)
+        entry = registry.add_t5("bird", T5(T5Config(self.SHAPE, 1)), self.TOKENS)
+        with pytest.raises(InvalidArgument, match="architecture one of decoder, .* got 't5'"):
+            registry.expected("copy", entry.to_json())
+
     def test_a_vocabulary_that_is_too_small_is_refused(self, tmp_path: Path) -> None:
         """Pads, masks and sentinels are no tokens of a text."""
         small = Encoder(EncoderConfig(len(self.TOKENS) - 1, 4, 16, 1, 2))
