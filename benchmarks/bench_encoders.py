@@ -59,7 +59,7 @@ __all__ = ["BASES", "Question", "Setup", "Task", "main", "table", "task_of"]
 RESULTS = Path(__file__).resolve().parent / "results"
 MODEL = T5Config(EncoderConfig(2048, 16, 128, 4, 4, context=96), 2)
 TRAIN = TrainConfig(3000, 32, 48, 2e-3, warm=100)
-CONTRAST = ContrastConfig(train=TrainConfig(1500, 96, 32, 5e-4, weight_decay=0.01))
+CONTRAST = ContrastConfig(train=TrainConfig(1000, 96, 32, 5e-4, weight_decay=0.01))
 
 BASES: dict[str, tuple[Objective, float] | None] = {
     "no pretraining": None,
@@ -343,7 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.bench_encoders", description=__doc__
     )
     parser.add_argument("--tiny", action="store_true", help="made-up texts and no MiniLM")
-    parser.add_argument("--seeds", type=int, default=3, help="of fine-tuning")
+    parser.add_argument("--seeds", type=int, default=2, help="of fine-tuning")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
     setup = TINY if given.tiny else Setup()

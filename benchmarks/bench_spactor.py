@@ -261,10 +261,14 @@ def _detections(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     told = [[one["detection"] for one in row["looks"]] for row in rows]
     if any(one is None for some in told for one in some):
         return {}
-    last = {name: float(np.mean([some[-1][name] for some in told])) for name in told[0][0]}
-    best = float(np.mean([max(one["area"] for one in some) for some in told]))
-    return {"rtd_auc": last.pop("area"), "best_auc": best,
-            **{f"generator_{name}": value for name, value in last.items()}}  # fmt: skip
+    found = {
+        f"generator_{name}": float(np.mean([some[-1][name] for some in told]))
+        for name in ("replaced", "accuracy", "same")
+    }
+    if told[0][0]["area"] is not None:
+        found["rtd_auc"] = float(np.mean([some[-1]["area"] for some in told]))
+        found["best_auc"] = float(np.mean([max(one["area"] for one in some) for some in told]))
+    return found
 
 
 def _reaching(
@@ -335,7 +339,7 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
         clean = [one["clean"] for one in looks]
         panels[0].plot([one["step"] for one in looks], clean, label=row["arm"])
         panels[1].plot([one["flops"] / 1e12 for one in looks], clean)
-        seen = [one for one in looks if one["detection"] is not None]
+        seen = [one for one in looks if (one["detection"] or {}).get("area") is not None]
         panels[3].plot([x["step"] for x in seen], [x["detection"]["area"] for x in seen])
     for arm in (row["arm"] for row in rows):
         mine = [one for one in report["summary"]["accuracies"] if one["arm"] == arm]

@@ -104,6 +104,7 @@ def embedder(
     if (pairs is None) == (collection is None):
         raise InvalidArgument("expected one of --pairs and --collection")
     held = models.registry_of(directory)
+    sources.expect_new(held, name)
     found = held.load(base)
     if pairs is not None:
         source, told = pairs.name, pipeline.read_pairs(pairs)

@@ -6,16 +6,21 @@ commands.py -> [spactoring.py] -> soardb/models, pipelines/spactor
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from soardb.cli import models, tables
 from soardb.cli import texts as sources
-from soardb.errors import InvalidArgument
+from soardb.errors import InvalidArgument, Unavailable
+
+if TYPE_CHECKING:
+    from soardb.pipelines.spactor import Pretrained
 
 __all__ = ["register"]
 
+_LOSSES, _PLOT = "losses.json", "losses.png"
 _EACH = 20  # every so many texts, one is to measure with
 
 
@@ -63,6 +68,7 @@ def spactor(
 
     lines, source = sources.texts_from(directory, texts, collection, field, where)
     held = models.registry_of(directory, make=True)
+    sources.expect_new(held, name)
     test = lines[::_EACH]
     train = [line for number, line in enumerate(lines) if number % _EACH]
     tokens = Tokens.trained(train, vocabulary) if like is None else held.load(like).tokens
@@ -89,15 +95,35 @@ def spactor(
         )  # fmt: skip
     last = found.looks[-1]
     metrics = {"clean_loss": last.clean, "tflops": last.flops / 1e12}
-    if last.detection is not None:
+    if last.detection is not None and last.detection.area is not None:
         metrics["rtd_auc"] = last.detection.area
     lineage = {
         "method": "SpacTor", "first": first, "tau": str(tau), "switch": config.switch,
         "lambda1": lambda1, "lambda2": lambda2, "texts": source, "steps": steps, "seed": seed,
     }  # fmt: skip
     held.add_t5(name, t5, tokens, metrics=metrics, lineage=lineage)
+    curves = _written(directory / "pretraining" / name, name, found)
     if as_json:
         print(json.dumps({"looks": [one.to_json() for one in found.looks], "metrics": metrics}))
         return
     told = {f"step {one.step}": f"clean loss {one.clean:.4f}" for one in found.looks}
-    tables.facts(name, {**told, **{k: f"{v:.4g}" for k, v in metrics.items()}})
+    shown = {k: f"{v:.4g}" for k, v in metrics.items()}
+    tables.facts(name, {**told, **shown, "losses": curves})
+
+
+def _written(folder: Path, name: str, found: Pretrained) -> Path:
+    """Parts of the loss and operations of every step, and what was measured, as JSON; and a plot
+    where there is matplotlib.
+    """
+    from soardb.pipelines.spactor.plot import plot_training
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _LOSSES
+    looks = [one.to_json() for one in found.looks]
+    told = {"looks": looks, "parts": found.parts, "flops": found.flops}
+    path.write_text(json.dumps(told) + "\n", "utf-8")
+    try:
+        plot_training(found, folder / _PLOT, name)
+    except Unavailable as error:
+        tables.note(f"no plot of the losses: {error}")
+    return path

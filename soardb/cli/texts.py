@@ -8,14 +8,17 @@ With a filter the points may be those that `soardb select --write-field` chose.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from soardb.cli import models
-from soardb.errors import InvalidArgument
+from soardb.errors import AlreadyExists, InvalidArgument
 
-__all__ = ["Collection", "Field", "Texts", "Where", "texts_from"]
+if TYPE_CHECKING:
+    from soardb.models.registry import Registry
+
+__all__ = ["Collection", "Field", "Texts", "Where", "expect_new", "texts_from"]
 
 Texts = Annotated[Path | None, typer.Option("--texts", help="A file of texts, one a line.")]
 Collection = Annotated[
@@ -53,3 +56,9 @@ def texts_from(
     if not found:
         raise InvalidArgument(f"expected texts in {field!r} of points of {collection}, got none")
     return found, f"{collection}.{field}" + (f" where {where}" if where else "")
+
+
+def expect_new(held: Registry, name: str) -> None:
+    """AlreadyExists before anything is trained, rather than after it."""
+    if name in held.names():
+        raise AlreadyExists(f"expected a new name, there is a model named {name!r}")

@@ -31,6 +31,8 @@ def test_every_arm_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     losses = {one["arm"]: one for one in report["summary"]["losses"]}
     assert losses["SC"]["over_sc"] == 0
     assert 0 <= losses["SpacTor, all"]["rtd_auc"] <= 1
+    assert "rtd_auc" not in losses["noise only"]
+    assert 0 <= losses["noise only"]["generator_same"] <= 1
     reaching = {one["arm"]: one for one in report["summary"]["reaching"]}
     assert reaching["SC"]["clean_step"] <= 1
     assert (tmp_path / "spactor-tiny.png").stat().st_size > 5000

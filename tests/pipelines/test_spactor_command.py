@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import soardb
 from soardb.cli.commands import app
-from soardb.errors import InvalidArgument
+from soardb.errors import AlreadyExists, InvalidArgument
 from soardb.models.registry import Registry
 from tests.models.trained import TEXTS
 
@@ -55,6 +55,12 @@ def test_it_is_trained_measured_and_kept(tmp_path: Path) -> None:
                   "--first", "sc", "--tau", "inf", "--steps", 2)  # fmt: skip
     assert "clean_loss" in shown.stdout
     assert "rtd_auc" not in shown.stdout
+    curves = json.loads((tmp_path / "db/pretraining/bird/losses.json").read_text("utf-8"))
+    assert [set(parts) for parts in curves["parts"][9:11]] == [{"mlm", "rtd", "sc"}, {"sc"}]
+    assert curves["looks"] == told["looks"]
+    assert (tmp_path / "db/pretraining/bird/losses.png").stat().st_size > 5000
+    with pytest.raises(AlreadyExists, match="named 'bird'"):
+        asked(tmp_path / "db", "bird", "--texts", texts, *SMALL)
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:

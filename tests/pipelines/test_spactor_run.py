@@ -157,6 +157,9 @@ class TestMeasures:
         assert [one.flops for one in found.looks] == [sum(found.flops[:n]) for n in (0, 4, 8, 12)]
         assert found.looks[0].clean == pytest.approx(math.log(TEXT.vocabulary), abs=0.1)
         assert all(one.detection is not None for one in found.looks)
+        noise = trained(1, "noise").looks[-1].detection
+        assert noise is not None
+        assert noise.area is None  # of a head that was not trained
         assert trained(0).looks[-1].detection is None
         assert trained(1, "sc+mlm").looks[-1].detection is None
 
@@ -177,11 +180,12 @@ class TestMeasures:
         assert last.clean < 1.5 < 3 < first.clean  # measured 0.95 and 3.5
         assert last.detection is not None
         assert last.detection.accuracy > 0.6  # measured 0.83
+        assert last.detection.area is not None
         assert last.detection.area > 0.7  # measured 0.86
         assert 0 < last.detection.replaced < 0.2
         again = detection(found.spactor, _held(), seed=1)
         assert again == detection(found.spactor, _held(), seed=1)
-        assert again.area > 0.7
+        assert again.area == pytest.approx(last.detection.area, abs=0.15)
 
 
 def _held() -> Corrupted:

@@ -8,6 +8,7 @@ objective.py  the three losses, and what is left of them in comparisons
 flops.py      operations of what ran
 measure.py    span corruption on clean inputs; generator and head
 run.py        the trainer: two stages, one optimiser
+plot.py       the losses of a training as a picture
 classify.py   what a pretrained encoder is worth: fine-tuned on a few labelled texts
 """
 

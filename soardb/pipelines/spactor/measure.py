@@ -28,13 +28,14 @@ __all__ = ["Detection", "clean_loss", "detection"]
 class Detection:
     """Of generator and head, over the text tokens of some inputs.
 
-    area      under the curve of replaced-token detection; 1/2 is guessing
+    area      under the curve of replaced-token detection; 1/2 is guessing. None where the head
+              was not trained
     replaced  share of the text tokens that are not what stood there
     accuracy  share of masked tokens that the generator finds likeliest
     same      share of masked tokens for which it drew the one that stood there
     """
 
-    area: float
+    area: float | None
     replaced: float
     accuracy: float
     same: float

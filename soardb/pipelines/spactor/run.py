@@ -13,7 +13,7 @@ they are; the moments of all else go on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,8 @@ class Look:
 
     flops      operations of the steps before
     clean      cross entropy of span corruption on clean inputs, nats a target token
-    detection  of generator and head; None where they do not run in the first stage
+    detection  of generator and head; None where they do not run in the first stage. In the second
+               they stay as they are while the encoder goes on
     """
 
     step: int
@@ -165,6 +166,8 @@ def run(
         seen = None
         if config.switch > 0 and config.first in ("hybrid", "noise", "rtd"):
             seen = detection(spactor, fixed)
+            if config.first == "noise":
+                seen = replace(seen, area=None)
         one = Look(step, sum(found.flops), clean_loss(t5, fixed), seen)
         found.looks.append(one)
         look(one, spactor)
