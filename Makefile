@@ -44,7 +44,7 @@ BUILD   := --no-build-isolation --no-deps
         fuzz attacks ray-kills ray-nodes fmt lint types docs bench bench-ingest bench-service bench-batch bench-churn \
         bench-filters bench-scale bench-target bench-kernels bench-topk bench-rpc bench-soar \
         bench-layout bench-precision bench-merge bench-cluster bench-cluster-build cluster-sim \
-        bench-select bench-select-training bench-decide bench-diagnose bench-distillspec bench-tandem bench-spactor bench-encoders \
+        bench-select bench-select-training bench-decide bench-diagnose bench-distillspec bench-tandem bench-raptr bench-spactor bench-encoders \
         bench-hire-lm \
         bench-ann bench-vectordbbench profile clean
 
@@ -190,6 +190,10 @@ bench-distillspec: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## drafts distilled 
 
 bench-tandem: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## Tandem beside the small model alone and distilled: JSON, plot and table
 	$(RUN) benchmarks.bench_tandem $(ARGS)
+
+bench-raptr: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## RaPTr beside the whole network, stacking, dropping; and its theory: JSON, plots and tables
+	$(RUN) benchmarks.bench_raptr_theory $(ARGS)
+	$(RUN) benchmarks.bench_raptr $(ARGS)
 
 bench-spactor: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## SpacTor beside span corruption alone: clean loss, accuracy, operations: JSON, plot and table
 	$(RUN) benchmarks.bench_spactor $(ARGS)

@@ -117,7 +117,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "pyarrow": set(),
     "ray": {"soardb.cluster"},
     "rich": {"soardb.cli"},
-    "safetensors": {"soardb.models.registry"},
+    "safetensors": {"soardb.models.checkpoint", "soardb.models.registry"},
     "sklearn": {"soardb.pipelines.decide.estimators"},
     "sqlglot": set(),
     "torch": {
@@ -125,6 +125,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
         "soardb.pipelines.distillspec",
         "soardb.pipelines.embed",
         "soardb.pipelines.hire_lm",
+        "soardb.pipelines.raptr",
         "soardb.pipelines.spactor",
         "soardb.pipelines.speculate",
         "soardb.pipelines.tandem",

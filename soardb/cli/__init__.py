@@ -7,6 +7,7 @@
     deciding.py   decide
     models.py     models, and served_models.py those of a server
     hiring.py     models hire
+    pretraining.py  models pretrain
     spactoring.py models spactor
     embedding.py  embed, models embedder
     texts.py      where they take texts from

@@ -30,6 +30,7 @@ from soardb.cli import (
     hiring,
     layouts,
     models,
+    pretraining,
     selecting,
     service,
     spactoring,
@@ -76,6 +77,7 @@ diagnosing.register(app)
 deciding.register(app)
 models.register(app)
 hiring.register(models.app)
+pretraining.register(models.app)
 spactoring.register(models.app)
 embedding.register(app, models.app)
 

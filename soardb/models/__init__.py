@@ -10,6 +10,8 @@ session.py      a model that reads on token by token, and forgets
 hugging.py      causal models of Hugging Face, with the same face
 tokens.py       byte-level BPE
 training.py     cross entropy over windows of tokens, and the loop that other losses share
+checkpoint.py   the whole state of a training, in one file
+flops.py        what a pass costs, counted
 info.py         what is told of models and of pairs
 scoring.py      log probabilities of whole rows
 incoming.py     what an upload may bring

@@ -2,7 +2,8 @@
 
     decoder.py -> [training.py] -> pipelines
 
-One loop for every loss: whoever distils or prunes brings a function of the step.
+One loop for every loss: whoever distils or prunes brings a function of the step. Where a checkpoint
+is told, the loop takes up the state that it finds there, and goes on to the same end, bit by bit.
 """
 
 from __future__ import annotations
@@ -18,11 +19,20 @@ from torch.nn import functional
 from soardb.arrays import as_int
 from soardb.errors import InvalidArgument
 from soardb.kernels.layout import I64
+from soardb.models.checkpoint import Checkpoint
 from soardb.models.decoder import Decoder
 from soardb.models.tokens import Tokens
 from soardb.options import as_number
 
-__all__ = ["TrainConfig", "Windows", "cross_entropy", "descend", "held_out_loss", "row_of"]
+__all__ = [
+    "TrainConfig",
+    "Windows",
+    "adam_of",
+    "cross_entropy",
+    "descend",
+    "held_out_loss",
+    "row_of",
+]
 
 Progress = Callable[[str, float], None]
 
@@ -79,11 +89,11 @@ class Windows:
             raise InvalidArgument(f"expected at least {window} tokens, got {len(row)}")
         self._row = torch.from_numpy(np.ascontiguousarray(row, np.int64))
         self._window = window
-        self._random = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed)
 
     def __call__(self, batch: int) -> Tensor:
         """(batch, window) tokens."""
-        starts = self._random.integers(0, len(self._row) - self._window + 1, batch)
+        starts = self.random.integers(0, len(self._row) - self._window + 1, batch)
         at = torch.from_numpy(starts)[:, None] + torch.arange(self._window)
         return self._row[at]
 
@@ -107,22 +117,26 @@ def descend(
     config: TrainConfig,
     progress: Progress = lambda stage, share: None,
     stage: str = "training",
+    *,
+    adam: torch.optim.AdamW | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[float]:
     """Make loss_of(step) small over the parameters of the parts that want a gradient.
 
+    adam        that takes the steps, where the caller changes its state too; adam_of() unless told
+    checkpoint  where the state is kept, and from which it goes on; none unless told. A run that
+                was stopped ends as one that was not, bit by bit
+
     Returns the loss of every step. Errors: InvalidArgument, also where a loss is not finite:
-    nothing that follows it would mean anything.
+    nothing that follows it would mean anything; CorruptStorage of a checkpoint.
     """
     config.check()
     weights = [w for part in parts for w in part.parameters() if w.requires_grad]
-    groups = [
-        {"params": [w for w in weights if w.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0},
-    ]
-    adam = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.95))
+    if adam is None:
+        adam = adam_of(parts, config)
     rates = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: _share(step, config))
-    losses = []
-    for step in range(config.steps):
+    losses = [] if checkpoint is None else checkpoint.load(parts, adam, rates)
+    for step in range(len(losses), config.steps):
         loss = loss_of(step)
         adam.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # so in PyTorch
@@ -136,7 +150,19 @@ def descend(
             )
         if step % 20 == 19 or step + 1 == config.steps:
             progress(stage, (step + 1) / config.steps)
+        if checkpoint is not None and checkpoint.is_due(step + 1, config.steps):
+            checkpoint.save(parts, adam, rates, losses)
     return losses
+
+
+def adam_of(parts: Sequence[nn.Module], config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over the parameters that want a gradient; only matrices decay."""
+    weights = [w for part in parts for w in part.parameters() if w.requires_grad]
+    groups = [
+        {"params": [w for w in weights if w.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.95))
 
 
 def _share(step: int, config: TrainConfig) -> float:

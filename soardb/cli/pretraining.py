@@ -1,0 +1,266 @@
+"""`soardb models pretrain`: a decoder by parts that grow from stage to stage, kept in the registry.
+
+commands.py -> [pretraining.py] -> soardb/models, pipelines/raptr
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from soardb.cli import models, tables
+from soardb.errors import AlreadyExists, InvalidArgument, Unavailable
+
+if TYPE_CHECKING:
+    from soardb.models.tokens import Tokens
+    from soardb.pipelines.raptr import Pretrained
+
+__all__ = ["register"]
+
+_CHECKPOINT, _TOKENIZER, _CURVE, _PLOT = (
+    "checkpoint.safetensors",
+    "tokenizer.json",
+    "losses.json",
+    "losses.png",
+)
+_HELD_OUT = 256  # windows that the whole network is evaluated on
+
+
+class LengthsName(StrEnum):
+    """How long stages are."""
+
+    equal = "equal"
+    proportional = "proportional"
+
+
+class PathsName(StrEnum):
+    """How layers are drawn."""
+
+    exact = "exact"
+    bernoulli = "bernoulli"
+
+
+class ScaleName(StrEnum):
+    """What layers are multiplied by while others are left out."""
+
+    sqrt = "sqrt"
+    none = "none"
+    inverse = "inverse"
+    stream = "stream"
+
+
+class SkippedName(StrEnum):
+    """What becomes of the optimiser's moments of layers that do not run."""
+
+    frozen = "frozen"
+    decayed = "decayed"
+
+
+class MethodName(StrEnum):
+    """What runs in a stage."""
+
+    random = "random"
+    stacking = "stacking"
+
+
+def register(program: typer.Typer) -> None:
+    """Add the command to those of models."""
+    program.command()(pretrain)
+
+
+def pretrain(
+    directory: models.Directory,
+    name: models.Name,
+    texts: Annotated[Path | None, typer.Option(help="A file of texts, one a line.")] = None,
+    collection: Annotated[
+        str | None, typer.Option(help="In its place: a collection whose points have texts.")
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="Where its points have their text.")] = "text",
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--filter", help='Of these points: SQL, such as "chosen = true" after soardb select.'
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(help="Layers of each stage, such as 4-5-7-8; all of them unless told."),
+    ] = None,
+    lengths: Annotated[
+        LengthsName, typer.Option(help="Stages of equal steps, or of more and more.")
+    ] = LengthsName.equal,
+    warm_up: Annotated[
+        int, typer.Option(min=0, help="Steps of the whole network before the first stage.")
+    ] = 0,
+    method: Annotated[
+        MethodName, typer.Option(help="Random layers, or a stack that grows by copies.")
+    ] = MethodName.random,
+    paths: Annotated[
+        PathsName, typer.Option(help="Always so many layers, or each with a probability.")
+    ] = PathsName.exact,
+    scale: Annotated[
+        ScaleName, typer.Option(help="Of layers while others are left out.")
+    ] = ScaleName.sqrt,
+    head_schedule: Annotated[
+        str | None, typer.Option(help="Heads of each stage too, such as 1-2-3-4.")
+    ] = None,
+    skipped: Annotated[
+        SkippedName, typer.Option(help="Moments of layers that do not run.")
+    ] = SkippedName.frozen,
+    like: Annotated[
+        str | None, typer.Option(help="Take the tokenizer of this model, as a draft must.")
+    ] = None,
+    vocabulary: Annotated[int, typer.Option(min=257, help="Tokens to learn.")] = 1024,
+    width: Annotated[int, typer.Option(min=2, help="Of the residual stream.")] = 128,
+    layers: Annotated[int, typer.Option(min=1)] = 8,
+    heads: Annotated[int, typer.Option(min=1)] = 4,
+    context: Annotated[int, typer.Option(min=2, help="Tokens that are seen at once.")] = 256,
+    steps: Annotated[int, typer.Option(min=1)] = 3000,
+    batch: Annotated[int, typer.Option(min=1)] = 32,
+    window: Annotated[int, typer.Option(min=2, help="Tokens of a sequence in training.")] = 64,
+    rate: Annotated[float, typer.Option(help="Of learning, at its highest.")] = 3e-3,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    held_out: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Share of the texts to evaluate with.")
+    ] = 0.05,
+    evaluate_every: Annotated[int, typer.Option(min=1, help="Steps.")] = 100,
+    every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 250,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Of checkpoint and losses; DIR/pretraining/MODEL unless told."),
+    ] = None,
+    as_json: models.Json = False,
+) -> None:
+    """Train a decoder by growing parts of it (RaPTr), and keep it; the same call goes on."""
+    from soardb.models.config import DecoderConfig
+    from soardb.models.decoder import Decoder
+    from soardb.models.training import TrainConfig, Windows, row_of
+    from soardb.pipelines.raptr import RaptrConfig, run
+
+    held = models.registry_of(directory, make=True)
+    if name in held.names():
+        raise AlreadyExists(f"expected a new name, there is a model named {name!r}")
+    place = folder or directory / "pretraining" / name
+    lines = _lines(directory, texts, collection, text_field, where)
+    every_nth = round(1 / held_out) if held_out else 0
+    kept = [text for i, text in enumerate(lines) if every_nth and i % every_nth == 0]
+    learned = [text for i, text in enumerate(lines) if not every_nth or i % every_nth]
+    tokens = held.load(like).tokens if like else _tokens(place, learned, vocabulary)
+    config = RaptrConfig(
+        schedule or str(layers),
+        lengths.value,
+        warm_up,
+        paths=paths.value,
+        scale="none" if method is MethodName.stacking else scale.value,
+        heads=head_schedule,
+        skipped=skipped.value,
+        method=method.value,
+        evaluate_every=evaluate_every,
+        train=TrainConfig(steps, batch, window, rate, seed=seed),
+    )
+    decoder = Decoder(DecoderConfig(len(tokens), width, layers, heads, context=context), seed)
+    windows = Windows(row_of(kept, tokens), window, seed)(_HELD_OUT) if kept else None
+    with tables.bars() as progress:
+        found = run(
+            decoder, row_of(learned, tokens), config, held_out=windows,
+            checkpoint=place / _CHECKPOINT, every=every, progress=progress,
+        )  # fmt: skip
+    told = _told(found, config.to_json())
+    _write_curves(place, name, found, told)
+    source: dict[str, Any] = {"collection": collection, "filter": where}
+    if texts is not None:
+        source = {"texts": texts.name}
+    entry = held.add_decoder(
+        name,
+        found.decoder,
+        tokens,
+        metrics=told["metrics"],
+        lineage={"method": "RaPTr", **source, "like": like, "config": told["config"]},
+    )
+    (place / _CHECKPOINT).unlink()
+    (place / _TOKENIZER).unlink(missing_ok=True)
+    if as_json:
+        print(json.dumps({"model": entry.to_json(), **told}))
+        return
+    tables.facts(
+        f"{name}: {entry.parameters:,} parameters",
+        {
+            "stages": config.depths,
+            **{what: f"{value:.4g}" for what, value in told["metrics"].items()},
+            "ms a step, by layers": ", ".join(
+                f"{n}: {ms:.0f}" for n, ms in told["step_ms"].items()
+            ),
+            "losses": place / _CURVE,
+        },
+    )
+
+
+def _lines(
+    directory: Path, texts: Path | None, collection: str | None, field: str, where: str | None
+) -> list[str]:
+    """Of a file, or of the points of a collection that match."""
+    if (texts is None) == (collection is None):
+        raise InvalidArgument("expected one of --texts and --collection")
+    if texts is not None and where is not None:
+        raise InvalidArgument("expected --collection with --filter")
+    if collection is None:
+        assert texts is not None
+        return models.lines_of(texts)
+    from soardb.connect import connect
+    from soardb.pipelines.stored import pages, texts_of
+
+    with connect(directory, read_only=True) as database:
+        found = [
+            text
+            for points in pages(database.get_collection(collection), where)
+            for text in texts_of((point.payload for point in points), field)
+        ]
+    if not found:
+        raise InvalidArgument(
+            f"expected texts in {field!r} of the points of {collection}, got none"
+        )
+    return found
+
+
+def _tokens(place: Path, lines: list[str], vocabulary: int) -> Tokens:
+    """Learned from the lines, or those of the training that is taken up."""
+    from soardb.models.tokens import Tokens
+
+    file = place / _TOKENIZER
+    if (place / _CHECKPOINT).exists() and file.exists():
+        return Tokens.of_json(file.read_text("utf-8"))
+    tokens = Tokens.trained(lines, vocabulary)
+    place.mkdir(parents=True, exist_ok=True)
+    file.write_text(tokens.to_json(), "utf-8")
+    return tokens
+
+
+def _told(found: Pretrained, config: dict[str, Any]) -> dict[str, Any]:
+    """All that is known of a training, as JSON."""
+    log, last = found.log, found.losses[-50:]
+    metrics = {"training_loss": sum(last) / len(last), "flops": float(log.flops)}
+    if log.evaluations:
+        metrics["loss"] = log.evaluations[-1].loss
+    return {
+        "config": config,
+        "metrics": metrics,
+        "step_ms": log.step_ms(),
+        **{name: log.state()[name] for name in ("evaluations", "transitions", "ran")},
+    }
+
+
+def _write_curves(place: Path, name: str, found: Pretrained, told: dict[str, Any]) -> None:
+    """JSON, and a plot where there is matplotlib."""
+    from soardb.pipelines.raptr.plot import plot_losses
+
+    place.mkdir(parents=True, exist_ok=True)
+    whole = json.dumps({**told, "losses": found.losses}, indent=1)
+    (place / _CURVE).write_text(whole + "\n", "utf-8")
+    try:
+        plot_losses(found, place / _PLOT, title=name)
+    except Unavailable as error:
+        tables.note(f"no plot of the losses: {error}")
