@@ -56,13 +56,16 @@ def spactor(
     window: Annotated[int, typer.Option(min=2, help="Tokens of a sequence in training.")] = 48,
     rate: Annotated[float, typer.Option(help="Of learning, at its highest.")] = 2e-3,
     looks: Annotated[int, typer.Option(min=1, help="How often it is measured.")] = 5,
+    every: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 250,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: models.Json = False,
 ) -> None:
-    """Pretrain an encoder-decoder on texts by SpacTor; a twentieth of them measures it."""
+    """Pretrain an encoder-decoder on texts by SpacTor, and keep it; the same call goes on.
+
+    A twentieth of the texts measures it.
+    """
     from soardb.models.config import EncoderConfig, T5Config
     from soardb.models.t5 import T5
-    from soardb.models.tokens import Tokens
     from soardb.models.training import TrainConfig, row_of
     from soardb.pipelines.spactor import ObjectiveConfig, SpactorConfig, Spans, run, span_counts
 
@@ -71,7 +74,8 @@ def spactor(
     sources.expect_new(held, name)
     test = lines[::_EACH]
     train = [line for number, line in enumerate(lines) if number % _EACH]
-    tokens = Tokens.trained(train, vocabulary) if like is None else held.load(like).tokens
+    place = directory / "pretraining" / name
+    tokens = held.load(like).tokens if like else sources.tokens_of(place, train, vocabulary)
     if tokens.end is None:
         raise InvalidArgument(f"expected a tokenizer with an end of texts, {like} has none")
     spans = Spans()
@@ -91,7 +95,7 @@ def spactor(
     with tables.bars() as progress:
         found = run(
             t5, row_of(train, tokens), config, end=tokens.end, held=row_of(test, tokens),
-            progress=progress,
+            checkpoint=place / sources.CHECKPOINT, every=every, progress=progress,
         )  # fmt: skip
     last = found.looks[-1]
     metrics = {"clean_loss": last.clean, "tflops": last.flops / 1e12}
@@ -102,7 +106,8 @@ def spactor(
         "lambda1": lambda1, "lambda2": lambda2, "texts": source, "steps": steps, "seed": seed,
     }  # fmt: skip
     held.add_t5(name, t5, tokens, metrics=metrics, lineage=lineage)
-    curves = _written(directory / "pretraining" / name, name, found)
+    curves = _written(place, name, found)
+    sources.clear(place)
     if as_json:
         print(json.dumps({"looks": [one.to_json() for one in found.looks], "metrics": metrics}))
         return

@@ -1,6 +1,6 @@
-"""Where commands take texts from: a file of them, one a line, or the points of a collection.
+"""What pretraining begins with: texts of a file or of points, and a tokenizer that is learned once.
 
-    [texts.py] -> spactoring.py, embedding.py
+    [texts.py] -> pretraining.py, spactoring.py, embedding.py
 
 With a filter the points may be those that `soardb select --write-field` chose.
 """
@@ -17,8 +17,24 @@ from soardb.errors import AlreadyExists, InvalidArgument
 
 if TYPE_CHECKING:
     from soardb.models.registry import Registry
+    from soardb.models.tokens import Tokens
 
-__all__ = ["Collection", "Field", "Texts", "Where", "expect_new", "texts_from"]
+__all__ = [
+    "CHECKPOINT",
+    "Collection",
+    "Field",
+    "Texts",
+    "Where",
+    "clear",
+    "expect_new",
+    "texts_from",
+    "tokens_of",
+]
+
+CHECKPOINT = "checkpoint.safetensors"
+"""In the folder of a training, with the tokenizer that belongs to it."""
+
+_TOKENIZER = "tokenizer.json"
 
 Texts = Annotated[Path | None, typer.Option("--texts", help="A file of texts, one a line.")]
 Collection = Annotated[
@@ -62,3 +78,22 @@ def expect_new(held: Registry, name: str) -> None:
     """AlreadyExists before anything is trained, rather than after it."""
     if name in held.names():
         raise AlreadyExists(f"expected a new name, there is a model named {name!r}")
+
+
+def tokens_of(place: Path, lines: list[str], vocabulary: int) -> Tokens:
+    """Learned from the lines, or those of the training that is taken up."""
+    from soardb.models.tokens import Tokens
+
+    file = place / _TOKENIZER
+    if (place / CHECKPOINT).exists() and file.exists():
+        return Tokens.of_json(file.read_text("utf-8"))
+    tokens = Tokens.trained(lines, vocabulary)
+    place.mkdir(parents=True, exist_ok=True)
+    file.write_text(tokens.to_json(), "utf-8")
+    return tokens
+
+
+def clear(place: Path) -> None:
+    """Delete the checkpoint and tokenizer of a training whose model is kept."""
+    (place / CHECKPOINT).unlink()
+    (place / _TOKENIZER).unlink(missing_ok=True)

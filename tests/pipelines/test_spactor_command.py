@@ -59,6 +59,7 @@ def test_it_is_trained_measured_and_kept(tmp_path: Path) -> None:
     assert [set(parts) for parts in curves["parts"][9:11]] == [{"mlm", "rtd", "sc"}, {"sc"}]
     assert curves["looks"] == told["looks"]
     assert (tmp_path / "db/pretraining/bird/losses.png").stat().st_size > 5000
+    assert not (tmp_path / "db/pretraining/bird/checkpoint.safetensors").exists()
     with pytest.raises(AlreadyExists, match="named 'bird'"):
         asked(tmp_path / "db", "bird", "--texts", texts, *SMALL)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,6 +105,36 @@ class TestStages:
         for name, weight in after.items():
             is_beside = name.startswith(("head", "generator")) and "embedding" not in name
             assert torch.equal(weight, before[name]) == is_beside, name
+
+
+@pytest.mark.parametrize("stopped", [2, 7, 11])
+def test_it_goes_on_from_a_checkpoint_to_the_same_end(
+    stopped: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit by bit, whichever stage it was stopped in: weights, losses, and what was measured."""
+    config = SpactorConfig("hybrid", 0.5, train=QUICK, looks=(0, 4, 8), held=16)
+    plain = run(T5(CONFIG, 1), periodic(), config, end=0)
+    forward, steps = SpacTor.forward, []
+
+    def breaks(self: SpacTor, *told: Any) -> Any:
+        steps.append(1)
+        if len(steps) == stopped + 1:
+            raise KeyboardInterrupt
+        return forward(self, *told)
+
+    monkeypatch.setattr(SpacTor, "forward", breaks)
+    told: dict[str, Any] = {"end": 0, "checkpoint": tmp_path / "state", "every": 3}
+    with pytest.raises(KeyboardInterrupt):
+        run(T5(CONFIG, 1), periodic(), config, **told)
+    resumed = run(T5(CONFIG, 1), periodic(), config, **told)
+    assert len(steps) == stopped + 1 + 12 - stopped // 3 * 3
+    assert resumed.state() == plain.state()
+    weights = plain.spactor.state_dict()
+    for name, weight in resumed.spactor.state_dict().items():
+        assert torch.equal(weight, weights[name]), name
+    for other in (SpactorConfig("hybrid", 0.25, train=QUICK), replace(config, held=15)):
+        with pytest.raises(InvalidArgument, match="delete it"):
+            run(T5(CONFIG, 1), periodic(), other, **told)
 
 
 class TestFairness:

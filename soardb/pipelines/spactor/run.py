@@ -12,8 +12,10 @@ they are; the moments of all else go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from torch import Tensor
 from soardb.arrays import as_int
 from soardb.errors import InvalidArgument
 from soardb.kernels.layout import I64
+from soardb.models.checkpoint import Checkpoint, Random
 from soardb.models.t5 import T5
 from soardb.models.training import TrainConfig, Windows, descend
 from soardb.pipelines.spactor.measure import Detection, clean_loss, detection
@@ -79,6 +82,10 @@ class SpactorConfig:
         self.spans.check()
         self.train.check()
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values by name; an infinite tau is 1, which is the same."""
+        return {**asdict(self), "tau": min(self.tau, 1)}
+
     @property
     def switch(self) -> int:
         """The first step of the second stage."""
@@ -108,6 +115,12 @@ class Look:
         """Plain values by name."""
         return asdict(self)
 
+    @classmethod
+    def of_json(cls, told: Mapping[str, Any]) -> Look:
+        """From to_json()."""
+        seen = told["detection"]
+        return cls(**{**told, "detection": None if seen is None else Detection(**seen)})
+
 
 @dataclass(frozen=True, slots=True)
 class Pretrained:
@@ -129,6 +142,17 @@ class Pretrained:
         """The model."""
         return self.spactor.t5
 
+    def state(self) -> dict[str, Any]:
+        """All but the networks, as JSON; what a checkpoint carries."""
+        looks = [one.to_json() for one in self.looks]
+        return {"parts": self.parts, "targets": self.targets, "flops": self.flops, "looks": looks}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be again what state() said."""
+        self.parts[:], self.targets[:] = state["parts"], state["targets"]
+        self.flops[:] = state["flops"]
+        self.looks[:] = [Look.of_json(one) for one in state["looks"]]
+
 
 def run(
     t5: T5,
@@ -138,6 +162,8 @@ def run(
     end: int,
     held: I64 | None = None,
     look: Callable[[Look, SpacTor], None] = lambda found, spactor: None,
+    checkpoint: Path | None = None,
+    every: int = 500,
     progress: Progress = lambda stage, share: None,
 ) -> Pretrained:
     """Train a T5 in place.
@@ -146,8 +172,10 @@ def run(
     end   what targets end with: that of the tokenizer
     held  (m,) tokens to measure with; the row itself unless told
     look  is called at each look, with what was measured
+    checkpoint  file of the state, written every so many steps; where there is one of this training,
+                it goes on from there, and ends bit by bit as if it had not been stopped
 
-    Errors: InvalidArgument.
+    Errors: InvalidArgument, CorruptStorage of a checkpoint.
     """
     config.check()
     _expect_fit(t5, row, config, end)
@@ -156,11 +184,18 @@ def run(
     windows = Windows(row, train.window, train.seed)
     cuts = np.random.default_rng([train.seed, 3])
     random = torch.Generator().manual_seed(train.seed)
+    apart = row if held is None else held
     fixed = corrupted(
-        Windows(row if held is None else held, train.window, 12345)(config.held),
+        Windows(apart, train.window, 12345)(config.held),
         config.spans, told, end, np.random.default_rng(12345),
     )  # fmt: skip
     found = Pretrained(spactor, [], [], [], [])
+    kept = None
+    if checkpoint is not None:
+        of = {"spactor": config.to_json(), "t5": t5.config.to_json(), "end": end}
+        marks = {"tokens": _mark(row), "held": _mark(apart)}
+        randoms: dict[str, Random] = {"windows": windows.random, "cuts": cuts, "masks": random}
+        kept = Checkpoint(checkpoint, every, {**of, **marks}, randoms, {"found": found})
 
     def measured(step: int) -> None:
         seen = None
@@ -182,10 +217,14 @@ def run(
         found.flops.append(lesson.flops)
         return lesson.loss
 
-    descend([spactor], loss_of, train, progress, f"pretraining, {config.first}")
+    descend([spactor], loss_of, train, progress, f"pretraining, {config.first}", checkpoint=kept)
     t5.eval()
     measured(train.steps)
     return found
+
+
+def _mark(tokens: I64) -> str:
+    return hashlib.sha256(np.ascontiguousarray(tokens).tobytes()).hexdigest()
 
 
 def _expect_fit(t5: T5, row: I64, config: SpactorConfig, end: int) -> None:
