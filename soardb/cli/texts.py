@@ -14,6 +14,7 @@ import typer
 
 from soardb.cli import models
 from soardb.errors import AlreadyExists, InvalidArgument
+from soardb.storage.catalog import as_name
 
 if TYPE_CHECKING:
     from soardb.models.registry import Registry
@@ -59,6 +60,6 @@ def texts_from(
 
 
 def expect_new(held: Registry, name: str) -> None:
-    """AlreadyExists before anything is trained, rather than after it."""
-    if name in held.names():
+    """AlreadyExists, or InvalidArgument for what is no name, before anything is trained."""
+    if as_name(name, "model") in held.names():
         raise AlreadyExists(f"expected a new name, there is a model named {name!r}")

@@ -69,6 +69,9 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     texts.write_text("\n".join(TEXTS), "utf-8")
     with pytest.raises(InvalidArgument, match="first one of"):
         asked(tmp_path / "db", "bird", "--texts", texts, *SMALL, "--first", "all")
+    with pytest.raises(InvalidArgument, match="name"):
+        asked(tmp_path / "db", "../bird", "--texts", texts, *SMALL)
+    assert not (tmp_path / "db/bird").exists()
     assert Registry(tmp_path / "db").names() == []
 
 
