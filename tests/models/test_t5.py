@@ -18,6 +18,7 @@ from soardb.models.decoder import Decoder
 from soardb.models.encoder import Encoder, padded
 from soardb.models.registry import Registry
 from soardb.models.sampling import Sampling
+from soardb.models.scoring import scorer
 from soardb.models.session import generate
 from soardb.models.t5 import T5, shifted
 from soardb.models.tokens import Tokens
@@ -151,6 +152,8 @@ class TestRegistry:
             list(generate(registry.load("bird").model, [1], 3, Sampling(), torch.Generator()))
         with pytest.raises(InvalidArgument, match="writes on, eye has the architecture encoder"):
             _ = registry.load("eye").decoder
+        with pytest.raises(InvalidArgument, match="writes on, got one of architecture T5"):
+            scorer(registry.load("bird").network)
         with pytest.raises(InvalidArgument, match="expected a t5, eye has"):
             _ = registry.load("eye").t5
         with pytest.raises(
