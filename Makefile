@@ -45,7 +45,7 @@ BUILD   := --no-build-isolation --no-deps
         bench-filters bench-scale bench-target bench-kernels bench-topk bench-rpc bench-soar \
         bench-layout bench-precision bench-merge bench-cluster bench-cluster-build cluster-sim \
         bench-select bench-select-training bench-decide bench-diagnose bench-distillspec bench-tandem \
-        bench-pretrained bench-raptr bench-hire-lm \
+        bench-pretrained bench-raptr bench-spactor bench-encoders bench-hire-lm \
         bench-ann bench-vectordbbench profile clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
@@ -197,6 +197,12 @@ bench-pretrained: $(STAMPS)/extra-bench-hire-lm $(PACKAGE)  ## SmolLM2 with a dr
 bench-raptr: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## RaPTr beside the whole network, stacking, dropping; and its theory: JSON, plots and tables
 	$(RUN) benchmarks.bench_raptr_theory $(ARGS)
 	$(RUN) benchmarks.bench_raptr $(ARGS)
+
+bench-spactor: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## SpacTor beside span corruption alone: clean loss, accuracy, operations: JSON, plot and table
+	$(RUN) benchmarks.bench_spactor $(ARGS)
+
+bench-encoders: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## encoders pretrained here, as embedders beside MiniLM and BM25: JSON, plot and table
+	$(RUN) benchmarks.bench_encoders $(ARGS)
 
 bench-hire-lm: $(STAMPS)/extra-bench-hire-lm $(PACKAGE)  ## HiRE on a language model's head and feed-forward parts: JSON, plot and table
 	unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE; $(RUN) benchmarks.bench_hire_lm $(ARGS)

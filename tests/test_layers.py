@@ -123,8 +123,10 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "torch": {
         "soardb.models",
         "soardb.pipelines.distillspec",
+        "soardb.pipelines.embed",
         "soardb.pipelines.hire_lm",
         "soardb.pipelines.raptr",
+        "soardb.pipelines.spactor",
         "soardb.pipelines.speculate",
         "soardb.pipelines.tandem",
     },

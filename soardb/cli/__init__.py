@@ -8,6 +8,9 @@
     models.py     models, and served_models.py those of a server
     hiring.py     models hire
     pretraining.py  models pretrain
+    spactoring.py models spactor
+    embedding.py  embed, models embedder
+    texts.py      where they take texts from
     tables.py     what they show
 
 `main` is the entry point of the `soardb` program.

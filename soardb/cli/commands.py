@@ -26,12 +26,14 @@ from soardb.cli import (
     database,
     deciding,
     diagnosing,
+    embedding,
     hiring,
     layouts,
     models,
     pretraining,
     selecting,
     service,
+    spactoring,
     tables,
 )
 from soardb.errors import InvalidArgument, NotFound, SoarError
@@ -76,6 +78,8 @@ deciding.register(app)
 models.register(app)
 hiring.register(models.app)
 pretraining.register(models.app)
+spactoring.register(models.app)
+embedding.register(app, models.app)
 
 VECTOR_FILE = "Vectors: .npy, .fvecs, .fbin, or an .hdf5 of ann-benchmarks."
 

@@ -13,20 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from soardb.cli import models, tables
-from soardb.errors import AlreadyExists, InvalidArgument, Unavailable
+from soardb.cli import texts as sources
+from soardb.errors import Unavailable
 
 if TYPE_CHECKING:
-    from soardb.models.tokens import Tokens
     from soardb.pipelines.raptr import Pretrained
 
 __all__ = ["register"]
 
-_CHECKPOINT, _TOKENIZER, _CURVE, _PLOT = (
-    "checkpoint.safetensors",
-    "tokenizer.json",
-    "losses.json",
-    "losses.png",
-)
+_CURVE, _PLOT = "losses.json", "losses.png"
 _HELD_OUT = 256  # windows that the whole network is evaluated on
 
 
@@ -142,14 +137,13 @@ def pretrain(
     from soardb.pipelines.raptr import RaptrConfig, run
 
     held = models.registry_of(directory, make=True)
-    if name in held.names():
-        raise AlreadyExists(f"expected a new name, there is a model named {name!r}")
+    sources.expect_new(held, name)
     place = folder or directory / "pretraining" / name
-    lines = _lines(directory, texts, collection, text_field, where)
+    lines, _ = sources.texts_from(directory, texts, collection, text_field, where)
     every_nth = round(1 / held_out) if held_out else 0
     kept = [text for i, text in enumerate(lines) if every_nth and i % every_nth == 0]
     learned = [text for i, text in enumerate(lines) if not every_nth or i % every_nth]
-    tokens = held.load(like).tokens if like else _tokens(place, learned, vocabulary)
+    tokens = held.load(like).tokens if like else sources.tokens_of(place, learned, vocabulary)
     config = RaptrConfig(
         schedule or str(layers),
         lengths.value,
@@ -167,7 +161,7 @@ def pretrain(
     with tables.bars() as progress:
         found = run(
             decoder, row_of(learned, tokens), config, held_out=windows,
-            checkpoint=place / _CHECKPOINT, every=every, progress=progress,
+            checkpoint=place / sources.CHECKPOINT, every=every, progress=progress,
         )  # fmt: skip
     told = _told(found, config.to_json())
     _write_curves(place, name, found, told)
@@ -181,8 +175,7 @@ def pretrain(
         metrics=told["metrics"],
         lineage={"method": "RaPTr", **source, "like": like, "config": told["config"]},
     )
-    (place / _CHECKPOINT).unlink()
-    (place / _TOKENIZER).unlink(missing_ok=True)
+    sources.clear(place)
     if as_json:
         print(json.dumps({"model": entry.to_json(), **told}))
         return
@@ -197,46 +190,6 @@ def pretrain(
             "losses": place / _CURVE,
         },
     )
-
-
-def _lines(
-    directory: Path, texts: Path | None, collection: str | None, field: str, where: str | None
-) -> list[str]:
-    """Of a file, or of the points of a collection that match."""
-    if (texts is None) == (collection is None):
-        raise InvalidArgument("expected one of --texts and --collection")
-    if texts is not None and where is not None:
-        raise InvalidArgument("expected --collection with --filter")
-    if collection is None:
-        assert texts is not None
-        return models.lines_of(texts)
-    from soardb.connect import connect
-    from soardb.pipelines.stored import pages, texts_of
-
-    with connect(directory, read_only=True) as database:
-        found = [
-            text
-            for points in pages(database.get_collection(collection), where)
-            for text in texts_of((point.payload for point in points), field)
-        ]
-    if not found:
-        raise InvalidArgument(
-            f"expected texts in {field!r} of the points of {collection}, got none"
-        )
-    return found
-
-
-def _tokens(place: Path, lines: list[str], vocabulary: int) -> Tokens:
-    """Learned from the lines, or those of the training that is taken up."""
-    from soardb.models.tokens import Tokens
-
-    file = place / _TOKENIZER
-    if (place / _CHECKPOINT).exists() and file.exists():
-        return Tokens.of_json(file.read_text("utf-8"))
-    tokens = Tokens.trained(lines, vocabulary)
-    place.mkdir(parents=True, exist_ok=True)
-    file.write_text(tokens.to_json(), "utf-8")
-    return tokens
 
 
 def _told(found: Pretrained, config: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""Language models: a small transformer to read, its tokens, and a registry. Needs PyTorch.
+"""Language models: small transformers to read, their tokens, and a registry. Needs PyTorch.
 
-config.py       what a decoder is made of
+config.py       what a model is made of
 decoder.py      the transformer: rotary positions, grouped keys, a cache that goes back
+encoder.py      the transformer that sees all of a text, and the vector of one
+t5.py           an encoder, and a decoder that looks across at it
 cache.py        keys and values of the tokens so far
 sampling.py     greedy, temperature, top-k, top-p: logits become the law that is drawn from
 session.py      a model that reads on token by token, and forgets

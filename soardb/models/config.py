@@ -1,6 +1,6 @@
-"""What a decoder is made of: plain values, checked, as they are stored beside the weights.
+"""What a model is made of: plain values, checked, as they are stored beside the weights.
 
-    registry.py, decoder.py -> [config.py]
+    registry.py, decoder.py, encoder.py, t5.py -> [config.py]
 
 Nothing here imports PyTorch.
 """
@@ -16,7 +16,7 @@ from soardb.errors import InvalidArgument
 from soardb.options import as_number
 from soardb.schema import shown
 
-__all__ = ["MIXERS", "DecoderConfig", "Mixer"]
+__all__ = ["MIXERS", "DecoderConfig", "EncoderConfig", "Mixer", "T5Config"]
 
 Mixer = Literal["swiglu", "relu"]
 MIXERS: tuple[Mixer, ...] = get_args(Mixer)
@@ -111,5 +111,103 @@ class DecoderConfig:
         if not isinstance(told, Mapping) or not {"vocabulary"} <= set(told) <= known:
             raise InvalidArgument(f"expected the settings of a decoder, got {shown(told)}")
         found = cls(**told)
+        found.check()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderConfig:
+    """A transformer in which every token sees all others, and the tokens that are not of a text.
+
+    text_tokens  of the tokenizer, from 0 on; behind them stand a pad, a mask and the sentinels
+    sentinels    how many there are: each stands for a span that is left out of a text
+    width, layers, heads, hidden, context, rope_base, norm_eps  as of a DecoderConfig
+    """
+
+    text_tokens: int
+    sentinels: int = 32
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    hidden: int | None = None
+    context: int = 512
+    rope_base: float = 10_000.0
+    norm_eps: float = 2.0**-23
+
+    def check(self) -> None:
+        """InvalidArgument, naming what is wrong."""
+        as_int(self.text_tokens, "text_tokens", 2, 900_000)
+        as_int(self.sentinels, "sentinels", 1, 10_000)
+        self.shape(self.layers).check()
+
+    def shape(self, layers: int) -> DecoderConfig:
+        """Of a stack of layers over these tokens."""
+        return DecoderConfig(
+            self.vocabulary, self.width, layers, self.heads, None, self.hidden, self.context,
+            self.rope_base, self.norm_eps,
+        )  # fmt: skip
+
+    @property
+    def vocabulary(self) -> int:
+        """All tokens."""
+        return self.text_tokens + 2 + self.sentinels
+
+    @property
+    def pad(self) -> int:
+        """The token behind the end of what is shorter than others of its batch."""
+        return self.text_tokens
+
+    @property
+    def mask(self) -> int:
+        """The token in place of one that is to be guessed."""
+        return self.text_tokens + 1
+
+    @property
+    def first_sentinel(self) -> int:
+        """The sentinel of the first span; those of others follow it."""
+        return self.text_tokens + 2
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, told: Mapping[str, Any]) -> Self:
+        """From to_json(); checked. Errors: InvalidArgument for unknown names."""
+        known = {one.name for one in fields(cls)}
+        if not isinstance(told, Mapping) or not {"text_tokens"} <= set(told) <= known:
+            raise InvalidArgument(f"expected the settings of an encoder, got {shown(told)}")
+        found = cls(**told)
+        found.check()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class T5Config:
+    """An encoder, and `decoder_layers` that write with a view of it; width and heads are one."""
+
+    encoder: EncoderConfig
+    decoder_layers: int = 2
+
+    def check(self) -> None:
+        """InvalidArgument, naming what is wrong."""
+        as_int(self.decoder_layers, "decoder_layers", 1, 256)
+        self.encoder.check()
+
+    @property
+    def decoder(self) -> DecoderConfig:
+        """The shape of the decoder's layers, but for what looks across."""
+        return self.encoder.shape(self.decoder_layers)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values by name."""
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, told: Mapping[str, Any]) -> Self:
+        """From to_json(); checked. Errors: InvalidArgument for unknown names."""
+        if not isinstance(told, Mapping) or set(told) != {"encoder", "decoder_layers"}:
+            raise InvalidArgument(f"expected the settings of a T5, got {shown(told)}")
+        found = cls(EncoderConfig.of_json(told["encoder"]), told["decoder_layers"])
         found.check()
         return found

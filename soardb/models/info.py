@@ -17,8 +17,8 @@ __all__ = ["ModelInfo", "ModelPair"]
 class ModelInfo:
     """A model as the registry lists it.
 
-    architecture  "decoder" or one of HUGGING
-    config        of the decoder; of Hugging Face its config.json
+    architecture  "decoder", "t5", "encoder", or one of HUGGING
+    config        of our own; of Hugging Face its config.json
     parameters    how many numbers the weights are
     metrics       what was measured, by name
     lineage       where it comes from: method, parent, data, seed, whatever the maker told

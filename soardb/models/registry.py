@@ -4,7 +4,8 @@
                            Hugging Face its config.json, *.safetensors and tokenizer files
     DIR/models/pairs.json  measured pairs of target and draft
 
-    pipelines, cli, service -> [registry.py] -> decoder.py, hugging.py, tokens.py, incoming.py
+    pipelines, cli, service -> [registry.py] -> decoder.py, t5.py, hugging.py, tokens.py,
+                                                incoming.py
 
 Weights are data: safetensors alone are read, architectures come from a closed list, and nothing in
 a folder is executed. Every file has its size and SHA-256 in the manifest, and what fails them is
@@ -29,12 +30,14 @@ import safetensors.torch
 
 from soardb.errors import AlreadyExists, CorruptStorage, InvalidArgument, NotFound, SoarError
 from soardb.models import incoming
-from soardb.models.config import DecoderConfig
+from soardb.models.config import DecoderConfig, EncoderConfig, T5Config
 from soardb.models.decoder import Decoder
+from soardb.models.encoder import Encoder
 from soardb.models.hugging import HuggingModel
 from soardb.models.info import ModelInfo, ModelPair
 from soardb.models.llama import as_decoder
-from soardb.models.session import DecoderModel, Model
+from soardb.models.session import DecoderModel, Model, Session
+from soardb.models.t5 import T5
 from soardb.models.tokens import Tokens
 from soardb.storage.catalog import as_name
 from soardb.storage.format import sync_folder
@@ -49,6 +52,7 @@ HUGGING = (
 )  # fmt: skip
 """Architectures of Hugging Face that are loaded, by their model_type."""
 
+_OURS = ("decoder", "t5", "encoder")  # architectures of this package
 _FORMAT = 1
 _MANIFEST, _WEIGHTS, _TOKENIZER, _PAIRS = (
     "manifest.json",
@@ -61,7 +65,10 @@ _COPIED = (".safetensors", ".json", ".txt", ".model", ".jinja")  # of a Hugging 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """model makes sessions; network is its PyTorch module; tokens its tokenizer."""
+    """model makes sessions; network is its PyTorch module; tokens its tokenizer.
+
+    A T5 and an encoder write no text: their model has no sessions.
+    """
 
     entry: ModelInfo
     model: Model
@@ -74,7 +81,42 @@ class Loaded:
 
         Errors: InvalidArgument for what a Decoder cannot be, naming what differs.
         """
-        return self.network if isinstance(self.network, Decoder) else as_decoder(self.network)
+        if isinstance(self.network, Decoder):
+            return self.network
+        if isinstance(self.model, _Reader):
+            raise self.model.refused()
+        return as_decoder(self.network)
+
+    @property
+    def t5(self) -> T5:
+        """Itself. Errors: InvalidArgument for another architecture."""
+        if isinstance(self.network, T5):
+            return self.network
+        raise InvalidArgument(f"expected a t5, {_architecture(self.entry)}")
+
+    @property
+    def encoder(self) -> Encoder:
+        """Itself, or that of a T5. Errors: InvalidArgument for another architecture."""
+        if isinstance(self.network, T5):
+            return self.network.encoder
+        if isinstance(self.network, Encoder):
+            return self.network
+        raise InvalidArgument(f"expected an encoder or a t5, {_architecture(self.entry)}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """The Model of what reads and does not write on."""
+
+    entry: ModelInfo
+    vocabulary: int
+
+    def session(self) -> Session:
+        """InvalidArgument."""
+        raise self.refused()
+
+    def refused(self) -> InvalidArgument:
+        return InvalidArgument(f"expected a model that writes on, {_architecture(self.entry)}")
 
 
 class Registry:
@@ -128,12 +170,14 @@ class Registry:
         return self._loaded(self.check(name), self.folder / name)
 
     def _loaded(self, entry: ModelInfo, folder: Path) -> Loaded:
-        if entry.architecture == "decoder":
-            decoder = Decoder(DecoderConfig.of_json(entry.config))
-            _fill(decoder, folder / _WEIGHTS)
+        if entry.architecture in _OURS:
             text = (folder / _TOKENIZER).read_text("utf-8")
             tokens = Tokens.of_json(text, entry.lineage.get("end", 0))
-            return Loaded(entry, DecoderModel(decoder), decoder, tokens)
+            network = _made(entry)
+            _fill(network, folder / _WEIGHTS)
+            if isinstance(network, Decoder):
+                return Loaded(entry, DecoderModel(network), network, tokens)
+            return Loaded(entry, _Reader(entry, _vocabulary(network)), network, tokens)
         _expect_known(entry.config)
         found = HuggingModel.of_folder(folder)
         return Loaded(entry, found, found.network, found.tokens)
@@ -150,18 +194,54 @@ class Registry:
         lineage: Mapping[str, Any] | None = None,
     ) -> ModelInfo:
         """Keep a decoder and its tokenizer. Errors: AlreadyExists, InvalidArgument if too large."""
-        if len(tokens) > decoder.config.vocabulary:
+        return self._keep(name, "decoder", decoder, tokens, metrics, lineage)
+
+    def add_t5(
+        self,
+        name: str,
+        t5: T5,
+        tokens: Tokens,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        lineage: Mapping[str, Any] | None = None,
+    ) -> ModelInfo:
+        """Keep an encoder-decoder and its tokenizer. Errors: as add_decoder()."""
+        return self._keep(name, "t5", t5, tokens, metrics, lineage)
+
+    def add_encoder(
+        self,
+        name: str,
+        encoder: Encoder,
+        tokens: Tokens,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        lineage: Mapping[str, Any] | None = None,
+    ) -> ModelInfo:
+        """Keep an encoder and its tokenizer. Errors: as add_decoder()."""
+        return self._keep(name, "encoder", encoder, tokens, metrics, lineage)
+
+    def _keep(
+        self,
+        name: str,
+        architecture: str,
+        network: Decoder | T5 | Encoder,
+        tokens: Tokens,
+        metrics: Mapping[str, float] | None,
+        lineage: Mapping[str, Any] | None,
+    ) -> ModelInfo:
+        """One of _OURS, as files of its own."""
+        if len(tokens) > _vocabulary(network):
             raise InvalidArgument(
                 f"expected a vocabulary of at least {len(tokens)} tokens, got "
-                f"{decoder.config.vocabulary}"
+                f"{_vocabulary(network)}"
             )
         told = {**(lineage or {}), "end": tokens.end}
         with self._making(name) as folder:
-            safetensors.torch.save_file(decoder.state_dict(), folder / _WEIGHTS)
+            safetensors.torch.save_file(network.state_dict(), folder / _WEIGHTS)
             (folder / _TOKENIZER).write_text(tokens.to_json(), "utf-8")
-            count = sum(weight.numel() for weight in decoder.parameters())
-            config = decoder.config.to_json()
-            return self._seal(folder, name, "decoder", config, count, metrics, told)
+            count = sum(weight.numel() for weight in network.parameters())
+            config = network.config.to_json()
+            return self._seal(folder, name, architecture, config, count, metrics, told)
 
     def add_hugging(
         self,
@@ -372,12 +452,32 @@ class Registry:
         return entry
 
 
-def _fill(decoder: Decoder, path: Path) -> None:
+def _architecture(entry: ModelInfo) -> str:
+    return f"{entry.name} has the architecture {entry.architecture}"
+
+
+def _made(entry: ModelInfo) -> Decoder | T5 | Encoder:
+    """One of _OURS, with weights of no training."""
+    if entry.architecture == "decoder":
+        return Decoder(DecoderConfig.of_json(entry.config))
+    if entry.architecture == "t5":
+        return T5(T5Config.of_json(entry.config))
+    return Encoder(EncoderConfig.of_json(entry.config))
+
+
+def _vocabulary(network: Decoder | T5 | Encoder) -> int:
+    """Tokens of a text that it knows."""
+    if isinstance(network, Decoder):
+        return network.config.vocabulary
+    return (network.config.encoder if isinstance(network, T5) else network.config).text_tokens
+
+
+def _fill(network: Decoder | T5 | Encoder, path: Path) -> None:
     try:
-        decoder.load_state_dict(safetensors.torch.load_file(path))
+        network.load_state_dict(safetensors.torch.load_file(path))
     except (RuntimeError, safetensors.SafetensorError) as error:
         raise CorruptStorage(f"{path}: no weights of this configuration: {error}") from error
-    decoder.eval()
+    network.eval()
 
 
 def _expect_known(config: Mapping[str, Any]) -> None:

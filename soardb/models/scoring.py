@@ -14,8 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from soardb.errors import InvalidArgument
 from soardb.kernels.layout import F32, I64
 from soardb.models.decoder import Decoder
+from soardb.models.encoder import Encoder
+from soardb.models.t5 import T5
 
 __all__ = ["scorer"]
 
@@ -24,7 +27,13 @@ def scorer(network: Any) -> Callable[[I64, int], F32]:
     """(b, t) tokens and a position -> (b, t - since, v) natural log probabilities.
 
     network  a Decoder, or a causal model of Hugging Face
+
+    Errors: InvalidArgument for an encoder or a T5, which say nothing of what follows.
     """
+    if isinstance(network, Encoder | T5):
+        raise InvalidArgument(
+            f"expected a model that writes on, got one of architecture {type(network).__name__}"
+        )
 
     def logits(tokens: torch.Tensor, since: int) -> torch.Tensor:
         if isinstance(network, Decoder):
