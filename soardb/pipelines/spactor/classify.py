@@ -75,7 +75,9 @@ def fine_tuned(
     if not rows or len(rows) != len(labels):
         raise InvalidArgument(f"expected a label a text, got {len(labels)} for {len(rows)}")
     if not all(0 <= label < classes for label in labels):
-        raise InvalidArgument(f"expected labels in 0..{classes - 1}, got {min(labels)} and others")
+        raise InvalidArgument(
+            f"expected labels in 0..{classes - 1}, got {min(labels)}..{max(labels)}"
+        )
     made = Classifier(copy.deepcopy(encoder), classes).train()
     truth = torch.tensor(labels)
     random = np.random.default_rng([train.seed, 5])
