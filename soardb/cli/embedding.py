@@ -17,7 +17,7 @@ from soardb.errors import InvalidArgument
 
 __all__ = ["register"]
 
-_HELD = 20  # of so many pairs, one is to measure with, at most 1,000 of them
+_HELD = 20  # of so many texts, one is to measure with, at most 1,000 of them
 
 
 def register(program: typer.Typer, registry: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def embed(
 ) -> None:
     """Give points the vectors of their texts, in place or in another collection."""
     from soardb.connect import connect
-    from soardb.pipelines.embed import Embedder, embed_points, embed_texts
+    from soardb.pipelines.embed import Embedder, embed_points, embed_texts, expect_text
 
     if (texts is None) == (collection is None):
         raise InvalidArgument("expected one of --texts and --collection")
@@ -54,17 +54,20 @@ def embed(
         raise InvalidArgument("expected --into, a collection for the texts")
     found = models.registry_of(directory).load(name)
     made = Embedder(found.encoder, found.tokens, longest)
+    lines = [] if texts is None else sources.texts_from(directory, texts, None, field, where)[0]
     with connect(directory) as database, tables.bars() as progress:
         source = None if collection is None else database.get_collection(collection)
+        if source is not None:
+            expect_text(source, field, where)  # before anything is made
         target = None
         if into is not None:
             schema = {field: "text"} if source is None else source.schema
             if into in database.list_collections():
                 target = database.get_collection(into)
             else:
-                target = database.create_collection(into, made.d, schema=schema)
+                ttl = None if source is None else source.ttl
+                target = database.create_collection(into, made.d, schema=schema, ttl=ttl)
         if source is None:
-            lines, _ = sources.texts_from(directory, texts, None, field, where)
             count = embed_texts(made, lines, target, field, progress)
         else:
             count = embed_points(made, source, field, target, where, progress)
@@ -114,8 +117,10 @@ def embedder(
         with connect(directory, read_only=True) as database:
             points = database.get_collection(collection)
             told = pipeline.stored_pairs(points, query_field, field, where)
-    test = told[::_HELD][:1000]
-    train = [pair for n, pair in enumerate(told) if n % _HELD]
+    test = set(list(dict.fromkeys(pair.text for pair in told))[::_HELD][:1000])
+    asked = {pair.query for pair in told if pair.text in test}
+    train = [pair for pair in told if pair.text not in test and pair.query not in asked]
+    judged = [pair for pair in told if pair.text in test]
     config = pipeline.ContrastConfig(
         temperature, train=TrainConfig(steps, batch, window, rate, weight_decay=0.01, seed=seed)
     )
@@ -123,7 +128,7 @@ def embedder(
         made, losses = pipeline.contrasted(found.encoder, found.tokens, train, config, progress)
     metrics = {"training_loss": sum(losses[-50:]) / len(losses[-50:])}
     for which, encoder in (("before", found.encoder), ("after", made)):
-        measured = pipeline.judged(pipeline.Embedder(encoder, found.tokens, window), test)
+        measured = pipeline.judged(pipeline.Embedder(encoder, found.tokens, window), judged)
         metrics |= {f"{which}_{key}": value for key, value in measured.items()}
     lineage = {
         "method": "in-batch negatives", "parent": base, "temperature": temperature,
@@ -133,5 +138,5 @@ def embedder(
     if as_json:
         print(json.dumps(metrics))
         return
-    tables.facts(f"{name}, of {len(test):,} pairs that it did not see",
+    tables.facts(f"{name}, of {len(judged):,} pairs of {len(test):,} texts that it did not see",
                  {key: f"{value:.4f}" for key, value in metrics.items()})  # fmt: skip

@@ -394,7 +394,10 @@ def _stored_texts(directory: Path, collection: str, field: str, count: int) -> l
 def lines_of(file: Path) -> list[str]:
     if not file.is_file():
         raise NotFound(f"expected a file of texts, there is none at {file}")
-    found = [line for line in file.read_text("utf-8").splitlines() if line.strip()]
+    try:
+        found = [line for line in file.read_text("utf-8").split("\n") if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"expected {file.name} in UTF-8: {error}") from error
     if not found:
         raise InvalidArgument(f"expected texts, one a line, in {file.name}, got none")
     return found

@@ -133,16 +133,14 @@ def pretrain(
     """Train a decoder by growing parts of it (RaPTr), and keep it; the same call goes on."""
     from soardb.models.config import DecoderConfig
     from soardb.models.decoder import Decoder
-    from soardb.models.training import TrainConfig, Windows, row_of
+    from soardb.models.training import TrainConfig, Windows
     from soardb.pipelines.raptr import RaptrConfig, run
 
     held = models.registry_of(directory, make=True)
     sources.expect_new(held, name)
     place = folder or directory / "pretraining" / name
     lines, _ = sources.texts_from(directory, texts, collection, text_field, where)
-    every_nth = round(1 / held_out) if held_out else 0
-    kept = [text for i, text in enumerate(lines) if every_nth and i % every_nth == 0]
-    learned = [text for i, text in enumerate(lines) if not every_nth or i % every_nth]
+    learned, kept = sources.split(lines, held_out)
     tokens = held.load(like).tokens if like else sources.tokens_of(place, learned, vocabulary)
     config = RaptrConfig(
         schedule or str(layers),
@@ -157,11 +155,15 @@ def pretrain(
         train=TrainConfig(steps, batch, window, rate, seed=seed),
     )
     decoder = Decoder(DecoderConfig(len(tokens), width, layers, heads, context=context), seed)
-    windows = Windows(row_of(kept, tokens), window, seed)(_HELD_OUT) if kept else None
+    windows = None
+    if kept:
+        apart = sources.row(kept, tokens, window, "to evaluate with")
+        windows = Windows(apart, window, seed)(_HELD_OUT)
     with tables.bars() as progress:
         found = run(
-            decoder, row_of(learned, tokens), config, held_out=windows,
-            checkpoint=place / sources.CHECKPOINT, every=every, progress=progress,
+            decoder, sources.row(learned, tokens, window, "to learn from"), config,
+            held_out=windows, checkpoint=place / sources.CHECKPOINT, every=every,
+            progress=progress,
         )  # fmt: skip
     told = _told(found, config.to_json())
     _write_curves(place, name, found, told)
@@ -173,7 +175,12 @@ def pretrain(
         found.decoder,
         tokens,
         metrics=told["metrics"],
-        lineage={"method": "RaPTr", **source, "like": like, "config": told["config"]},
+        lineage={
+            "method": f"pretraining, {config.method}",
+            **source,
+            "like": like,
+            "config": told["config"],
+        },
     )
     sources.clear(place)
     if as_json:

@@ -66,14 +66,13 @@ def spactor(
     """
     from soardb.models.config import EncoderConfig, T5Config
     from soardb.models.t5 import T5
-    from soardb.models.training import TrainConfig, row_of
+    from soardb.models.training import TrainConfig
     from soardb.pipelines.spactor import ObjectiveConfig, SpactorConfig, Spans, run, span_counts
 
     lines, source = sources.texts_from(directory, texts, collection, field, where)
     held = models.registry_of(directory, make=True)
     sources.expect_new(held, name)
-    test = lines[::_EACH]
-    train = [line for number, line in enumerate(lines) if number % _EACH]
+    train, test = sources.split(lines, 1 / _EACH)
     place = directory / "pretraining" / name
     tokens = held.load(like).tokens if like else sources.tokens_of(place, train, vocabulary)
     if tokens.end is None:
@@ -94,9 +93,15 @@ def spactor(
     t5 = T5(T5Config(shape, decoder_layers), seed)
     with tables.bars() as progress:
         found = run(
-            t5, row_of(train, tokens), config, end=tokens.end, held=row_of(test, tokens),
-            checkpoint=place / sources.CHECKPOINT, every=every, progress=progress,
-        )  # fmt: skip
+            t5,
+            sources.row(train, tokens, window, "to learn from"),
+            config,
+            end=tokens.end,
+            held=sources.row(test, tokens, window, "to measure with"),
+            checkpoint=place / sources.CHECKPOINT,
+            every=every,
+            progress=progress,
+        )
     last = found.looks[-1]
     metrics = {"clean_loss": last.clean, "tflops": last.flops / 1e12}
     if last.detection is not None and last.detection.area is not None:

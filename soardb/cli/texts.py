@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from soardb.cli import models
-from soardb.errors import AlreadyExists, InvalidArgument
+from soardb.errors import InvalidArgument
 from soardb.storage.catalog import as_name
 
 if TYPE_CHECKING:
+    from soardb.kernels.layout import I64
     from soardb.models.registry import Registry
     from soardb.models.tokens import Tokens
 
@@ -28,6 +29,8 @@ __all__ = [
     "Where",
     "clear",
     "expect_new",
+    "row",
+    "split",
     "texts_from",
     "tokens_of",
 ]
@@ -35,7 +38,6 @@ __all__ = [
 CHECKPOINT = "checkpoint.safetensors"
 """In the folder of a training, with the tokenizer that belongs to it."""
 
-_TOKENIZER = "tokenizer.json"
 
 Texts = Annotated[Path | None, typer.Option("--texts", help="A file of texts, one a line.")]
 Collection = Annotated[
@@ -77,15 +79,14 @@ def texts_from(
 
 def expect_new(held: Registry, name: str) -> None:
     """AlreadyExists, or InvalidArgument for what is no name, before anything is trained."""
-    if as_name(name, "model") in held.names():
-        raise AlreadyExists(f"expected a new name, there is a model named {name!r}")
+    held.expect_free(as_name(name, "model"))
 
 
 def tokens_of(place: Path, lines: list[str], vocabulary: int) -> Tokens:
-    """Learned from the lines, or those of the training that is taken up."""
+    """Learned from the lines, or those of a training so far that asked for as many."""
     from soardb.models.tokens import Tokens
 
-    file = place / _TOKENIZER
+    file = place / f"tokenizer-{vocabulary}.json"
     if (place / CHECKPOINT).exists() and file.exists():
         return Tokens.of_json(file.read_text("utf-8"))
     tokens = Tokens.trained(lines, vocabulary)
@@ -94,7 +95,37 @@ def tokens_of(place: Path, lines: list[str], vocabulary: int) -> Tokens:
     return tokens
 
 
+def split(lines: list[str], share: float) -> tuple[list[str], list[str]]:
+    """Texts to learn from, and a share of them to measure with, spread evenly.
+
+    Errors: InvalidArgument where there are too few for both.
+    """
+    taken = [int((n + 1) * share) > int(n * share) for n in range(len(lines))]
+    learned = [line for line, is_out in zip(lines, taken, strict=True) if not is_out]
+    measured = [line for line, is_out in zip(lines, taken, strict=True) if is_out]
+    if not learned or (share and not measured):
+        raise InvalidArgument(
+            f"expected texts to learn from, and {share:.0%} of them to measure with, got "
+            f"{len(lines)} in all"
+        )
+    return learned, measured
+
+
+def row(lines: list[str], tokens: Tokens, window: int, what: str) -> I64:
+    """Their (n,) tokens. Errors: InvalidArgument for fewer than a window, naming `what`."""
+    from soardb.models.training import row_of
+
+    found = row_of(lines, tokens)
+    if len(found) < window:
+        raise InvalidArgument(
+            f"expected texts {what} of at least a window of {window} tokens, got {len(found)}; "
+            "give more texts, or a shorter --window"
+        )
+    return found
+
+
 def clear(place: Path) -> None:
-    """Delete the checkpoint and tokenizer of a training whose model is kept."""
+    """Delete the checkpoint and tokenizers of a training whose model is kept."""
     (place / CHECKPOINT).unlink()
-    (place / _TOKENIZER).unlink(missing_ok=True)
+    for file in place.glob("tokenizer-*.json"):
+        file.unlink()

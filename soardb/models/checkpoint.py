@@ -37,6 +37,7 @@ __all__ = ["Carried", "Checkpoint", "Random"]
 Random = np.random.Generator | torch.Generator
 
 _FORMAT = "1"
+_HEADER = 90_000_000  # bytes, of the 100 million that the library reads
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each weight that had a gradient
 
 
@@ -162,6 +163,11 @@ class Checkpoint:
         adam.load_state_dict(told)
 
     def _write(self, tensors: Mapping[str, Tensor], plain: str) -> None:
+        if len(plain) > _HEADER:
+            raise InvalidArgument(
+                f"expected a state of at most {_HEADER:,} bytes beside the weights, got "
+                f"{len(plain):,}; the last checkpoint stays, train in fewer steps"
+            )
         whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         mark = {"format": _FORMAT, "state": plain, "sha256": _digest(whole, plain)}
         self.path.parent.mkdir(parents=True, exist_ok=True)

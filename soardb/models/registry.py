@@ -281,7 +281,7 @@ class Registry:
         """
         told = incoming.checked(manifest, ("decoder", *HUGGING), self.max_bytes)
         entry = ModelInfo(**{**told, "name": as_name(name, "model")})
-        self._expect_free(name)
+        self.expect_free(name)
         return entry
 
     def add_files(self, name: str, manifest: Mapping[str, Any], files: Path) -> ModelInfo:
@@ -384,6 +384,10 @@ class Registry:
 
         Both must read the same tokens.
         """
+        for name in (target, draft):
+            entry = self.get(name)
+            if entry.architecture in _OURS[1:]:
+                raise InvalidArgument(f"expected models that write on, {_architecture(entry)}")
         texts = [self._tokenizer_of(name) for name in (target, draft)]
         if texts[0] != texts[1]:
             raise InvalidArgument(f"expected {draft!r} with the tokenizer of {target!r}")
@@ -409,7 +413,7 @@ class Registry:
     def _making(self, name: str) -> Iterator[Path]:
         """A folder that becomes the model's, or is gone."""
         final = self.folder / as_name(name, "model")
-        self._expect_free(name)
+        self.expect_free(name)
         self.folder.mkdir(parents=True, exist_ok=True)
         scratch = self.folder / f"{name}.{secrets.token_hex(4)}.new"
         scratch.mkdir()
@@ -421,7 +425,8 @@ class Registry:
             if scratch.exists():
                 shutil.rmtree(scratch)
 
-    def _expect_free(self, name: str) -> None:
+    def expect_free(self, name: str) -> None:
+        """InvalidArgument or AlreadyExists where no model can be made under the name."""
         if name == _PAIRS or name.endswith(".new"):
             raise InvalidArgument(f"expected another name for a model than {name!r}")
         if (self.folder / name).exists():

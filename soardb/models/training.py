@@ -30,6 +30,7 @@ __all__ = [
     "adam_of",
     "cross_entropy",
     "descend",
+    "expect_tokens",
     "held_out_loss",
     "row_of",
 ]
@@ -96,6 +97,15 @@ class Windows:
         starts = self.random.integers(0, len(self._row) - self._window + 1, batch)
         at = torch.from_numpy(starts)[:, None] + torch.arange(self._window)
         return self._row[at]
+
+
+def expect_tokens(tokens: I64 | Tensor, vocabulary: int, what: str) -> None:
+    """InvalidArgument unless all are in 0..vocabulary-1; what: their name in the error."""
+    if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocabulary:
+        raise InvalidArgument(
+            f"expected tokens in 0..{vocabulary - 1} in {what}, got {int(tokens.min())}.."
+            f"{int(tokens.max())}"
+        )
 
 
 def cross_entropy(decoder: Decoder, tokens: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def test_a_model_is_kept_with_what_made_it(tmp_path: Path, texts: Path) -> None:
     said = json.loads(told.stdout)
     entry = Registry(tmp_path / "db").check("grown")
     assert entry.to_json() == said["model"]
-    assert entry.lineage["method"] == "RaPTr"
+    assert entry.lineage["method"] == "pretraining, random"
     assert entry.lineage["texts"] == "texts.txt"
     assert entry.lineage["config"]["depths"] == "2-3-4"
     assert set(entry.metrics) == {"training_loss", "flops", "loss"}
@@ -65,7 +65,7 @@ def test_a_model_is_kept_with_what_made_it(tmp_path: Path, texts: Path) -> None:
     assert sorted(set(curves["ran"])) == [2, 3, 4]
     assert set(curves["step_ms"]) == {"2", "3", "4"}
     shown = CliRunner().invoke(app, ["models", "show", str(tmp_path / "db"), "grown"])
-    assert "RaPTr" in shown.stdout
+    assert "pretraining, random" in shown.stdout
 
 
 def test_the_same_call_goes_on(
@@ -87,8 +87,9 @@ def test_the_same_call_goes_on(
     with pytest.raises(InvalidArgument, match="stopped"):
         asked(tmp_path / "db", "cut", *plain)
     assert Registry(tmp_path / "db").names() == ["plain"]
-    with pytest.raises(InvalidArgument, match="delete it"):
-        asked(tmp_path / "db", "cut", *plain, "--rate", 0.1)
+    for other in (("--rate", 0.1), ("--vocabulary", 270)):
+        with pytest.raises(InvalidArgument, match="delete it"):
+            asked(tmp_path / "db", "cut", *plain, *other)
     asked(tmp_path / "db", "cut", *plain)
     assert len(calls) == 26 + 20
     held = Registry(tmp_path / "db")
@@ -123,6 +124,9 @@ def test_texts_of_chosen_points(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused(tmp_path: Path, texts: Path) -> None:
     """Before anything is trained."""
+    few, binary = tmp_path / "few.txt", tmp_path / "binary.txt"
+    few.write_text("a\nb\n" * 20)
+    binary.write_bytes(b"\xff\xfe text")
     asked(tmp_path / "db", "there", "--texts", texts, *SIZES)
     for error, arguments in (
         (AlreadyExists, ("there", "--texts", texts)),
@@ -131,6 +135,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, texts: Path) -> None:
         (InvalidArgument, ("new", "--texts", texts, "--filter", "n = 1")),
         (InvalidArgument, ("new", "--texts", texts, "--schedule", "2-9")),
         (NotFound, ("new", "--texts", tmp_path / "nothing.txt")),
+        (InvalidArgument, ("pairs.json", "--texts", texts)),
+        (InvalidArgument, ("new", "--texts", texts, "--held-out", 0.001)),
+        (InvalidArgument, ("new", "--texts", few)),
+        (InvalidArgument, ("new", "--texts", binary)),
     ):
         with pytest.raises(error):
             asked(tmp_path / "db", *arguments, *SIZES)

@@ -17,6 +17,7 @@ import pytest
 import soardb
 from soardb.errors import InvalidArgument, NotFound
 from soardb.pipelines.diagnose import DiagnoseConfig, Ensemble, fit_line, run, squared
+from soardb.pipelines.diagnose.ensemble import HALVES
 from soardb.pipelines.diagnose.plot import plot_diagnosis
 from soardb.pipelines.diagnose.stability import by_members, split_half
 from tests.pipelines.ensembles import by_chance, logits_of
@@ -164,6 +165,14 @@ class TestStability:
         for one in split_half(ensemble, ensemble.correct, 3, bootstrap=0):
             assert one.slope == pytest.approx(1, abs=0.02)
             assert one.r2 > 0.98
+
+    def test_replicas_without_their_twins_are_in_pairs_no_more(self) -> None:
+        """Unless all that are left are whole pairs in order."""
+        one = replace(by_chance(0, members=6), randomness=HALVES)
+        assert one.in_pairs
+        assert one.only([2, 3, 0, 1]).in_pairs
+        for some in ([0, 2, 4], [0, 2], [1, 0], [0, 1, 2], [0, 3]):
+            assert not one.only(some).in_pairs
 
     def test_pairs_stay_together(self) -> None:
         """Pairs of twins: there is no variance within a pair, and so no line, however halved."""

@@ -212,15 +212,20 @@ class TestEmbedder:
                 embed_points(made, notes, "text", wide)
 
     def test_texts_become_points(self, tmp_path: Path) -> None:
-        """0 to n - 1, of an empty collection alone."""
+        """0 to n - 1; the same call mends what was broken off, and other points stay."""
         made = Embedder(Encoder(SHAPE, 3).eval(), TOKENS)
         with soardb.connect(tmp_path) as database:
             notes = database.create_collection("notes", 32)
             assert embed_texts(made, ["red bird", "grey stone"], notes, "text") == 2
             told = [one.payload for one in notes.get([0, 1]) if one is not None]
             assert told == [{"text": "red bird"}, {"text": "grey stone"}]
-            with pytest.raises(InvalidArgument, match="notes has points"):
+            notes.delete([1])
+            assert embed_texts(made, ["red bird", "grey stone"], notes, "text") == 2
+            assert notes.count() == 2
+            with pytest.raises(InvalidArgument, match="notes has one with id 0"):
                 embed_texts(made, ["red"], notes, "text")
+            notes.upsert([7], [[0.0] * 31 + [1.0]], [{"text": ""}])
+            assert embed_points(made, notes, "text") == 2
 
 
 class TestCommands:

@@ -199,6 +199,13 @@ class TestHead:
             assert made.bytes_read() == 4 * 6 * (400 + 24)
         assert found[1] > found[0] + 0.1  # measured 0.41 and 0.61
 
+    def test_factors_of_nothing_are_refused(self) -> None:
+        """No states, no weight; a mixer asks for other rows than a head does."""
+        rows, x = np.ones((20, 4), np.float32), np.ones((5, 4), np.float32)
+        for weight, some in ((rows, x[:0]), (0 * rows, x)):
+            with pytest.raises(InvalidArgument, match="states to learn from"):
+                Copy(rank=2, trained=3).make(weight, some)
+
     def test_bad_input_is_refused(self, trunk: Trunk, states: F32) -> None:
         """With what was expected."""
         made = Copy(bits=4).make(trunk.head)
@@ -373,6 +380,8 @@ class TestMixer:
             HireMixer(mixer, Copy(bits=8), common=0.5)
         with pytest.raises(InvalidArgument, match="groups that stay on"):
             HireMixer(mixer, Copy(bits=8), predicted=2)
+        with pytest.raises(InvalidArgument, match="a copy that is not trained"):
+            HireMixer(mixer, Copy(rank=4, trained=3), x)
         with pytest.raises(NotTrained, match="calibrate"):
             HireMixer(mixer, Copy(bits=8)).mix(x[:1])
         with pytest.raises(InvalidArgument, match="at least one state"):

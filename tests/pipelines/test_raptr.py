@@ -37,6 +37,7 @@ from soardb.pipelines.raptr.baselines import (
     planned_flops,
     stacking,
 )
+from soardb.pipelines.raptr.plans import RandomPlan
 from soardb.pipelines.raptr.subnetwork import SCALES, flops_of, held_out_loss, through
 from soardb.pipelines.raptr.widths import Widths, narrowed
 from tests.models.small import decoder, tokens
@@ -165,6 +166,16 @@ class TestSubnetworks:
         assert value("inverse") == 1 + 1 + 4 * 1000
         assert value("stream") == pytest.approx(2 * math.sqrt(3 / 1) + 1000)
 
+    def test_inverse_is_the_whole_on_average(self) -> None:
+        """Over paths of five and six layers of six, those on which all run included."""
+        plan = plan_of(config("5.5"), DEEP)
+        assert isinstance(plan, RandomPlan)
+        blocks = [lambda x: x + 1.0] * 6
+        x = torch.zeros(1, dtype=torch.float64)
+        found = [float(through(blocks, x, plan.drawn(5.5), "inverse")) for _ in range(2000)]
+        assert set(np.round(found, 3)) == {np.round(2 + n / 0.875, 3) for n in (3, 4)}
+        assert np.mean(found) == pytest.approx(6, abs=0.05)
+
     def test_sqrt_keeps_how_much_layers_add_up_to(self) -> None:
         """At random weights: the stream's spread, behind half of 32 layers, is that of all."""
         config = DecoderConfig(V, 64, 32, 4, context=24)
@@ -288,6 +299,12 @@ class TestConfigurations:
         """With what was expected."""
         with pytest.raises(InvalidArgument, match=message):
             config(**told).check(DEEP)
+
+    def test_backwards_is_of_equal_stages(self) -> None:
+        """Lengths, a warm-up and heads are no matter of order."""
+        for told in ({"lengths": "proportional"}, {"warm_up": 3}, {"heads": "2-2-4-4"}):
+            with pytest.raises(InvalidArgument, match="backwards"):
+                falling(config("3-4-5-6", **told), DEEP)
 
     def test_every_baseline_costs_what_it_should(self) -> None:
         """The same as RaPTr, planned, but for the whole network at equal steps."""

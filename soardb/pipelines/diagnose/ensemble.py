@@ -151,8 +151,16 @@ class Ensemble:
         return out
 
     def only(self, members: Any) -> Self:
-        """The same samples with some of the replicas, by their numbers."""
-        return replace(self, probabilities=self.probabilities[members], logs=self.logs[members])
+        """The same samples with some of the replicas, by their numbers.
+
+        What is left of HALVES without whole pairs in order is no longer said to be in pairs.
+        """
+        made = replace(self, probabilities=self.probabilities[members], logs=self.logs[members])
+        kept = np.arange(self.members)[members]
+        whole = len(kept) % 2 == 0 and bool(
+            (kept[::2] % 2 == 0).all() and (kept[1::2] == kept[::2] + 1).all()
+        )
+        return made if whole or not self.in_pairs else replace(made, randomness=NOT_TOLD)
 
     def floored(self, floor: float) -> Self:
         """The same with probabilities of at least `floor`, in 0..1/c, before they sum to 1."""

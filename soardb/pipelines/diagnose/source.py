@@ -7,6 +7,7 @@ Files and tables of predictions are read by files.py.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -116,7 +117,8 @@ def labels_of(
 
     names  of the classes; the field then has these. Errors: NotFound, InvalidArgument.
     """
-    codes = None if names is None else {name: code for code, name in enumerate(names)}
+    # As JSON, in which 1, true, 1.0 and "1" are four names.
+    codes = None if names is None else {json.dumps(name): code for code, name in enumerate(names)}
     out = []
     for first in range(0, len(ids), 1000):
         some = ids[first : first + 1000]
@@ -125,12 +127,12 @@ def labels_of(
                 raise NotFound(f"expected a point for each sample, there is none with {point_id!r}")
             (label,) = values_at([point.payload or {}], label_field)
             if codes is not None:
-                if isinstance(label, (list, dict)) or label not in codes:
+                if (name := json.dumps(label, default=str)) not in codes:
                     raise InvalidArgument(
-                        f"expected one of the classes {shown(list(codes))} in {label_field!r} of "
+                        f"expected one of the classes {shown(names)} in {label_field!r} of "
                         f"every point, got {shown(label)} for {point_id!r}"
                     )
-                out.append(codes[label])
+                out.append(codes[name])
                 continue
             if isinstance(label, bool) or not isinstance(label, int):
                 raise InvalidArgument(

@@ -7,7 +7,7 @@ judge.py     nDCG and recall at k
 """
 
 from soardb.pipelines.embed.contrast import ContrastConfig, contrast, contrasted
-from soardb.pipelines.embed.embedder import Embedder, embed_points, embed_texts
+from soardb.pipelines.embed.embedder import Embedder, embed_points, embed_texts, expect_text
 from soardb.pipelines.embed.judge import judged, ndcg, recall
 from soardb.pipelines.embed.pairs import Pair, read_pairs, stored_pairs
 
@@ -19,6 +19,7 @@ __all__ = [
     "contrasted",
     "embed_points",
     "embed_texts",
+    "expect_text",
     "judged",
     "ndcg",
     "read_pairs",

@@ -75,6 +75,8 @@ def contrasted(
     random = np.random.default_rng([config.train.seed, 6])
     queries = [tokens.encode(pair.query)[:window] for pair in pairs]
     texts = [tokens.encode(pair.text)[:window] for pair in pairs]
+    if not all(queries) or not all(texts):
+        raise InvalidArgument("expected pairs with tokens in question and text, got an empty one")
     waiting: list[int] = []
 
     def loss_of(step: int) -> Tensor:

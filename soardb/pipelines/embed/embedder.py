@@ -21,7 +21,7 @@ from soardb.models.encoder import Encoder, padded
 from soardb.models.tokens import Tokens
 from soardb.pipelines.stored import pages, texts_of
 
-__all__ = ["Embedder", "embed_points", "embed_texts"]
+__all__ = ["Embedder", "embed_points", "embed_texts", "expect_text"]
 
 Progress = Callable[[str, float], None]
 
@@ -51,11 +51,11 @@ class Embedder:
         rows = [self._tokens.encode(text)[: self.longest] for text in texts]
         if empty := [number for number, row in enumerate(rows) if not row]:
             raise InvalidArgument(f"expected texts with tokens, number {empty[0]} is empty")
-        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+        order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
         found = np.empty((len(rows), self.d), np.float32)
         done = 0
         while done < len(rows):
-            # Sized by its first text; lengths grow so slowly that the last is hardly longer.
+            # Sized by its first text, which is its longest.
             part = order[done : done + max(1, _AT_ONCE // len(rows[order[done]]))]
             tokens = padded([rows[row] for row in part], self._encoder.config.pad)
             with torch.inference_mode():
@@ -80,14 +80,15 @@ def embed_points(
     where   a filter: these points alone
 
     Written a page at a time, so an interruption leaves some as they were, and the same call again
-    mends it. Errors: InvalidArgument for a target of another dimension, or where no point has a
-    text.
+    mends it. Points are written whole: what others write to them meanwhile is undone. Errors:
+    InvalidArgument for a target of another dimension, or where no point has a text.
     """
     into = source if target is None else target
     _expect_fit(embedder, into)
+    expect_text(source, field, where)
     total, seen, written = max(1, source.count(where)), 0, 0
     for points in pages(source, where):
-        there = [point for point in points if texts_of([point.payload], field)]
+        there = [point for point in points if any(texts_of([point.payload], field))]
         texts = texts_of((point.payload for point in there), field)
         for first in range(0, len(there), _PAGE):
             part = there[first : first + _PAGE]
@@ -95,9 +96,15 @@ def embed_points(
             into.upsert([p.id for p in part], vectors, [dict(p.payload or {}) for p in part])
         seen, written = seen + len(points), written + len(there)
         progress("embedding", min(1.0, seen / total))
-    if not written:
-        raise InvalidArgument(f"expected points with a text in {field!r}, got none")
     return written
+
+
+def expect_text(source: Any, field: str, where: Any = None) -> None:
+    """InvalidArgument where no point of a collection has a text in the field."""
+    for points in pages(source, where):
+        if any(texts_of((point.payload for point in points), field)):
+            return
+    raise InvalidArgument(f"expected points with a text in {field!r}, got none")
 
 
 def embed_texts(
@@ -109,13 +116,19 @@ def embed_texts(
 ) -> int:
     """Write texts as points 0 to n - 1 of a collection, each with its vector and itself in `field`.
 
-    Errors: InvalidArgument for a target of another dimension, or one that has points.
+    After an interruption the same call again mends it. Errors: InvalidArgument for a target of
+    another dimension, or one with such an id whose point has another text.
     """
     _expect_fit(embedder, target)
-    if target.count():
-        raise InvalidArgument(f"expected an empty collection, {target.name} has points")
-    for first in range(0, len(texts), _PAGE):
-        part = list(texts[first : first + _PAGE])
+    parts = [list(texts[first : first + _PAGE]) for first in range(0, len(texts), _PAGE)]
+    for first, part in zip(range(0, len(texts), _PAGE), parts, strict=True):
+        for number, point in enumerate(target.get(list(range(first, first + len(part))))):
+            if point is not None and (point.payload or {}).get(field) != part[number]:
+                raise InvalidArgument(
+                    f"expected a collection without other points, {target.name} has one with id "
+                    f"{first + number}"
+                )
+    for first, part in zip(range(0, len(texts), _PAGE), parts, strict=True):
         ids = list(range(first, first + len(part)))
         target.upsert(ids, embedder.vectors(part), [{field: text} for text in part])
         progress("embedding", (first + len(part)) / len(texts))

@@ -33,7 +33,11 @@ def read_pairs(file: Path) -> list[Pair]:
     if not file.is_file():
         raise NotFound(f"expected a file of pairs, there is none at {file}")
     found = []
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+    try:
+        lines = file.read_text("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"expected {file.name} in UTF-8: {error}") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         query, tab, text = line.partition("\t")

@@ -48,11 +48,11 @@ def trained(
     Errors: InvalidArgument.
     """
     as_int(steps, "steps", 1, 10_000_000)
+    if not len(states) or not weight.any():
+        raise InvalidArgument("expected states to learn from, and a weight that is not 0")
     factors = _Factors(LowRank(weight, rank=rank, queries=states))
     asked, matrix = torch.from_numpy(states), torch.from_numpy(weight)
     unit = float(factors.rows.detach().square().mean().sqrt())
-    if not unit:
-        raise InvalidArgument("expected a weight that is not zero everywhere")
     config = TrainConfig(steps, batch, rate=rate * unit, warm=min(10, steps - 1), weight_decay=0.0)
     random = torch.Generator().manual_seed(config.seed)
 

@@ -64,6 +64,10 @@ class HireMixer(nn.Module):
                 "expected a mixer that was trained with top-k ReLU (active=), whose other units "
                 "are off; others lose what is left out"
             )
+        if copied.trained:
+            raise InvalidArgument(
+                "expected a copy that is not trained, as that learns the likeliest tokens of a head"
+            )
         self.group, self.on = mixer.group, mixer.active // mixer.group
         up: F32 = mixer.up.weight.detach().numpy()  # (units, width)
         down: F32 = mixer.out.weight.detach().numpy().T  # (units, width)

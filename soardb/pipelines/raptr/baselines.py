@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from soardb.errors import InvalidArgument
 from soardb.models.checkpoint import Random
 from soardb.models.config import DecoderConfig
 from soardb.models.flops import Breadth, pass_flops
@@ -185,7 +186,12 @@ def constant(config: RaptrConfig, decoder: DecoderConfig) -> RaptrConfig:
 
 
 def falling(config: RaptrConfig, decoder: DecoderConfig) -> RaptrConfig:
-    """The stages backwards."""
+    """The stages backwards. Errors: InvalidArgument for what is no matter of their order."""
+    if config.lengths != "equal" or config.warm_up or config.heads is not None:
+        raise InvalidArgument(
+            "expected equal stages without warm_up and heads, to be taken backwards, got "
+            f"{config.lengths!r}, {config.warm_up} and {config.heads}"
+        )
     depths = "-".join(reversed(config.depths.split("-")))
     return replace(config, method="random", depths=depths, warm_up=0, heads=None)
 

@@ -26,7 +26,7 @@ from soardb.errors import InvalidArgument
 from soardb.kernels.layout import I64
 from soardb.models.checkpoint import Checkpoint
 from soardb.models.decoder import Decoder
-from soardb.models.training import Windows, adam_of, descend
+from soardb.models.training import Windows, adam_of, descend, expect_tokens
 from soardb.pipelines.raptr.baselines import plan_of
 from soardb.pipelines.raptr.config import RaptrConfig
 from soardb.pipelines.raptr.log import Log
@@ -73,6 +73,9 @@ def run(
     config.check(decoder.config)
     if held_out is not None and (held_out.dim() != 2 or not len(held_out)):
         raise InvalidArgument(f"expected windows (m, t) held out, got {tuple(held_out.shape)}")
+    expect_tokens(row, decoder.config.vocabulary, "row")
+    if held_out is not None:
+        expect_tokens(held_out, decoder.config.vocabulary, "held_out")
     train = config.train
     windows = Windows(row, train.window, train.seed)
     plan, log = plan_of(config, decoder.config), Log()
@@ -91,7 +94,9 @@ def run(
         kept = Checkpoint(checkpoint, every, told, randoms, {"log": log})
 
     def look(step: int) -> None:
-        """Begin what begins with a step; evaluate what is due before it."""
+        """Evaluate what is due before a step; begin what begins with it."""
+        if held_out is not None and step % config.evaluate_every == 0:
+            evaluate(step)
         if held_out is not None and plan.schedule.begins(step):
             log.transitions.append(
                 _transition(
@@ -101,12 +106,12 @@ def run(
             )  # fmt: skip
         else:
             plan.begin(step, decoder.layers, adam)
-        if held_out is not None and step % config.evaluate_every == 0:
-            evaluate(step)
 
     def evaluate(step: int) -> None:
         assert held_out is not None
-        log.evaluated(step, held_out_loss(decoder, held_out, plan.whole(step), config.scale))
+        log.evaluated(
+            step, held_out_loss(decoder, held_out, plan.whole(max(0, step - 1)), config.scale)
+        )
 
     def loss_at(step: int) -> Tensor:
         log.end_step()

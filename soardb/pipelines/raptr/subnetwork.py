@@ -82,7 +82,7 @@ def through(
         factor = 1.0
         if dropped and scale == "sqrt":
             factor = math.sqrt(len(blocks) / len(part.layers))
-        elif dropped and scale == "inverse":
+        elif scale == "inverse":
             factor = 1 / keep
         out = blocks[number](x)
         x = out if factor == 1 else x + factor * (out - x)

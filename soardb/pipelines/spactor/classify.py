@@ -27,11 +27,14 @@ Progress = Callable[[str, float], None]
 
 
 class Classifier(nn.Module):
-    """An encoder, and a map from the mean state of a text to classes, which begins at 0."""
+    """An encoder, and a map from the mean state of a text to classes, which begins at 0.
 
-    def __init__(self, encoder: Encoder, classes: int) -> None:
+    longest  tokens of a text that are read
+    """
+
+    def __init__(self, encoder: Encoder, classes: int, longest: int) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.longest = encoder, longest
         self.map = nn.Linear(encoder.config.width, classes)
         nn.init.zeros_(self.map.weight)
         nn.init.zeros_(self.map.bias)
@@ -48,7 +51,9 @@ class Classifier(nn.Module):
         with torch.inference_mode():
             for first in range(0, len(rows), batch):
                 part = order[first : first + batch]
-                tokens = padded([rows[row] for row in part], self.encoder.config.pad)
+                tokens = padded(
+                    [rows[row][: self.longest] for row in part], self.encoder.config.pad
+                )
                 found[part] = self(tokens).argmax(-1)
         return found
 
@@ -74,11 +79,13 @@ def fine_tuned(
     """
     if not rows or len(rows) != len(labels):
         raise InvalidArgument(f"expected a label a text, got {len(labels)} for {len(rows)}")
+    if not all(rows):
+        raise InvalidArgument("expected texts with tokens, got an empty one")
     if not all(0 <= label < classes for label in labels):
         raise InvalidArgument(
             f"expected labels in 0..{classes - 1}, got {min(labels)}..{max(labels)}"
         )
-    made = Classifier(copy.deepcopy(encoder), classes).train()
+    made = Classifier(copy.deepcopy(encoder), classes, train.window).train()
     truth = torch.tensor(labels)
     random = np.random.default_rng([train.seed, 5])
     waiting: list[int] = []

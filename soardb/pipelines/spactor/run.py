@@ -27,7 +27,7 @@ from soardb.errors import InvalidArgument
 from soardb.kernels.layout import I64
 from soardb.models.checkpoint import Checkpoint, Random
 from soardb.models.t5 import T5
-from soardb.models.training import TrainConfig, Windows, descend
+from soardb.models.training import TrainConfig, Windows, descend, expect_tokens
 from soardb.pipelines.spactor.measure import Detection, clean_loss, detection
 from soardb.pipelines.spactor.objective import (
     OBJECTIVES,
@@ -178,13 +178,13 @@ def run(
     Errors: InvalidArgument, CorruptStorage of a checkpoint.
     """
     config.check()
-    _expect_fit(t5, row, config, end)
+    apart = row if held is None else held
+    _expect_fit(t5, row, apart, config, end)
     train, told = config.train, t5.config.encoder
     spactor = SpacTor(t5, config.weights, train.seed)
     windows = Windows(row, train.window, train.seed)
     cuts = np.random.default_rng([train.seed, 3])
     random = torch.Generator().manual_seed(train.seed)
-    apart = row if held is None else held
     fixed = corrupted(
         Windows(apart, train.window, 12345)(config.held),
         config.spans, told, end, np.random.default_rng(12345),
@@ -227,12 +227,10 @@ def _mark(tokens: I64) -> str:
     return hashlib.sha256(np.ascontiguousarray(tokens).tobytes()).hexdigest()
 
 
-def _expect_fit(t5: T5, row: I64, config: SpactorConfig, end: int) -> None:
+def _expect_fit(t5: T5, row: I64, held: I64, config: SpactorConfig, end: int) -> None:
     told = t5.config.encoder
-    if len(row) and not 0 <= int(row.min()) <= int(row.max()) < told.text_tokens:
-        raise InvalidArgument(
-            f"expected tokens in 0..{told.text_tokens - 1}, got {row.min()}..{row.max()}"
-        )
+    expect_tokens(row, told.text_tokens, "row")
+    expect_tokens(held, told.text_tokens, "held")
     as_int(end, "end", 0, told.text_tokens - 1)
     left_out, pieces = span_counts(config.train.window, config.spans)
     longest = max(config.train.window - left_out + pieces, left_out + pieces + 1)
