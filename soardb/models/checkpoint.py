@@ -30,9 +30,10 @@ from torch import Tensor, nn
 
 from soardb.arrays import as_int
 from soardb.errors import CorruptStorage, InvalidArgument
+from soardb.kernels.layout import I64
 from soardb.storage.format import sync_folder
 
-__all__ = ["Carried", "Checkpoint", "Random"]
+__all__ = ["Carried", "Checkpoint", "Random", "mark_of"]
 
 Random = np.random.Generator | torch.Generator
 
@@ -207,6 +208,11 @@ def _of_shape(found: Tensor, wanted: Tensor) -> Tensor:
     if found.shape != wanted.shape:
         raise ValueError(f"expected a weight of {tuple(wanted.shape)}, got {tuple(found.shape)}")
     return found
+
+
+def mark_of(tokens: I64) -> str:
+    """SHA-256 of texts, by which a checkpoint says what it was trained on."""
+    return hashlib.sha256(np.ascontiguousarray(tokens).tobytes()).hexdigest()
 
 
 def _digest(tensors: Mapping[str, Tensor], plain: str) -> str:

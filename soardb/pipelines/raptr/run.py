@@ -12,19 +12,17 @@ configuration, so they are trained, counted and looked at by the same lines.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from soardb.errors import InvalidArgument
 from soardb.kernels.layout import I64
-from soardb.models.checkpoint import Checkpoint
+from soardb.models.checkpoint import Checkpoint, mark_of
 from soardb.models.decoder import Decoder
 from soardb.models.training import Windows, adam_of, descend, expect_tokens
 from soardb.pipelines.raptr.baselines import plan_of
@@ -87,8 +85,8 @@ def run(
         told = {
             "raptr": config.to_json(),
             "decoder": decoder.config.to_json(),
-            "tokens": _mark(row),
-            "held_out": None if held_out is None else _mark(held_out.numpy()),
+            "tokens": mark_of(row),
+            "held_out": None if held_out is None else mark_of(held_out.numpy()),
         }
         randoms = {"windows": windows.random, **plan.randoms}
         kept = Checkpoint(checkpoint, every, told, randoms, {"log": log})
@@ -156,10 +154,6 @@ def _transition(
         one_left_out(found, config.fixed_of(decoder.config.layers)),
         tuple(one.change for one in found),
     )
-
-
-def _mark(tokens: I64) -> str:
-    return hashlib.sha256(np.ascontiguousarray(tokens).tobytes()).hexdigest()
 
 
 def _nothing_is_zero(adam: torch.optim.Optimizer, arguments: Any, named: Any) -> None:

@@ -12,7 +12,6 @@ they are; the moments of all else go on.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from torch import Tensor
 from soardb.arrays import as_int
 from soardb.errors import InvalidArgument
 from soardb.kernels.layout import I64
-from soardb.models.checkpoint import Checkpoint, Random
+from soardb.models.checkpoint import Checkpoint, Random, mark_of
 from soardb.models.t5 import T5
 from soardb.models.training import TrainConfig, Windows, descend, expect_tokens
 from soardb.pipelines.spactor.measure import Detection, clean_loss, detection
@@ -193,7 +192,7 @@ def run(
     kept = None
     if checkpoint is not None:
         of = {"spactor": config.to_json(), "t5": t5.config.to_json(), "end": end}
-        marks = {"tokens": _mark(row), "held": _mark(apart)}
+        marks = {"tokens": mark_of(row), "held": mark_of(apart)}
         randoms: dict[str, Random] = {"windows": windows.random, "cuts": cuts, "masks": random}
         kept = Checkpoint(checkpoint, every, {**of, **marks}, randoms, {"found": found})
 
@@ -221,10 +220,6 @@ def run(
     t5.eval()
     measured(train.steps)
     return found
-
-
-def _mark(tokens: I64) -> str:
-    return hashlib.sha256(np.ascontiguousarray(tokens).tobytes()).hexdigest()
 
 
 def _expect_fit(t5: T5, row: I64, held: I64, config: SpactorConfig, end: int) -> None:
