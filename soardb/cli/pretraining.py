@@ -136,10 +136,10 @@ def pretrain(
     from soardb.models.training import TrainConfig, Windows
     from soardb.pipelines.raptr import RaptrConfig, run
 
+    lines, _ = sources.texts_from(directory, texts, collection, text_field, where)
     held = models.registry_of(directory, make=True)
     sources.expect_new(held, name)
     place = folder or directory / "pretraining" / name
-    lines, _ = sources.texts_from(directory, texts, collection, text_field, where)
     learned, kept = sources.split(lines, held_out)
     tokens = held.load(like).tokens if like else sources.tokens_of(place, learned, vocabulary)
     config = RaptrConfig(

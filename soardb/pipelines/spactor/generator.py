@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from soardb.errors import InvalidArgument
 from soardb.models.config import DecoderConfig, EncoderConfig
 from soardb.models.encoder import Stack, begin
 from soardb.models.sampling import Sampling, drawn
@@ -41,8 +40,7 @@ class GeneratorConfig:
     def check(self) -> None:
         """InvalidArgument, naming what is wrong."""
         for name in ("depth", "width"):
-            if as_share(getattr(self, name), name) == 0:
-                raise InvalidArgument(f"expected {name} above 0, got 0")
+            as_share(getattr(self, name), name)
 
     def shape(self, config: EncoderConfig) -> DecoderConfig:
         """Of the generator's stack beside an encoder; hidden units have the share of the width."""

@@ -60,8 +60,7 @@ class ObjectiveConfig:
             raise InvalidArgument(f"expected lambda1 of at least 0, got {self.lambda1}")
         if as_number(self.lambda2, "lambda2") <= 0:
             raise InvalidArgument(f"expected lambda2 above 0, got {self.lambda2}")
-        if as_share(self.mask_rate, "mask_rate") == 0:
-            raise InvalidArgument("expected mask_rate above 0, got 0")
+        as_share(self.mask_rate, "mask_rate")
         if self.head not in HEADS:
             raise InvalidArgument(f"expected head one of {', '.join(HEADS)}, got {self.head!r}")
         self.generator.check()
