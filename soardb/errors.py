@@ -15,6 +15,7 @@
       Closed          (RuntimeError)    the database or the collection was closed or dropped
       Unavailable     (ConnectionError) worth retrying
       TimedOut        (TimeoutError)    the call's time was up, or its caller went away
+      MalformedOutput (ValueError)      a language model wrote what cannot be read
 
 Every error of soardb is one of these; each is also the builtin that a caller would expect. A
 message names what was expected, what came and what to do.
@@ -28,6 +29,7 @@ __all__ = [
     "CorruptStorage",
     "InUse",
     "InvalidArgument",
+    "MalformedOutput",
     "NotAllowed",
     "NotFound",
     "NotTrained",
@@ -102,3 +104,7 @@ class TimedOut(SoarError, TimeoutError):
 
     A read was given up; of a write nothing was written.
     """
+
+
+class MalformedOutput(SoarError, ValueError):
+    """A language model wrote what cannot be read as what it was asked for, however often asked."""

@@ -27,6 +27,7 @@ LEAVES: dict[type[errors.SoarError], type[Exception]] = {
     errors.Closed: RuntimeError,
     errors.Unavailable: ConnectionError,
     errors.TimedOut: TimeoutError,
+    errors.MalformedOutput: ValueError,
 }
 
 

@@ -76,6 +76,7 @@ STATUSES: dict[type[SoarError], grpc.StatusCode] = {
     errors.Closed: grpc.StatusCode.UNAVAILABLE,
     errors.TimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.MalformedOutput: grpc.StatusCode.FAILED_PRECONDITION,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NotYet: grpc.StatusCode.FAILED_PRECONDITION,
