@@ -243,6 +243,10 @@ class Agent:
         self._tool = tool
         self._shots = shots or {}
 
+    def reseeded(self, seed: int) -> Agent:
+        """The same one, drawing other samples."""
+        return Agent(self._model, self._tool, replace(self.config, seed=seed), self._shots)
+
     def ask(self, question: str) -> Iterator[StepRecord | Trajectory]:
         """Answer a question: each step as it is done, and at last the whole trajectory.
 

@@ -73,9 +73,9 @@ _TASKS: Mapping[Step, tuple[str, str, tuple[type, ...]]] = {
     "decision": (
         "Step 1: decide on the next action.",
         "An agent answers ORIGINAL_QUESTION by searching. PAST_ACTIONS is all that it did so far\n"
-        "and all that it knows. Say in thoughts what is known, what is missing, and what was wrong\n"
-        "in past searches if anything was; then search for one missing thing, by a query that stands\n"
-        "alone, or terminate when nothing is missing. Do not repeat a query.",
+        "and all that it knows. Say in thoughts what is known, what is missing, and what was\n"
+        "wrong in past searches if anything was; then search for one missing thing, by a query\n"
+        "that stands alone, or terminate when nothing is missing. Do not repeat a query.",
         (ActionWrapper, Search, Terminate, SelectLink, ResultItem),
     ),
     "summary": (

@@ -48,7 +48,7 @@ class CollectionTool:
 
     text    the payload field of the passages; title: that of their titles, none unless told
     embed   texts -> (n, d) vectors: searches by vector and words together, fused. None: by words
-            alone, for which the field has to be declared as text
+            alone, of text and title, as far as these are declared as text; text has to be
     count   passages, at most; longest: characters of one
     where   a filter: these points alone
     """
@@ -70,8 +70,9 @@ class CollectionTool:
         self._count = as_int(count, "count", 1, 100)
         self._longest = as_int(longest, "longest", 1, 100_000)
         self._where = where
-        self._has_words = collection.schema.get(text) == "text"
-        if embed is None and not self._has_words:
+        named = [text] if title is None else [text, title]
+        self._words = [field for field in named if collection.schema.get(field) == "text"]
+        if embed is None and text not in self._words:
             raise InvalidArgument(
                 f"expected the field {text!r} declared as text, or embed to search by vector; the "
                 f"collection declares {collection.schema}"
@@ -88,7 +89,7 @@ class CollectionTool:
 
     def search(self, query: str) -> list[Snippet]:
         """The best few passages; none for a query without a word in any of them."""
-        words = {"text": query, "text_fields": [self._text]} if self._has_words else {}
+        words = {"text": query, "text_fields": self._words} if self._words else {}
         vector = None if self._embed is None else self._embed([query])[0]
         hits = self._collection.search(
             vector, limit=self._count, filter=self._where, with_payload=True, **words
@@ -116,6 +117,9 @@ class CachedTool:
             self._held = sqlite3.connect(
                 ":memory:" if path is None else Path(path), check_same_thread=False
             )
+            # A cache may lose its last answers with the power, and no more than these.
+            self._held.execute("PRAGMA journal_mode = WAL")
+            self._held.execute("PRAGMA synchronous = NORMAL")
             with self._held:
                 self._held.execute(
                     "CREATE TABLE IF NOT EXISTS answers (key TEXT, query TEXT, found TEXT, "

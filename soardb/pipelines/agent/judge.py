@@ -1,0 +1,254 @@
+"""Whether an answer implies a reference, as a model judges; and accuracy over many runs.
+
+    trajectory.py, language.py -> [judge.py] -> rest.py, cli, benchmarks
+
+The judge is a call of its own, with five examples, and stays the same whatever policy is measured
+(arXiv 2312.10003, section 4: exact match says little of answers that are paragraphs). One run
+is one trajectory for each question; between policies only means over several runs tell.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from soardb.errors import InvalidArgument, MalformedOutput
+from soardb.pipelines.agent.actions import END
+from soardb.pipelines.agent.language import LanguageModel, Wish
+from soardb.pipelines.agent.machine import Question
+from soardb.pipelines.agent.trajectory import Trajectory
+
+__all__ = ["Accuracy", "Claim", "accuracy", "agreement", "judged", "judging_prompt", "read_verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Is the question answered as the reference says?"""
+
+    question: str
+    answer: str
+    reference: str
+
+
+_EXAMPLES: tuple[tuple[Claim, str, bool], ...] = (
+    (
+        Claim("Which planet is the third from the Sun?",
+              "It is Earth [link_id=2], behind Mercury and Venus [link_id=1].", "Earth"),
+        "The answer names Earth as the planet, which is the reference.", True,
+    ),
+    (
+        Claim("Who wrote the novel that begins on a whaling ship called the Pequod?",
+              "The Pequod is the ship of captain Ahab, who hunts a white whale.",
+              "Herman Melville"),
+        "The answer tells of the ship and names no author, so nobody could take the reference "
+        "from it.", False,
+    ),
+    (
+        Claim("Is the tomato a fruit in the sense of botany?",
+              "Botanists count it among berries [link_id=1], although cooks call it a vegetable.",
+              "yes"),
+        "A berry is a fruit, so the answer implies the reference.", True,
+    ),
+    (
+        Claim("In which year did the ship Titanic sink?",
+              "It is not clear which ship is meant. Please tell more about it.", "1912"),
+        "The answer asks for more and gives no year.", False,
+    ),
+    (
+        Claim("What is the capital of the country whose largest city is Istanbul?",
+              "Istanbul is the largest city of Turkey [link_id=1]; the capital is Istanbul.",
+              "Ankara"),
+        "The answer says Istanbul, which is another city than the reference.", False,
+    ),
+)  # fmt: skip
+
+_VERDICT = re.compile(
+    r"^Check_Answer\(ORIGINAL_QUESTION, ANSWER, REF_ANSWER\)\s*=\s*(True|False)\b", re.MULTILINE
+)
+_HEAD = f'''"""Check whether an answer implies a reference.
+
+Say in comments what ANSWER claims and whether REF_ANSWER follows from it. An answer that does not
+answer, asks back, or is merely about the same things does not imply the reference. For questions
+of yes or no it need not use the word. End with {END}
+"""
+'''
+
+
+def judging_prompt(claim: Claim) -> str:
+    """What the judge writes on from."""
+    parts = [_HEAD]
+    for number, (one, reason, is_implied) in enumerate(_EXAMPLES, 1):
+        parts.append(f"\n# Example {number}\n{_fields(one)}# {reason}\n{_verdict(is_implied)}\n")
+    return "".join([*parts, "\n# Your turn\n", _fields(claim)])
+
+
+def read_verdict(text: str) -> bool:
+    """Errors: MalformedOutput without a verdict, or with several that differ."""
+    found = set(_VERDICT.findall(text.partition(END)[0]))
+    if len(found) != 1:
+        raise MalformedOutput(f"expected Check_Answer(...) = True or False, got {text[:80]!r}")
+    return found == {"True"}
+
+
+def judged(
+    model: LanguageModel, claims: Sequence[Claim], *, tries: int = 2, longest: int = 256
+) -> list[bool]:
+    """Whether each answer implies its reference. Equal claims are asked about once.
+
+    Errors: MalformedOutput where a verdict cannot be read, however often it was asked for;
+    InvalidArgument for a claim that does not fit.
+    """
+    every = list(dict.fromkeys(claims))
+    verdicts: dict[Claim, bool] = {}
+    for attempt in range(tries):
+        going = [claim for claim in every if claim not in verdicts]
+        wish = Wish(1, 0.0 if attempt == 0 else 0.5, longest, (END,), attempt)
+        told = model.complete([judging_prompt(claim) for claim in going], wish) if going else []
+        for claim, came in zip(going, told, strict=True):
+            if isinstance(came, InvalidArgument):
+                raise came
+            try:
+                verdicts[claim] = read_verdict(came[0].text)
+            except MalformedOutput:
+                if attempt + 1 == tries:
+                    raise
+    return [verdicts[claim] for claim in claims]
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Shares of questions that were answered rightly.
+
+    runs     of each run, after the self-checks
+    before   of each run, by the drafts
+    failed   share of trajectories that came to no answer; they count as wrong
+    searches mean of a trajectory
+    by_kind  mean share of questions of each kind, where kinds were told
+    """
+
+    runs: tuple[float, ...]
+    before: tuple[float, ...]
+    failed: float
+    searches: float
+    by_kind: Mapping[str, float]
+
+    @property
+    def mean(self) -> float:
+        """Over runs."""
+        return float(np.mean(self.runs))
+
+    @property
+    def sd(self) -> float:
+        """Over runs, n - 1; nan of one."""
+        return float(np.std(self.runs, ddof=1)) if len(self.runs) > 1 else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values by name."""
+        before = np.array(self.before)
+        return {
+            "mean": self.mean, "sd": self.sd, "runs": list(self.runs),
+            "before_mean": float(before.mean()), "before_runs": list(self.before),
+            "failed": self.failed, "searches": self.searches, "by_kind": dict(self.by_kind),
+        }  # fmt: skip
+
+
+def accuracy(
+    judge: LanguageModel,
+    questions: Sequence[Question],
+    runs: Iterable[Sequence[Trajectory]],
+    kinds: Mapping[str, str] | None = None,
+) -> Accuracy:
+    """Judge runs of trajectories over the same questions.
+
+    kinds  of questions by id. A question of several references is right where one is implied
+
+    Errors: InvalidArgument where a run does not answer each question once, or one has no reference.
+    """
+    held = {one.id: one for one in questions}
+    if bad := next((one.id for one in questions if not one.references), None):
+        raise InvalidArgument(f"expected a reference for each question, {bad!r} has none")
+    after: list[float] = []
+    before: list[float] = []
+    of_kind: dict[str, list[bool]] = {}
+    every: list[Trajectory] = []
+    for run in runs:
+        if sorted(one.question_id for one in run) != sorted(held):
+            raise InvalidArgument(
+                f"expected a trajectory for each of {len(held)} questions, got {len(run)}"
+            )
+        right = _right(judge, held, run, [one.answer for one in run])
+        after.append(float(np.mean(right)))
+        before.append(float(np.mean(_right(judge, held, run, [one.draft for one in run]))))
+        for one, is_right in zip(run, right, strict=True):
+            if kinds is not None:
+                of_kind.setdefault(kinds[one.question_id], []).append(is_right)
+        every += run
+    if not every:
+        raise InvalidArgument("expected runs to judge, got none")
+    return Accuracy(
+        tuple(after),
+        tuple(before),
+        float(np.mean([not one.is_complete for one in every])),
+        float(np.mean([one.searches for one in every])),
+        {kind: float(np.mean(right)) for kind, right in sorted(of_kind.items())},
+    )
+
+
+def agreement(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
+    """Pearson and Spearman of two measures of the same agents, as of a judge and of people.
+
+    Errors: InvalidArgument for fewer than three, or where one does not vary.
+    """
+    a, b = np.asarray(one, float), np.asarray(other, float)
+    if a.shape != b.shape or a.ndim != 1 or len(a) < 3:
+        raise InvalidArgument(f"expected two measures of three or more, got {len(a)} and {len(b)}")
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        raise InvalidArgument("expected measures that vary, one is the same for all")
+    return {
+        "pearson": float(np.corrcoef(a, b)[0, 1]),
+        "spearman": float(np.corrcoef(_ranks(a), _ranks(b))[0, 1]),
+    }
+
+
+def _right(
+    judge: LanguageModel,
+    questions: Mapping[str, Question],
+    run: Sequence[Trajectory],
+    answers: Sequence[str | None],
+) -> list[bool]:
+    """Whether each of a run is right by these answers; None is not."""
+    claims = [
+        (number, Claim(one.question, answer, reference))
+        for number, (one, answer) in enumerate(zip(run, answers, strict=True))
+        if one.is_complete and answer is not None
+        for reference in questions[one.question_id].references
+    ]
+    right = [False] * len(run)
+    verdicts = judged(judge, [claim for _, claim in claims])
+    for (number, _), is_implied in zip(claims, verdicts, strict=True):
+        right[number] |= is_implied
+    return right
+
+
+def _ranks(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Ranks, those of equals their mean."""
+    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(count)
+    means: np.ndarray[Any, Any] = (ends - (count - 1) / 2)[inverse]
+    return means
+
+
+def _fields(claim: Claim) -> str:
+    return (
+        f"ORIGINAL_QUESTION: str = {claim.question!r}\nANSWER: str = {claim.answer!r}\n"
+        f"REF_ANSWER: str = {claim.reference!r}\n"
+    )
+
+
+def _verdict(is_implied: bool) -> str:
+    return f"Check_Answer(ORIGINAL_QUESTION, ANSWER, REF_ANSWER) = {is_implied}  {END}"

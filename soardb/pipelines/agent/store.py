@@ -1,0 +1,170 @@
+"""Trajectories as a collection: searched by question, filtered, audited, and learned from.
+
+    machine.py, feedback.py -> [store.py] -> mixture.py, rest.py
+
+A trajectory is one point, and each of its steps another with its samples, their log probabilities,
+its ranking and what its search found; all lie at the vector of the question. They are written in
+one call, so a trajectory is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from soardb.errors import InvalidArgument
+from soardb.filters.expr import Expr, F
+from soardb.kernels.layout import F32
+from soardb.pipelines.agent.trajectory import Ranking, StepRecord, Trajectory, step_of
+from soardb.pipelines.stored import pages, set_fields
+
+__all__ = ["SCHEMA", "Trajectories"]
+
+Embed = Callable[[Sequence[str]], F32]
+
+SCHEMA: Mapping[str, str] = {
+    "kind": "keyword",
+    "run": "keyword",
+    "trajectory": "keyword",
+    "question_id": "keyword",
+    "question": "text",
+    "answer": "text",
+    "model": "keyword",
+    "generation": "int",
+    "repetition": "int",
+    "searches": "int",
+    "is_complete": "bool",
+    "error": "text",
+    "step": "keyword",
+    "number": "int",
+    "query": "text",
+    "perplexity": "float",
+    "is_ranked": "bool",
+}
+"""What can be filtered by: kind is "trajectory" or "step", and step that of machine.py."""
+
+_AT_ONCE = 64  # trajectories of one write
+
+
+class Trajectories:
+    """A collection of trajectories.
+
+    embed  texts -> (n, d) vectors of the collection's dimension
+    run    which undertaking they belong to; others in the same collection are not seen
+    """
+
+    def __init__(self, collection: Any, embed: Embed, run: str = "") -> None:
+        if missing := sorted(set(SCHEMA) - set(collection.schema)):
+            raise InvalidArgument(
+                f"expected a collection with the fields of trajectories, {missing[0]} is not "
+                "declared; make it by Trajectories.create"
+            )
+        self.collection = collection
+        self._embed = embed
+        self._run = run
+
+    @classmethod
+    def create(cls, database: Any, name: str, embed: Embed, run: str = "") -> Trajectories:
+        """A new collection of trajectories, or the one of that name. Errors: InvalidArgument."""
+        if name in database.list_collections():
+            return cls(database.get_collection(name), embed, run)
+        d = embed(["how wide are vectors?"]).shape[1]
+        made = database.create_collection(name, d, "cosine", schema=dict(SCHEMA))
+        return cls(made, embed, run)
+
+    def add(self, trajectories: Sequence[Trajectory]) -> None:
+        """Write trajectories with their steps; those of the same ids are replaced."""
+        for first in range(0, len(trajectories), _AT_ONCE):
+            some = trajectories[first : first + _AT_ONCE]
+            vectors = self._embed([one.question for one in some])
+            told = [list(self._points(one)) for one in some]
+            ids = [id_ for points in told for id_, _ in points]
+            payloads = [payload for points in told for _, payload in points]
+            repeats = [len(points) for points in told]
+            self.collection.upsert(ids, np.repeat(vectors, repeats, axis=0), payloads)
+
+    def rank(self, rankings: Mapping[tuple[str, int], Ranking]) -> int:
+        """Put the rankings of steps on record, by trajectory and number; how many there were."""
+        ids = [f"{trajectory}/{number}" for trajectory, number in rankings]
+        changes = [{"ranking": asdict(one), "is_ranked": True} for one in rankings.values()]
+        return set_fields(self.collection, ids, changes)
+
+    def __len__(self) -> int:
+        return int(self.collection.count(self._where({"kind": "trajectory"})))
+
+    def all(self, **fields: Any) -> list[Trajectory]:
+        """The trajectories whose fields are these, with all of their steps, in order of their ids.
+
+        Reads the points of all of them.
+        """
+        heads: dict[str, dict[str, Any]] = {}
+        for payload in self._payloads({**fields, "kind": "trajectory"}):
+            heads[payload["trajectory"]] = payload
+        steps: dict[str, list[dict[str, Any]]] = {name: [] for name in heads}
+        shared = {k: v for k, v in fields.items() if k in _ON_STEPS}
+        for payload in self._payloads({**shared, "kind": "step"}):
+            if payload["trajectory"] in steps:
+                steps[payload["trajectory"]].append(payload)
+        return [_trajectory(heads[name], steps[name]) for name in sorted(heads)]
+
+    def done(self, generation: int) -> set[tuple[str, int]]:
+        """(question id, repetition) of the trajectories that a generation has, complete or not."""
+        where = {"kind": "trajectory", "generation": generation}
+        return {(one["question_id"], one["repetition"]) for one in self._payloads(where)}
+
+    def alike(self, question: str, limit: int = 10, **fields: Any) -> list[Trajectory]:
+        """The trajectories whose questions are closest, without steps."""
+        where = self._where({**fields, "kind": "trajectory"})
+        hits = self.collection.search(
+            self._embed([question])[0], limit=limit, filter=where, with_payload=True
+        )
+        return [_trajectory(payload or {}, []) for payload in hits.payloads]
+
+    def _points(self, one: Trajectory) -> Iterator[tuple[str, dict[str, Any]]]:
+        shared = {
+            "run": self._run, "trajectory": one.id, "question_id": one.question_id,
+            "question": one.question, "model": one.model, "generation": one.generation,
+            "repetition": one.repetition, "is_complete": one.is_complete,
+        }  # fmt: skip
+        told = one.to_json()
+        del told["steps"]
+        yield one.id, {
+            **shared, "kind": "trajectory", "searches": one.searches, "answer": one.answer,
+            "error": one.error, "record": told,
+        }  # fmt: skip
+        for number, step in enumerate(one.steps):
+            yield f"{one.id}/{number}", {
+                **shared, "kind": "step", "number": number, "step": step.step,
+                "query": None if step.tool is None else step.tool.query,
+                "perplexity": step.samples[step.chosen].perplexity,
+                "is_ranked": step.ranking is not None, "ranking": None if step.ranking is None
+                else asdict(step.ranking), "record": _without_ranking(step),
+            }  # fmt: skip
+
+    def _where(self, fields: Mapping[str, Any]) -> Expr:
+        where = F("run") == self._run
+        for name, value in fields.items():
+            where &= F(name) == value
+        return where
+
+    def _payloads(self, fields: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+        for points in pages(self.collection, self._where(fields)):
+            yield from (point.payload for point in points)
+
+
+_ON_STEPS = ("generation", "repetition", "model", "question_id", "is_complete")
+
+
+def _without_ranking(step: StepRecord) -> dict[str, Any]:
+    return asdict(replace(step, ranking=None))
+
+
+def _trajectory(head: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> Trajectory:
+    found = Trajectory.of_json({**head["record"], "steps": []})
+    ordered = sorted(steps, key=lambda one: one["number"])
+    return found.with_steps(
+        tuple(step_of({**one["record"], "ranking": one.get("ranking")}) for one in ordered)
+    )
