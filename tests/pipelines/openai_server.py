@@ -223,7 +223,7 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:  # noqa: N802  the name that the standard library calls
+        def do_POST(self) -> None:
             length = int(self.headers.get("content-length", 0))
             body = json.loads(self.rfile.read(length) or b"{}")
             headers = {name.lower(): value for name, value in self.headers.items()}
@@ -234,7 +234,7 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True  # the client waited no longer
 
-        def do_GET(self) -> None:  # noqa: N802  the name that the standard library calls
+        def do_GET(self) -> None:
             told = {"object": "list", "data": [{"id": server.model or "any", "object": "model"}]}
             is_known = self.path.removeprefix("/v1") == "/models"
             sent = json.dumps(told).encode() if is_known else _error("no such path")
