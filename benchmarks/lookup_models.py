@@ -350,7 +350,8 @@ _FAULTY: Mapping[str, Callable[[Faults, Case, Output, np.random.Generator], Outp
 def _other_name(case: Case, random: np.random.Generator) -> str:
     """A name that can be seen and is not what is missing, or a part of the question."""
     words = [word for word in re.findall(r"[A-Za-z-]+", case.question) if len(word) > 3]
-    return words[int(random.integers(len(words)))]
+    chosen: str = words[int(random.integers(len(words)))]
+    return chosen
 
 
 # ---- the rater ----
@@ -432,8 +433,8 @@ class Judge(_Scripted):
         found = _CLAIM.search(prompt)
         if found is None:
             raise InvalidArgument(f"expected a prompt of the judge, got {prompt[:60]!r}")
-        _, answer, reference = (actions.read_value(part) for part in found.groups())
-        is_implied = _core(answer) == f"the answer is {reference.lower()}"
+        answer, reference = (actions.read_value(part) for part in found.groups()[1:])
+        is_implied = _core(answer) == f"the answer is {str(reference).lower()}"
         return (
             f"# The answer says: {_core(answer)}.\n"
             f"Check_Answer(ORIGINAL_QUESTION, ANSWER, REF_ANSWER) = {is_implied}"

@@ -21,7 +21,7 @@ from benchmarks.packages import debian_files
 from soardb.errors import CorruptStorage
 from soardb.pipelines.agent.compose import RELATIONS, Composed, compose, statement
 
-__all__ = ["Lookups", "collection_of", "made_up", "read", "split"]
+__all__ = ["Lookups", "collection_of", "hashed", "made_up", "read", "split"]
 
 _SIGNS = {"@": "kind", "#p": "whole"}  # of pointers in WordNet's files
 _BRANCH = 4  # steps below the top at which a branch begins
@@ -131,7 +131,7 @@ def collection_of(database: Any, name: str, lookups: Lookups, embed: Any = None)
         return database.get_collection(name)
     titles = list(lookups.texts)
     texts = list(lookups.texts.values())
-    vectors = (embed or _hashed)(texts)
+    vectors = (embed or hashed)(texts)
     made = database.create_collection(
         name, vectors.shape[1], "cosine", schema={"title": "text", "text": "text"}
     )
@@ -149,7 +149,7 @@ def split(
     return compose(lookups.facts, lookups.branches, finds, counts, seed)
 
 
-def _hashed(texts: Sequence[str]) -> Any:
+def hashed(texts: Sequence[str]) -> Any:
     """(n, 64) of unit length: a random direction for each word, summed. Searched by words only."""
     out = np.zeros((len(texts), 64), np.float32)
     for row, text in enumerate(texts):

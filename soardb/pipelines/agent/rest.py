@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from soardb.arrays import as_int
+from soardb.errors import InvalidArgument
 from soardb.models.registry import Loaded, Registry
 from soardb.pipelines.agent.feedback import RankConfig, ranked
 from soardb.pipelines.agent.judge import Accuracy, accuracy
@@ -148,7 +149,14 @@ class Rest:
                 self.rater, self.trajectories, number, config.rank,
                 lambda share: progress(f"rank {number}", share),
             )  # fmt: skip
-        return mixture(self.trajectories.all(generation=number), config.targets)
+        grown = self.trajectories.all(generation=number)
+        examples = mixture(grown, config.targets)
+        if not examples:
+            raise InvalidArgument(
+                f"expected trajectories that came to an answer, none of {len(grown)} of generation "
+                f"{number} did, the last for {grown[-1].error!r}; bring a better first policy"
+            )
+        return examples
 
     def _measured(self, number: int, name: str, agent: Agent, progress: Progress) -> Generation:
         found = evaluate(

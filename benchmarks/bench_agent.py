@@ -1,0 +1,341 @@
+"""An agent that learns from its own searches: accuracy by generation on questions over WordNet.
+
+    lookups.py, lookup_models.py, soardb.pipelines.agent -> [bench_agent.py] -> results/agent.*
+
+Questions need two to four look-ups in a collection of nouns, one after the other. A teacher out of
+rules, which errs on purpose, shows a small decoder the five steps: generation 0. ReST makes 1 and 2
+of it: the policy answers, its samples are ranked by a rater out of rules, and a decoder that starts
+from the same base again learns from them. Beside it: targets of lowest perplexity in place of those
+ranked best, twice the data, a smaller student. All are measured on questions for tests, whose facts
+are in no other question, ten runs each; drafts tell what the self-checks do.
+
+    python -m benchmarks.bench_agent
+    python -m benchmarks.bench_agent --tiny
+
+Models, trajectories and answers of searches are kept beside the data sets, and a run that was
+stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import soardb
+from benchmarks import lookups, provenance
+from benchmarks.environment import cache_folder
+from benchmarks.lookup_models import Faults, Judge, Rater, Teacher
+from benchmarks.lookups import Lookups
+from benchmarks.packages import fetch
+from benchmarks.recipes import WORDNET
+from benchmarks.reports import grid, header, written
+from soardb.errors import SoarError
+from soardb.models.config import DecoderConfig
+from soardb.models.decoder import Decoder
+from soardb.models.registry import Registry
+from soardb.models.tokens import Tokens
+from soardb.models.training import TrainConfig, Windows, cross_entropy, descend, row_of
+from soardb.pipelines.agent.compose import Composed
+from soardb.pipelines.agent.language import LanguageModel
+from soardb.pipelines.agent.local import LocalModel
+from soardb.pipelines.agent.machine import Agent, AgentConfig, Question
+from soardb.pipelines.agent.mixture import Targets, mixture
+from soardb.pipelines.agent.rest import Rest, RestConfig, evaluate, fine_tuned, grow
+from soardb.pipelines.agent.store import Trajectories
+from soardb.pipelines.agent.tools import CachedTool, CollectionTool
+from soardb.pipelines.agent.tuning import TuneConfig
+
+__all__ = ["Setup", "main", "table"]
+
+RESULTS = Path(__file__).resolve().parent / "results"
+POLICY = DecoderConfig(2048, 160, 4, 5, context=1024)
+STUDENT = DecoderConfig(2048, 96, 3, 3, context=1024)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What one run measures.
+
+    questions  of each split; shown: of those for training that the teacher answers
+    base       pretraining of both decoders on the collection's texts
+    rest       generations; its runs are those of validation, `runs` those of the test
+    snippet    characters
+    """
+
+    name: str = "agent"
+    questions: Mapping[str, int] = field(
+        default_factory=lambda: {"train": 1000, "validation": 60, "test": 180}
+    )
+    shown: int = 500
+    vocabulary: int = 2048
+    policy: DecoderConfig = POLICY
+    student: DecoderConfig = STUDENT
+    base: TrainConfig = TrainConfig(1500, 16, 192, 2e-3, warm=100)  # noqa: RUF009  frozen
+    tune: TuneConfig = TuneConfig(3.0, 8192, 1e-3)  # noqa: RUF009  frozen
+    rest: RestConfig = field(
+        default_factory=lambda: RestConfig(
+            2, agent=AgentConfig(longest=160), runs=5, is_patient=True, at_once=64
+        )
+    )
+    runs: int = 10
+    snippet: int = 110
+
+
+TINY = Setup(
+    "agent-tiny", {"train": 18, "validation": 6, "test": 6}, 12, 400,
+    DecoderConfig(400, 32, 2, 2, context=1024), DecoderConfig(400, 16, 1, 2, context=1024),
+    TrainConfig(8, 4, 32, 1e-2, warm=1), TuneConfig(0.2, 4096, 1e-2),
+    RestConfig(2, agent=AgentConfig(3, 2, longest=24, tries=1), runs=2, is_patient=True), 2, 110,
+)  # fmt: skip
+
+
+# --- what there is to work with -----------------------------------------------------------------
+
+
+@dataclass
+class Bench:
+    """An open database of nouns, trajectories and models; questions; and the tool."""
+
+    setup: Setup
+    database: Any
+    registry: Registry
+    tool: CachedTool
+    questions: Mapping[str, list[Composed]]
+    nouns: Lookups
+
+    def store(self, run: str) -> Trajectories:
+        """Trajectories of one undertaking."""
+        return Trajectories.create(self.database, "trajectories", lookups.hashed, run)
+
+    def of(self, split: str) -> list[Question]:
+        """Questions of a split."""
+        return [one.question for one in self.questions[split]]
+
+    def agent(self, model: LanguageModel) -> Agent:
+        """With this setup's steps."""
+        return Agent(model, self.tool, self.setup.rest.agent)
+
+    def policy(self, name: str) -> LanguageModel:
+        """Of the registry."""
+        return LocalModel(self.registry.load(name))
+
+
+def opened(setup: Setup, nouns: Lookups, folder: Path) -> Bench:
+    """A database in this folder, filled where it is new."""
+    folder.mkdir(parents=True, exist_ok=True)
+    database = soardb.connect(str(folder))
+    collection = lookups.collection_of(database, "nouns", nouns)
+    found = CollectionTool(collection, "text", title="title", longest=setup.snippet)
+    tool = CachedTool(found, folder / "answers.sqlite")
+    questions = lookups.split(
+        nouns, lambda name: [one.title for one in tool.search(name)], setup.questions, 0
+    )
+    return Bench(setup, database, Registry(folder), tool, questions, nouns)
+
+
+def based(bench: Bench) -> None:
+    """Both base models, which know words and none of the steps: trained on passages of the
+    collection that stand beside each other, as those of a noun and of what it is a kind of.
+    """
+    setup, texts = bench.setup, bench.nouns.texts
+    missing = {"base": setup.policy, "base-small": setup.student}
+    missing = {k: v for k, v in missing.items() if k not in bench.registry.names()}
+    if not missing:
+        return
+    pages = [
+        f"{texts[name]}\n{texts[other]}\n"
+        for name, told in bench.nouns.facts.items()
+        for other in told.values()
+        if name in texts and other in texts
+    ]
+    shown = grown(bench, "teacher", Teacher(), bench.of("train")[: setup.shown], 1)
+    some = [one.prompt + one.target for one in mixture(shown[:50])]
+    tokens = Tokens.trained([*pages[::4], *some], setup.vocabulary)
+    row = row_of(pages, tokens)
+    for name, config in missing.items():
+        decoder = Decoder(replace(config, vocabulary=len(tokens)), 0)
+        windows = Windows(row, setup.base.window, 0)
+
+        def loss(step: int, decoder: Decoder = decoder, windows: Windows = windows) -> Any:
+            return cross_entropy(decoder, windows(setup.base.batch))
+
+        losses = descend([decoder], loss, setup.base, _say, f"{name}: pretraining")
+        bench.registry.add_decoder(name, decoder, tokens, metrics={"loss": losses[-1]})
+
+
+# --- what is done -------------------------------------------------------------------------------
+
+
+def grown(
+    bench: Bench, run: str, model: LanguageModel, questions: Sequence[Question], repetitions: int,
+    generation: int = 0,
+) -> list[Any]:  # fmt: skip
+    """The trajectories of a run, those that are missing made now."""
+    store = bench.store(run)
+    grow(
+        bench.agent(model), store, questions, generation, repetitions,
+        bench.setup.rest.at_once, lambda share: _say(f"{run}: growing", share),
+    )  # fmt: skip
+    return store.all(generation=generation)
+
+
+def learned(
+    bench: Bench, name: str, base: str, trajectories: Sequence[Any], targets: Targets
+) -> None:
+    """A policy from trajectories, if it is not there."""
+    if name not in bench.registry.names():
+        fine_tuned(
+            bench.registry, base, name, mixture(trajectories, targets), bench.setup.tune,
+            lambda stage, share: _say(f"{name}: {stage}", share), {"targets": targets},
+        )  # fmt: skip
+
+
+def measured(bench: Bench, name: str, model: LanguageModel) -> dict[str, Any]:
+    """Accuracy on the test questions, before and after self-checks."""
+    setup = bench.setup
+    began, written_before = time.process_time(), model.usage.completion_tokens
+    kinds = {one.question.id: one.kind for one in bench.questions["test"]}
+    found = evaluate(
+        bench.agent(model), Judge(), bench.store(f"test {name}"), bench.of("test"), 0, setup.runs,
+        setup.rest.at_once, kinds, lambda share: _say(f"{name}: test", share),
+    )  # fmt: skip
+    told = {"policy": name, **found.to_json(), "cpu_s": time.process_time() - began,
+            "tokens": model.usage.completion_tokens - written_before}  # fmt: skip
+    if name in bench.registry.names():
+        entry = bench.registry.get(name)
+        told["parameters"], told["examples"] = entry.parameters, entry.lineage["examples"]
+    print(f"\n{name:<24} {found.mean:.3f} +- {found.sd:.3f}", flush=True)
+    return told
+
+
+def rows_of(bench: Bench) -> list[dict[str, Any]]:
+    """All policies, made and measured."""
+    setup = bench.setup
+    based(bench)
+    shown = grown(bench, "teacher", Teacher(), bench.of("train")[: setup.shown], 1)
+    learned(bench, "g0", "base", shown, "perplexity")
+    store = bench.store("rest")
+    loop = Rest(
+        "rest", bench.registry, "base", bench.policy("g0"), bench.tool, Rater(), Judge(), store,
+        bench.store("validation"), bench.of("train"), bench.of("validation"), setup.rest,
+    )  # fmt: skip
+    generations = loop.run(_say)
+    first, second = store.all(generation=1), store.all(generation=2)
+    learned(bench, "g1, perplexity", "base", first, "perplexity")
+    learned(bench, "g2, perplexity", "base", second, "perplexity")
+    grow(bench.agent(bench.policy("rest-g1")), store, bench.of("train"), 2, 2,
+         setup.rest.at_once, lambda share: _say("g2: twice the data", share))  # fmt: skip
+    loop.improve(2, bench.agent(bench.policy("rest-g1")), _say)
+    learned(bench, "g2, twice", "base", store.all(generation=2), "ranked")
+    learned(bench, "g0, student", "base-small", shown, "perplexity")
+    learned(bench, "g2, student", "base-small", second, "ranked")
+    scripted: dict[str, LanguageModel] = {
+        "teacher": Teacher(), "without faults": Teacher("without faults", faults=Faults.none())
+    }  # fmt: skip
+    names = ["g0", "rest-g1", "rest-g2", "g1, perplexity", "g2, perplexity", "g2, twice",
+             "g0, student", "g2, student"]  # fmt: skip
+    rows = [measured(bench, name, model) for name, model in scripted.items()]
+    rows += [measured(bench, name, bench.policy(name)) for name in names]
+    by_model = {one.model: one for one in generations}
+    for row in rows:
+        if row["policy"] in by_model:
+            row["validation"] = by_model[row["policy"]].validation.to_json()
+    return rows
+
+
+# --- reporting ----------------------------------------------------------------------------------
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """Markdown: accuracy of each policy, and by kind of question."""
+    rows = report["rows"]
+    shown = [
+        {
+            "policy": row["policy"],
+            "accuracy": f"{row['mean']:.3f} ± {row['sd']:.3f}",
+            "before checks": row["before_mean"],
+            "no answer": row["failed"],
+            "searches": row["searches"],
+            "examples": sum(row.get("examples", {}).values()) or "",
+            "parameters": f"{row['parameters']:,}" if "parameters" in row else "",
+        }
+        for row in rows
+    ]
+    kinds = [{"policy": row["policy"], **row["by_kind"]} for row in rows]
+    setup = report["setup"]
+    lines = [
+        f"# Agent: {setup['questions']['test']} questions, {setup['runs']} runs", "",
+        "`python -m benchmarks.bench_agent`, commit "
+        f"{report['commit'][:12]}; mean and standard deviation over runs.",
+        *grid("Accuracy", shown), *grid("By kind of question", kinds),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def plot(report: Mapping[str, Any], path: Path) -> None:
+    """Accuracy by generation, with the others beside it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = report["rows"]
+    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    places = range(len(rows))
+    after, before = [row["mean"] for row in rows], [row["before_mean"] for row in rows]
+    spread = [row["sd"] for row in rows]
+    axes.bar(places, after, yerr=spread, capsize=3, color="#1f5fa8", label="answer")
+    axes.plot(places, before, "o", color="#c98a1e", label="before the self-checks")
+    axes.set_xticks(places, [row["policy"] for row in rows], rotation=30, ha="right")
+    axes.set_ylabel("accuracy")
+    axes.set_ylim(0, 1.02)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write and print; 0, or 2 for options that are wrong."""
+    parser = argparse.ArgumentParser("python -m benchmarks.bench_agent", description=__doc__)
+    parser.add_argument("--tiny", action="store_true", help="made-up names, to see that it runs")
+    parser.add_argument("--folder", type=Path, help="of the database, models and trajectories")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    setup = TINY if options.tiny else Setup()
+    commit = provenance.commit()
+    torch.set_num_threads(1)
+    bench = None
+    try:
+        nouns = lookups.made_up() if options.tiny else lookups.read(fetch(WORDNET, _say))
+        bench = opened(setup, nouns, options.folder or cache_folder() / setup.name)
+        rows = rows_of(bench)
+    except SoarError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if bench is not None:
+            bench.tool.close()
+            bench.database.close()
+    report = header("agent", commit, setup, ("torch", "tokenizers"))
+    report |= {"faults": asdict(Faults()), "rater_wrong": Rater().wrong, "rows": rows}
+    report["counts"] = {row["policy"]: row.get("examples", {}) for row in rows}
+    options.results.mkdir(parents=True, exist_ok=True)
+    stem = options.results / setup.name
+    plot(report, stem.with_suffix(".png"))
+    written(report, table, stem, setup.runs)
+    return 0
+
+
+def _say(stage: str, share: float | None = None) -> None:
+    print(f"\r{stage}: {share or 0.0:4.0%}\033[K", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
