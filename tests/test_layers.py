@@ -114,6 +114,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "llama_index": {"soardb.integrations.llama_index", "soardb.integrations.llama_filters"},
     "matplotlib": set(),
     "numba": {"soardb.kernels.portable", "soardb.kernels.topk_portable"},
+    "openai": set(),
     "pyarrow": set(),
     "ray": {"soardb.cluster"},
     "rich": {"soardb.cli"},
@@ -122,6 +123,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "sqlglot": set(),
     "torch": {
         "soardb.models",
+        "soardb.pipelines.agent.local",
         "soardb.pipelines.distillspec",
         "soardb.pipelines.embed",
         "soardb.pipelines.hire_lm",
@@ -131,6 +133,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
         "soardb.pipelines.tandem",
     },
     "typer": {"soardb.cli"},
+    "xllamacpp": set(),
 }
 
 NOT_LOADED_BY_IMPORT = [
@@ -140,6 +143,7 @@ NOT_LOADED_BY_IMPORT = [
     "llama_index",
     "matplotlib",
     "numba",
+    "openai",
     "pyarrow",
     "ray",
     "rich",
@@ -153,6 +157,7 @@ NOT_LOADED_BY_IMPORT = [
     "torch",
     "transformers",
     "typer",
+    "xllamacpp",
 ]
 
 

@@ -248,6 +248,8 @@ class OpenAIModel:
         if not isinstance(text, str):
             raise self._malformed("a choice has no text")
         laws = _logprobs(getattr(choice, "logprobs", None))
+        if laws is None and not text:
+            laws = []  # of no token there is nothing to send
         if laws is None:
             raise InvalidArgument(
                 f"expected log-probabilities of each token, by which samples are compared; "
