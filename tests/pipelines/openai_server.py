@@ -178,7 +178,7 @@ class OpenAIServer:
     def _content(self, tokens: list[str]) -> dict[str, Any] | None:
         if self.logprobs is None:
             return None
-        told = [
+        told: list[dict[str, Any]] = [
             {"token": one, "logprob": logprob_of(one), "bytes": None, "top_logprobs": []}
             for one in tokens
         ]
