@@ -20,12 +20,25 @@ class Cache:
     """Of `rows` sequences of equal length, up to `room` tokens; the context unless told.
 
     length  how many tokens of each are in it
+    starts  (rows,) the position at which each sequence begins: what is before is never seen, so
+            that sequences of unlike lengths end at the same one. The context then limits each
+            sequence, which is for the caller to keep, and not the room
     """
 
-    def __init__(self, config: DecoderConfig, rows: int = 1, room: int | None = None) -> None:
-        most = config.context if room is None else min(room, config.context)
+    def __init__(
+        self,
+        config: DecoderConfig,
+        rows: int = 1,
+        room: int | None = None,
+        starts: Tensor | None = None,
+    ) -> None:
+        self._config = config
+        wanted = config.context if room is None else room
+        most = wanted if starts is not None else min(wanted, config.context)
         shape = (config.layers, 2, rows, config.keys, most, config.width // config.heads)
         self._held = torch.empty(shape)
+        self._mask: tuple[int, Tensor] | None = None
+        self.starts = starts
         self.length = 0
 
     @property
@@ -46,8 +59,38 @@ class Cache:
         held[1, :, :, self.length : end] = values
         return held[0, :, :, :end], held[1, :, :, :end]
 
+    def mask(self, t: int) -> Tensor | None:
+        """Where t new tokens may look; None: itself and what is before, with nothing older.
+
+        (t, length + t) for all rows; (rows, 1, t, length + t) where they have starts: what is
+        before a start sees itself alone, as a law over nothing is no number.
+        """
+        if self.starts is None:
+            return _after(t, self.length) if self.length else None
+        end = self.length + t
+        if self._mask is None or self._mask[0] != end or self._mask[1].shape[2] != t:
+            places = torch.arange(end)
+            new = places[self.length :, None]
+            begun = places >= self.starts[:, None, None, None]
+            self._mask = end, (begun & (places <= new)) | (places == new)
+        return self._mask[1]
+
+    def picked(self, rows: Tensor, room: int) -> Cache:
+        """A copy of some rows, in this order, each as often as it is named, with other room."""
+        starts = None if self.starts is None else self.starts[rows]
+        found = Cache(self._config, len(rows), room, starts)
+        held = self._held[..., : self.length, :]
+        found._held[..., : self.length, :] = held.index_select(2, rows)
+        found.length = self.length
+        return found
+
     def back_to(self, length: int) -> None:
         """Forget all tokens from position `length` on."""
         if not 0 <= length <= self.length:
             raise InvalidArgument(f"expected a length in 0..{self.length}, got {length}")
         self.length = length
+
+
+def _after(t: int, first: int) -> Tensor:
+    """(t, first + t): each of t new tokens sees all older ones, and the new ones up to itself."""
+    return torch.ones(t, first + t, dtype=torch.bool).tril(first)

@@ -106,12 +106,13 @@ class Attention(nn.Module):
         q, k, v = self.queries(x, first), self.key_of(x, first), self.value_of(x)
         if cache is not None:
             k, v = cache.put(number, k, v)
-        return self.attend(q, k, v, mask=None if first == 0 else _after(x.shape[1], first))
+        return self.attend(q, k, v, mask=None if cache is None else cache.mask(x.shape[1]))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Queries (b, heads, t, size) over keys and values (b, key heads, s, size).
 
-        mask  (t, s), true where a query may look; None: itself and what is before, with s = t
+        mask  (t, s), or (b, 1, t, s), true where a query may look; None: itself and what is
+              before, with s = t
         """
         found = functional.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=self.keys != self.heads
@@ -183,8 +184,3 @@ def turned(x: Tensor, first: int | Tensor, base: float) -> Tensor:
 
 def _split(x: Tensor, heads: int) -> Tensor:
     return x.reshape(*x.shape[:-1], heads, -1).transpose(1, 2)
-
-
-def _after(t: int, first: int) -> Tensor:
-    """(t, first + t): each of t new tokens sees all older ones, and the new ones up to itself."""
-    return torch.ones(t, first + t, dtype=torch.bool).tril(first)

@@ -75,12 +75,16 @@ class Completion:
 
 @dataclass(slots=True)
 class Usage:
-    """What was asked so far: calls, tokens read and written, seconds."""
+    """What was asked so far: calls, tokens read and written, seconds, cost where prices are known.
+
+    calls  requests that a server answered, or batches that a model here was asked for
+    """
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    cost: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values by name."""
