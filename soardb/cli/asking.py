@@ -185,6 +185,9 @@ def mcp(
         raise InvalidArgument("expected --model beside --url")
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(_opened(place))
+        if is_served(place) and embedder is not None and model is None:
+            raise InvalidArgument("expected --model beside --embedder with a server, got none")
+        embed = None if is_served(place) else _embedding(place, embedder)
         asker = None
         if model is not None:
             wishes = _Wishes(
@@ -194,7 +197,7 @@ def mcp(
             asker = stack.enter_context(_asker(place, database, wishes))
         if http is not None:
             tables.note(f"MCP at http://127.0.0.1:{http}/mcp")
-        serve(database, ask=asker, only=collections, port=http)
+        serve(database, ask=asker, embed=embed, only=collections, port=http)
 
 
 @contextlib.contextmanager

@@ -21,11 +21,15 @@ from mcp.server.mcpserver.exceptions import ToolError
 
 import soardb
 from soardb.errors import NotFound, SoarError
+from soardb.kernels.layout import F32
 
-__all__ = ["Ask", "serve", "server_of"]
+__all__ = ["Ask", "Embed", "serve", "server_of"]
 
 Ask = Callable[[str, str], Any]
 """Collection, question -> steps, an iterator that is a context manager and has an answer."""
+
+Embed = Callable[[Sequence[str]], F32]
+"""Texts -> (n, d) vectors."""
 
 _MOST_HITS, _MOST_IDS = 50, 100
 _READS = mcp_types.ToolAnnotations(
@@ -81,13 +85,24 @@ class Answered:
     searches: int
 
 
-def server_of(database: Any, *, ask: Ask | None = None, only: Sequence[str] | None = None) -> Any:
+def server_of(
+    database: Any,
+    *,
+    ask: Ask | None = None,
+    embed: Embed | None = None,
+    only: Sequence[str] | None = None,
+) -> MCPServer[Any]:
     """The MCPServer of a database.
 
     database  from soardb.connect: opened for reading, or a server's client
     ask       offers the tool `ask`; one question is answered at a time
-    only      the collections that there are; all of them unless told
+    embed     searches by vectors of queries beside their words
+    only      the collections that are seen; all of them unless told
+
+    Errors: NotFound for one of `only` that is not there.
     """
+    for name in only or ():
+        database.get_collection(name)
     server = MCPServer(
         "soardb",
         version=soardb.__version__,
@@ -95,7 +110,7 @@ def server_of(database: Any, *, ask: Ask | None = None, only: Sequence[str] | No
         + _DATA,
         log_level="WARNING",
     )
-    view = _View(database, only)
+    view = _View(database, only, embed)
     for tool, about in (
         (view.list_collections, "The collections, how many points they hold and their fields."),
         (
@@ -122,11 +137,12 @@ def serve(
     database: Any,
     *,
     ask: Ask | None = None,
+    embed: Embed | None = None,
     only: Sequence[str] | None = None,
     port: int | None = None,
 ) -> None:
     """Serve over stdio until its end; with a port over streamable HTTP on loopback alone."""
-    server = server_of(database, ask=ask, only=only)
+    server = server_of(database, ask=ask, embed=embed, only=only)
     if port is None:
         server.run("stdio")
     else:
@@ -137,8 +153,11 @@ def serve(
 class _View:
     """What the tools see of a database. Each method is a tool, run in a thread of its own."""
 
-    def __init__(self, database: Any, only: Sequence[str] | None) -> None:
+    def __init__(
+        self, database: Any, only: Sequence[str] | None, embed: Embed | None
+    ) -> None:
         self._database = database
+        self._embed = embed
         self._only = None if only is None else set(only)
 
     def named(self, name: str) -> Any:
@@ -160,16 +179,16 @@ class _View:
         _expect(1 <= limit <= _MOST_HITS, f"expected limit within 1..{_MOST_HITS}, got {limit}")
         with _told():
             found = self.named(collection)
-            if "text" not in found.schema.values():
+            has_words = "text" in found.schema.values()
+            if not has_words and self._embed is None:
                 raise ToolError(
                     f"expected a collection with a field of type text, {collection!r} declares "
                     f"{dict(found.schema)}"
                 )
-            hits = found.search(text=query, limit=limit, filter=filter, with_payload=True)
-            return [
-                Found(id=point, score=float(score), payload=payload or {})
-                for point, score, payload in zip(hits.ids, hits.scores, hits.payloads, strict=True)
-            ]
+            vector = None if self._embed is None else self._embed([query])[0]
+            words = {"text": query} if has_words else {}
+            hits = found.search(vector, limit=limit, filter=filter, with_payload=True, **words)
+            return [Found(hit.id, hit.score, hit.payload or {}) for hit in hits]
 
     def get(self, collection: str, ids: list[int | str]) -> list[Stored]:
         """See server_of."""
@@ -177,13 +196,13 @@ class _View:
         with _told():
             points = self.named(collection).get(ids)
             return [
-                Stored(id=asked, payload=None if point is None else point.payload or {})
+                Stored(asked, None if point is None else point.payload or {})
                 for asked, point in zip(ids, points, strict=True)
             ]
 
     def _facts(self, name: str) -> CollectionFacts:
         found = self.named(name)
-        return CollectionFacts(name=name, points=len(found), schema=dict(found.schema))
+        return CollectionFacts(name, len(found), dict(found.schema))
 
 
 def _asking(view: _View, ask: Ask) -> Callable[..., Any]:
@@ -204,7 +223,7 @@ def _asking(view: _View, ask: Ask) -> Callable[..., Any]:
         told = steps.answer
         return Answered(
             answer=told.answer,
-            sources=[Cited(link=one.link, id=one.point, title=one.title) for one in told.sources],
+            sources=[Cited(one.link, one.point, one.title) for one in told.sources],
             searches=told.searches,
         )
 
