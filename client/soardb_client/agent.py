@@ -1,6 +1,6 @@
 """Questions that a server's agent answers over a collection: what is sent, and what comes back.
 
-    client.py, aio.py -> [agent.py] -> calls.py, soardb/pipelines/agent/told.py
+client.py, aio.py -> [agent.py] -> calls.py, soardb/pipelines/agent/told.py
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ class ServerConfig(BaseSettings):
     llm: dict[str, OutsideModel] = Field(
         default_factory=dict,
         description="Language models that Agent.Ask may use beside those of the registry, by name, "
-        'as JSON or in the file: [llm.NAME] with url, model, key_file or key_env, endpoint.',
+        "as JSON or in the file: [llm.NAME] with url, model, key_file or key_env, endpoint.",
     )
     rate: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Calls a second of one key, in a process; no limit unless told."

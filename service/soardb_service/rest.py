@@ -521,11 +521,9 @@ def _model_routes(app: FastAPI, tell: _Tell, each: Any) -> None:
 
 
 def _agent_routes(app: FastAPI, each: Any) -> None:
-    @app.post(
-        "/v1/collections/{collection}/ask", tags=["agent"], response_class=StreamingResponse
-    )
+    @app.post("/v1/collections/{collection}/ask", tags=["agent"], response_class=StreamingResponse)
     def ask(request: Request, collection: Name, body: bodies.AskBody) -> StreamingResponse:
-        """Answer a question by searching: a JSON object a line, each a step, the last the answer."""
+        """Answer a question by searching: a JSON object a line, each a step, at last the answer."""
         parts = each(request, "Agent/Ask", body.message(collection))
         return _streamed(parts, _told, "application/x-ndjson")
 

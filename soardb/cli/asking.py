@@ -135,12 +135,15 @@ def ask(
         samples, temperature, longest, self_checks, shots, grammars, seed,
     )  # fmt: skip
     told = []
-    with _opened(place) as database, _asker(place, database, wishes) as asker:
-        with asker(collection, question) as steps:
-            for step in steps:
-                told.append(step)
-                if not as_json:
-                    _show_step(step)
+    with (
+        _opened(place) as database,
+        _asker(place, database, wishes) as asker,
+        asker(collection, question) as steps,
+    ):
+        for step in steps:
+            told.append(step)
+            if not as_json:
+                _show_step(step)
     answer: AgentAnswer = steps.answer
     if as_json:
         print(json.dumps({**answer.to_json(), "steps": [step.to_json() for step in told]}))
@@ -221,9 +224,7 @@ def _opened(place: str) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _asker(
-    place: str, database: Any, wishes: _Wishes
-) -> Iterator[Callable[[str, str], Any]]:
+def _asker(place: str, database: Any, wishes: _Wishes) -> Iterator[Callable[[str, str], Any]]:
     """What asks a question of a collection: steps as they come, as a context manager."""
     if is_served(place):
         if wishes.url is not None or wishes.key_file is not None:

@@ -153,9 +153,7 @@ def serve(
 class _View:
     """What the tools see of a database. Each method is a tool, run in a thread of its own."""
 
-    def __init__(
-        self, database: Any, only: Sequence[str] | None, embed: Embed | None
-    ) -> None:
+    def __init__(self, database: Any, only: Sequence[str] | None, embed: Embed | None) -> None:
         self._database = database
         self._embed = embed
         self._only = None if only is None else set(only)

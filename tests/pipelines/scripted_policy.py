@@ -95,7 +95,5 @@ def _summary(case: Case) -> Output:
             if one not in chosen]  # fmt: skip
     return Output(
         tuple(left),
-        LinkSelection(
-            said or "Nothing is selected.", "On.", tuple(one.link_id for one in chosen)
-        ),
+        LinkSelection(said or "Nothing is selected.", "On.", tuple(one.link_id for one in chosen)),
     )

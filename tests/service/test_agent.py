@@ -330,7 +330,8 @@ class TestOtherDoors:
                 assert last["answer"]["sources"][0]["point"] == "12"
                 assert last["answer"]["searches"] == 2
                 for bad in ({"searches": 0}, {"url": "http://x"}, {"filter": "none = 1"}):
-                    assert http.post("/v1/collections/facts/ask", json=body | bad).status_code == 400
+                    answer = http.post("/v1/collections/facts/ask", json=body | bad)
+                    assert answer.status_code == 400, answer.text
                 lost = {"question": QUESTION, "model": "none"}
                 assert http.post("/v1/collections/facts/ask", json=lost).status_code == 404
         finally:

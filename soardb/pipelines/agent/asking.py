@@ -24,8 +24,8 @@ from soardb.pipelines.agent.actions import (
 from soardb.pipelines.agent.language import LanguageModel, Usage
 from soardb.pipelines.agent.machine import Agent, AgentConfig
 from soardb.pipelines.agent.prompts import Exemplar
-from soardb.pipelines.agent.tools import Snippet, Tool
 from soardb.pipelines.agent.told import AgentAnswer, AgentStep, FoundPassage, Source
+from soardb.pipelines.agent.tools import Snippet, Tool
 from soardb.pipelines.agent.trajectory import StepRecord, Trajectory
 
 __all__ = ["Asking", "asking", "shots_for"]
