@@ -61,6 +61,7 @@ VOCABULARY: set[str] = {
     "soardb.models.info",
     "soardb.options",
     "soardb.pages",
+    "soardb.pipelines.agent.told",
     "soardb.points",
     "soardb.schema",
 }
@@ -113,6 +114,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "langchain_core": {"soardb.integrations.langchain"},
     "llama_index": {"soardb.integrations.llama_index", "soardb.integrations.llama_filters"},
     "matplotlib": set(),
+    "mcp": {"soardb.integrations.mcp"},
     "numba": {"soardb.kernels.portable", "soardb.kernels.topk_portable"},
     "openai": set(),
     "pyarrow": set(),
@@ -142,6 +144,7 @@ NOT_LOADED_BY_IMPORT = [
     "langchain_core",
     "llama_index",
     "matplotlib",
+    "mcp",
     "numba",
     "openai",
     "pyarrow",

@@ -11,8 +11,8 @@
 client.py   the blocking client and collection: the methods of an embedded database
 aio.py      the same with await
 target.py   addresses, keys, certificates
-collections.py, points.py, operations.py, ingest.py, models.py   what the methods send, and make
-            of the answer
+collections.py, points.py, operations.py, ingest.py, models.py, agent.py   what the methods send,
+            and make of the answer
 calls.py    what such a method is
 retry.py    when a call is tried again
 failures.py a status as an error of soardb
@@ -23,20 +23,26 @@ Errors, filters, points and results are soardb's own: the client imports its voc
 neither kernels nor storage.
 """
 
+from soardb_client.agent import AgentAnswer, AgentStep, FoundPassage, Source
 from soardb_client.aio import (
+    AsyncAsking,
     AsyncClient,
     AsyncCollection,
     AsyncGeneration,
     AsyncModels,
     AsyncOperation,
 )
-from soardb_client.client import Client, Collection, Generation, Models, Operation
+from soardb_client.client import Asking, Client, Collection, Generation, Models, Operation
 from soardb_client.collections import Grant, ServerInfo
 from soardb_client.models import ModelInfo, ModelPair, Written
 from soardb_client.operations import OperationState, SnapshotInfo
 from soardb_client.points import PointBatch
 
 __all__ = [
+    "AgentAnswer",
+    "AgentStep",
+    "Asking",
+    "AsyncAsking",
     "AsyncClient",
     "AsyncCollection",
     "AsyncGeneration",
@@ -44,6 +50,7 @@ __all__ = [
     "AsyncOperation",
     "Client",
     "Collection",
+    "FoundPassage",
     "Generation",
     "Grant",
     "ModelInfo",
@@ -54,5 +61,6 @@ __all__ = [
     "PointBatch",
     "ServerInfo",
     "SnapshotInfo",
+    "Source",
     "Written",
 ]

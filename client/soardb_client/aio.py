@@ -33,7 +33,8 @@ from soardb.options import Ack, Filter, Fusion, Mode, SearchOptions
 from soardb.pages import Page
 from soardb.points import Changes, Payloads
 from soardb.schema import PointId
-from soardb_client import collections, convert, files, ingest, models, operations, points
+from soardb_client import agent, collections, convert, files, ingest, models, operations, points
+from soardb_client.agent import AgentAnswer, AgentStep
 from soardb_client.aio_wire import AsyncWire
 from soardb_client.calls import Held
 from soardb_client.collections import ServerInfo
@@ -42,7 +43,14 @@ from soardb_client.operations import OperationState, Progress, SnapshotInfo, Sta
 from soardb_client.points import PointBatch
 from soardb_client.target import settings_of
 
-__all__ = ["AsyncClient", "AsyncCollection", "AsyncGeneration", "AsyncModels", "AsyncOperation"]
+__all__ = [
+    "AsyncAsking",
+    "AsyncClient",
+    "AsyncCollection",
+    "AsyncGeneration",
+    "AsyncModels",
+    "AsyncOperation",
+]
 
 _ModelInfos = list[ModelInfo]  # as AsyncModels has a method that is named list
 _ModelPairs = list[ModelPair]
@@ -459,6 +467,43 @@ class AsyncGeneration:
         await self.aclose()
 
 
+class AsyncAsking:
+    """Steps to an answer as they are done: an asynchronous iterator. aclose() ends it.
+
+    answer  once the last step has come
+    """
+
+    def __init__(self, parts: AsyncIterator[Any]) -> None:
+        self._parts = parts
+        self.answer: AgentAnswer | None = None
+
+    def __aiter__(self) -> AsyncAsking:
+        return self
+
+    async def __anext__(self) -> AgentStep:
+        if self.answer is not None:
+            raise StopAsyncIteration
+        message = await anext(self._parts, None)
+        if message is None:
+            raise agent.unended()
+        told = agent.told_of(message)
+        if isinstance(told, AgentStep):
+            return told
+        self.answer = told
+        await self.aclose()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Let go of it, finished or not."""
+        await self._parts.aclose()  # type: ignore[attr-defined]
+
+    async def __aenter__(self) -> AsyncAsking:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
 class AsyncModels:
     """Language models of a server: AsyncClient.models. The methods of Models, awaited."""
 
@@ -668,6 +713,39 @@ class AsyncClient:
     async def list_aliases(self, *, timeout: float | None = None) -> dict[str, str]:
         """{alias: collection}."""
         return await self._wire.run(collections.list_aliases(self._wire.known), timeout)
+
+    # ------------------------------------------------------------------ questions
+
+    def ask(
+        self,
+        collection: str,
+        question: str,
+        *,
+        model: str,
+        text_field: str = "text",
+        title_field: str | None = None,
+        embedder: str | None = None,
+        filter: Filter = None,
+        passages: int = 3,
+        searches: int = 10,
+        samples: int = 4,
+        temperature: float = 0.5,
+        longest: int = 512,
+        self_checks: bool = True,
+        shots: bool | None = None,
+        grammars: bool = False,
+        seed: int = 0,
+        timeout: float | None = None,
+    ) -> AsyncAsking:
+        """Steps to an answer, as they come. Not awaited, but iterated.
+
+        See Client.ask.
+        """
+        call = agent.ask(
+            collection, question, model, text_field, title_field, embedder, filter, passages,
+            searches, samples, temperature, longest, self_checks, shots, grammars, seed,
+        )  # fmt: skip
+        return AsyncAsking(self._wire.parts(call, timeout))
 
     # ------------------------------------------------------------------ snapshots
 

@@ -25,7 +25,8 @@ from soardb.options import Ack, Filter, Fusion, Mode, SearchOptions
 from soardb.pages import Page
 from soardb.points import Changes, Payloads
 from soardb.schema import PointId
-from soardb_client import collections, convert, files, ingest, models, operations, points
+from soardb_client import agent, collections, convert, files, ingest, models, operations, points
+from soardb_client.agent import AgentAnswer, AgentStep
 from soardb_client.calls import Held
 from soardb_client.collections import ServerInfo
 from soardb_client.models import ModelInfo, ModelPair, Written
@@ -34,7 +35,7 @@ from soardb_client.points import PointBatch
 from soardb_client.target import settings_of
 from soardb_client.wire import Wire
 
-__all__ = ["Client", "Collection", "Generation", "Models", "Operation"]
+__all__ = ["Asking", "Client", "Collection", "Generation", "Models", "Operation"]
 
 _ModelInfos = list[ModelInfo]  # as Models has a method that is named list
 _ModelPairs = list[ModelPair]
@@ -497,6 +498,43 @@ class Generation:
         self.close()
 
 
+class Asking:
+    """Steps to an answer as they are done: an iterator. close(), or leaving the block, ends it.
+
+    answer  once the last step has come
+    """
+
+    def __init__(self, parts: Iterator[Any]) -> None:
+        self._parts = parts
+        self.answer: AgentAnswer | None = None
+
+    def __iter__(self) -> Asking:
+        return self
+
+    def __next__(self) -> AgentStep:
+        if self.answer is not None:
+            raise StopIteration
+        message = next(self._parts, None)
+        if message is None:
+            raise agent.unended()
+        told = agent.told_of(message)
+        if isinstance(told, AgentStep):
+            return told
+        self.answer = told
+        self.close()
+        raise StopIteration
+
+    def close(self) -> None:
+        """Let go of it, finished or not."""
+        self._parts.close()  # type: ignore[attr-defined]
+
+    def __enter__(self) -> Asking:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class Models:
     """Language models of a server: Client.models."""
 
@@ -741,6 +779,53 @@ class Client:
     def list_aliases(self, *, timeout: float | None = None) -> dict[str, str]:
         """{alias: collection}."""
         return self._wire.run(collections.list_aliases(self._wire.known), timeout)
+
+    # ------------------------------------------------------------------ questions
+
+    def ask(
+        self,
+        collection: str,
+        question: str,
+        *,
+        model: str,
+        text_field: str = "text",
+        title_field: str | None = None,
+        embedder: str | None = None,
+        filter: Filter = None,
+        passages: int = 3,
+        searches: int = 10,
+        samples: int = 4,
+        temperature: float = 0.5,
+        longest: int = 512,
+        self_checks: bool = True,
+        shots: bool | None = None,
+        grammars: bool = False,
+        seed: int = 0,
+        timeout: float | None = None,
+    ) -> Asking:
+        """Let a language model answer a question by searching a collection: its steps as they come.
+
+        model        one of the server's registry, or one that its settings name
+        text_field   the payload field with the passages; title_field: that with their titles
+        embedder     a model of the registry by which queries are searched for as vectors too; words
+                     alone without it, for which the field has to be declared as text
+        filter       of these points alone
+        passages     that a search finds; searches: at most, 1 to 10
+        samples, temperature, longest  of each step; longest in tokens
+        self_checks  whether the answer is checked twice
+        shots        whether prompts show examples; None: to models that were not fine-tuned for it
+        grammars     samples are held to the grammar of their step, by a model that can
+        timeout      seconds for all of it; no limit unless told
+
+        One stream, never tried again; leaving it ends the agent. Errors: InvalidArgument, NotFound,
+        NotAllowed for the collection, MalformedOutput where the model wrote nothing that can be
+        read, Unavailable.
+        """
+        call = agent.ask(
+            collection, question, model, text_field, title_field, embedder, filter, passages,
+            searches, samples, temperature, longest, self_checks, shots, grammars, seed,
+        )  # fmt: skip
+        return Asking(self._wire.parts(call, timeout))
 
     # ------------------------------------------------------------------ snapshots
 

@@ -16,6 +16,7 @@ from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from soardb_proto.v1 import (
     access_pb2,
     admin_pb2,
+    agent_pb2,
     collections_pb2,
     indexes_pb2,
     models_pb2,
@@ -33,6 +34,7 @@ FILES: tuple[FileDescriptor, ...] = (
     operations_pb2.DESCRIPTOR,
     snapshots_pb2.DESCRIPTOR,
     models_pb2.DESCRIPTOR,
+    agent_pb2.DESCRIPTOR,
     admin_pb2.DESCRIPTOR,
 )
 

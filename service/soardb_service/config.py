@@ -16,7 +16,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     CliPositionalArg,
@@ -28,9 +28,46 @@ from pydantic_settings import (
 from soardb.errors import InvalidArgument
 from soardb_service.limits import Limits
 
-__all__ = ["ServerConfig"]
+__all__ = ["OutsideModel", "ServerConfig"]
 
 _DEFAULTS = Limits()
+
+
+class OutsideModel(BaseModel):
+    """A language model behind a server that speaks the OpenAI protocol.
+
+    url       up to where /completions follows; model: its name there
+    key_file  a file with the key and nothing else; or key_env, a variable of the environment
+    endpoint  "completions", or "chat"
+    timeout_s seconds of one request
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    model: str
+    key_file: Path | None = None
+    key_env: str | None = None
+    endpoint: Literal["completions", "chat"] = "completions"
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+
+    @model_validator(mode="after")
+    def _has_its_key(self) -> OutsideModel:
+        if self.key_file is not None and self.key_env is not None:
+            raise ValueError("expected one of key_file and key_env, both are told")
+        if self.key_file is not None and not self.key_file.is_file():
+            raise ValueError(f"there is no file {self.key_file}")
+        if self.key_env is not None and not os.environ.get(self.key_env):
+            raise ValueError(f"the environment has no variable {self.key_env}")
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError("expected a url as http://HOST:PORT/v1 or https://...")
+        return self
+
+    def key(self) -> str | None:
+        """As it is now; None where none is told. Errors: OSError."""
+        if self.key_file is not None:
+            return self.key_file.read_text("utf-8").strip()
+        return None if self.key_env is None else os.environ.get(self.key_env)
 
 
 class ServerConfig(BaseSettings):
@@ -150,6 +187,11 @@ class ServerConfig(BaseSettings):
     models_loaded: Annotated[int, Field(ge=2, le=64)] = Field(
         4, description="Language models in memory at once; the one that was used last goes last."
     )
+    llm: dict[str, OutsideModel] = Field(
+        default_factory=dict,
+        description="Language models that Agent.Ask may use beside those of the registry, by name, "
+        "as JSON or in the file: [llm.NAME] with url, model, key_file or key_env, endpoint.",
+    )
     rate: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Calls a second of one key, in a process; no limit unless told."
     )
@@ -203,7 +245,9 @@ class ServerConfig(BaseSettings):
             return made
         except ValidationError as error:
             lines = [
-                f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item.get('input')!r}"
+                f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+                # Of a model nothing is told again: it may be a key that was put in a wrong place.
+                + ("" if item["loc"][:1] == ("llm",) else f", got {item.get('input')!r}")
                 for item in error.errors()
             ]
             raise InvalidArgument(

@@ -77,7 +77,7 @@ class Models:
 
     def List(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsReply:  # noqa: N802
         """Models and pairs; one whose manifest is damaged is left out and logged."""
-        registry = self._registry()
+        registry = self.registry()
         models = []
         for name in registry.names():
             try:
@@ -88,7 +88,7 @@ class Models:
 
     def Get(self, request: pb.GetModelRequest, call: Call) -> pb.Model:  # noqa: N802
         """What is told of one."""
-        return _model(self._registry().get(request.model))
+        return _model(self.registry().get(request.model))
 
     # ---- changes ----
 
@@ -100,7 +100,7 @@ class Models:
             raise InvalidArgument("expected a first message with the manifest of a model")
         name, manifest = first.manifest.name, json_of(first.manifest.entry, "entry")
         call.notes["model"] = name[:80]
-        registry = self._registry()
+        registry = self.registry()
         entry = registry.expected(name, manifest)
         with translated(registry.folder), registry.arriving() as folder:
             _receive(requests, entry.files, folder)
@@ -110,10 +110,10 @@ class Models:
     def Delete(self, request: pb.DeleteModelRequest, call: Call) -> pb.DeleteModelReply:  # noqa: N802
         """Delete one with its pairs; text that it is writing goes on to its end."""
         _expect_all(call)
-        registry = self._registry()
+        registry = self.registry()
         with self._changing, translated(registry.folder):
             registry.remove(request.model)
-        self._shelf().forget(request.model)
+        self.shelf().forget(request.model)
         return pb.DeleteModelReply()
 
     def Pair(self, request: pb.PairModelsRequest, call: Call) -> pb.ModelPair:  # noqa: N802
@@ -126,7 +126,7 @@ class Models:
     ) -> operations_pb2.Operation:
         """Measure a draft with a target."""
         _expect_all(call)
-        registry, shelf = self._registry(), self._shelf()
+        registry, shelf = self.registry(), self.shelf()
         for name in (request.target, request.draft):
             registry.get(name)
         texts = self._texts(request, call)
@@ -156,7 +156,7 @@ class Models:
         return self._operations.start(_OF_NONE, "evaluate", work)
 
     def _paired(self, target: str, draft: str, metrics: Mapping[str, float]) -> pb.ModelPair:
-        registry = self._registry()
+        registry = self.registry()
         if strange := [name for name, value in metrics.items() if value - value != 0]:
             raise InvalidArgument(f"expected metrics as finite numbers, see {strange[0][:80]!r}")
         with self._changing, translated(registry.folder):
@@ -170,7 +170,7 @@ class Models:
         if request.draft_passages and not has_passages:
             raise InvalidArgument("expected retrieval beside draft_passages, got none")
         passages = self._passages(request, call) if has_passages else []
-        shelf = self._shelf()
+        shelf = self.shelf()
         from soardb.pipelines.speculate import SpeculateConfig, writing
 
         sampling, seed = _sampling(request.sampling)
@@ -229,10 +229,12 @@ class Models:
 
     # ---- the registry ----
 
-    def _registry(self) -> Registry:
+    def registry(self) -> Registry:
+        """What there is. Errors: Unavailable without PyTorch."""
         return self._open()[0]
 
-    def _shelf(self) -> Shelf:
+    def shelf(self) -> Shelf:
+        """What of it is in memory. Errors: Unavailable without PyTorch."""
         return self._open()[1]
 
     def _open(self) -> tuple[Registry, Shelf]:

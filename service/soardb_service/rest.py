@@ -32,6 +32,7 @@ from soardb.errors import InvalidArgument, SoarError, Unavailable
 from soardb_proto import columns
 from soardb_proto.v1 import (
     admin_pb2,
+    agent_pb2,
     collections_pb2,
     indexes_pb2,
     models_pb2,
@@ -231,6 +232,7 @@ def app_of(
     _index_routes(app, tell)
     _snapshot_routes(app, tell, each)
     _model_routes(app, tell, each)
+    _agent_routes(app, each)
 
     @app.get("/healthz", tags=["server"])
     def healthz() -> JSONResponse:
@@ -516,6 +518,19 @@ def _model_routes(app: FastAPI, tell: _Tell, each: Any) -> None:
         """Write on from a prompt: a JSON object a line, each a piece, the last what it took."""
         parts = each(request, "Models/Generate", body.message(model))
         return _streamed(parts, _line, "application/x-ndjson")
+
+
+def _agent_routes(app: FastAPI, each: Any) -> None:
+    @app.post("/v1/collections/{collection}/ask", tags=["agent"], response_class=StreamingResponse)
+    def ask(request: Request, collection: Name, body: bodies.AskBody) -> StreamingResponse:
+        """Answer a question by searching: a JSON object a line, each a step, at last the answer."""
+        parts = each(request, "Agent/Ask", body.message(collection))
+        return _streamed(parts, _told, "application/x-ndjson")
+
+
+def _told(part: agent_pb2.AskReply) -> bytes:
+    name = str(part.WhichOneof("part"))
+    return json.dumps({name: bodies.plain(getattr(part, name))}).encode() + b"\n"
 
 
 def _line(part: models_pb2.GenerateReply) -> bytes:

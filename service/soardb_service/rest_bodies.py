@@ -21,11 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from soardb.errors import InvalidArgument
 from soardb_proto import columns
-from soardb_proto.v1 import collections_pb2, models_pb2, points_pb2, types_pb2
+from soardb_proto.v1 import agent_pb2, collections_pb2, models_pb2, points_pb2, types_pb2
 from soardb_proto.words import ACKS, METRICS
 from soardb_service.convert import json_of
 
 __all__ = [
+    "AskBody",
     "CountBody",
     "CreateBody",
     "DeleteBody",
@@ -409,6 +410,49 @@ class GenerateBody(_Body):
                 )
             )
         return out
+
+
+class AskBody(_Body):
+    """A question, and how it is answered."""
+
+    question: str
+    model: str = Field(description="Of the registry, or one that the settings name.")
+    text_field: str = Field("text", description="The payload field with the passages.")
+    title_field: str | None = Field(None, description="That with their titles.")
+    embedder: str | None = Field(None, description="Search by vectors of this model too.")
+    filter: Filter | None = None
+    passages: int = Field(3, description="That a search finds.")
+    searches: int = Field(10, description="At most.")
+    samples: int = Field(4, description="Of each step.")
+    temperature: float = 0.5
+    longest: int = Field(512, description="Tokens of a sample.")
+    self_checks: bool = True
+    shots: bool | None = Field(
+        None, description="Show examples; null: to models that were not fine-tuned for it."
+    )
+    grammars: bool = False
+    seed: int = 0
+
+    def message(self, collection: str) -> agent_pb2.AskRequest:
+        """As the protocol has it. Errors: InvalidArgument."""
+        return agent_pb2.AskRequest(
+            collection=collection,
+            question=self.question,
+            model=self.model,
+            text_field=self.text_field,
+            title_field=self.title_field or "",
+            embedder=self.embedder or "",
+            filter=_filter(self.filter),
+            passages=_uint(self.passages, "passages", least=1),
+            searches=_uint(self.searches, "searches", least=1),
+            samples=_uint(self.samples, "samples", least=1),
+            temperature=self.temperature,
+            longest=_uint(self.longest, "longest", least=1),
+            seed=_uint(self.seed, "seed"),
+            self_checks=self.self_checks,
+            shots=self.shots,
+            grammars=self.grammars,
+        )
 
 
 def plain(message: Message) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from soardb.errors import Unavailable
 from soardb.storage.sqlite import translated
 from soardb_service.access import FILES
 from soardb_service.admin import Admin
+from soardb_service.agent import Agent
 from soardb_service.collections import Collections
 from soardb_service.config import ServerConfig
 from soardb_service.convert import hide
@@ -76,6 +77,14 @@ class Server:
         if config.batching:
             batcher = Batcher(config.batch_slots, _LONGEST_BATCH)
         self._operations = Operations(lambda: self.door.a_stream())
+        models = Models(
+            self.database,
+            self._operations,
+            limits,
+            config.directory.resolve(),
+            max_bytes=config.max_model_bytes,
+            loaded=config.models_loaded,
+        )
         services: dict[str, object] = {
             "Collections": Collections(self.database),
             "Points": Points(self.database, limits, self._metrics, batcher),
@@ -86,14 +95,8 @@ class Server:
                 self._operations,
                 None if "://" in config.place else Path(config.place) / "snapshots",
             ),
-            "Models": Models(
-                self.database,
-                self._operations,
-                limits,
-                config.directory.resolve(),
-                max_bytes=config.max_model_bytes,
-                loaded=config.models_loaded,
-            ),
+            "Models": models,
+            "Agent": Agent(self.database, models, config.llm),
             "Admin": Admin(self.database, limits, lambda: self.door.in_flight),
         }
         self.passes = handlers_of(services)

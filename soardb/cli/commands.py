@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from soardb.cli import (
+    asking,
     database,
     deciding,
     diagnosing,
@@ -80,6 +81,7 @@ hiring.register(models.app)
 pretraining.register(models.app)
 spactoring.register(models.app)
 embedding.register(app, models.app)
+asking.register(app)
 
 VECTOR_FILE = "Vectors: .npy, .fvecs, .fbin, or an .hdf5 of ann-benchmarks."
 

@@ -64,6 +64,10 @@ SANE: dict[str, list[Any]] = {
     "top_k": [1, 3, 10**6],
     "top_p": [0.5, 1.0, 1e-9],
     "seed": [0, 1, 2**63 - 1],
+    "samples": [0, 1, 2],
+    "searches": [0, 1, 10],
+    "question": ["a", "x y", "\x00"],
+    "text_field": ["", "txt", "none"],
     "prompt": ["a", "x y a b", "\x00", "\U0001f600"],
 }
 WORDS = [
@@ -246,7 +250,7 @@ class Fuzz:
             return self._bytes(source)
         if field.name in ("collection", "source", "new_name"):
             return source.choice(NAMES)
-        if field.name in ("model", "target", "draft", "draft_model"):
+        if field.name in ("model", "target", "draft", "draft_model", "embedder"):
             return source.choice(MODELS)
         return source.choice(HOSTILE_TEXTS if source.random() < 0.4 else WORDS)
 

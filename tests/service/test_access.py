@@ -88,6 +88,7 @@ ROUTES = {
     "DELETE /v1/models/{model}": "Models/Delete",
     "POST /v1/models/{model}/pairs": "Models/Pair",
     "POST /v1/models/{model}/generate": "Models/Generate",
+    "POST /v1/collections/{collection}/ask": "Agent/Ask",
     "GET /v1/info": "Admin/ServerInfo",
     "GET /v1/stats": "Admin/Stats",
 }
@@ -102,6 +103,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "Collections/Create": {"collection": "words", "dim": 0},
     "Collections/Rename": {"new_name": "words-2"},
     "Collections/SetAliases": {"aliases": {}},
+    "Agent/Ask": {"question": "a", "model": "large"},
     "Models/Pair": {"draft": "small"},
     "Models/Generate": {"prompt": "a"},
     "Snapshots/Restore": {"new_name": "words-2"},

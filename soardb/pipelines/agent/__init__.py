@@ -9,6 +9,7 @@ prompts.py      prompts that are Python files; exemplars.py: what they show
 tools.py        search over a collection, kept
 machine.py      five kinds of steps: the agent
 trajectory.py   what happened, as plain values
+asking.py       one question, as somebody waits for it; told.py: what is told of it
 store.py        trajectories as a collection; exports
 feedback.py     a model ranks the samples of each step
 tuning.py       a policy is fine-tuned on steps
