@@ -48,7 +48,7 @@ from soardb.pipelines.agent.local import LocalModel
 from soardb.pipelines.agent.machine import Agent, AgentConfig, Question
 from soardb.pipelines.agent.mixture import Targets, mixture
 from soardb.pipelines.agent.rest import Rest, RestConfig, evaluate, fine_tuned, grow
-from soardb.pipelines.agent.store import Trajectories
+from soardb.pipelines.agent.store import Trajectories, hashed
 from soardb.pipelines.agent.tools import CachedTool, CollectionTool
 from soardb.pipelines.agent.tuning import TuneConfig
 
@@ -112,7 +112,7 @@ class Bench:
 
     def store(self, run: str) -> Trajectories:
         """Trajectories of one undertaking."""
-        return Trajectories.create(self.database, "trajectories", lookups.hashed, run)
+        return Trajectories.create(self.database, "trajectories", hashed, run)
 
     def of(self, split: str) -> list[Question]:
         """Questions of a split."""

@@ -8,7 +8,6 @@ need two to four of them, one after the other.
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ import numpy as np
 from benchmarks.packages import debian_files
 from soardb.errors import CorruptStorage
 from soardb.pipelines.agent.compose import RELATIONS, Composed, compose, statement
+from soardb.pipelines.agent.store import hashed
 
-__all__ = ["Lookups", "collection_of", "hashed", "made_up", "read", "split"]
+__all__ = ["Lookups", "collection_of", "made_up", "read", "split"]
 
 _SIGNS = {"@": "kind", "#p": "whole"}  # of pointers in WordNet's files
 _BRANCH = 4  # steps below the top at which a branch begins
@@ -147,15 +147,6 @@ def split(
 ) -> dict[str, list[Composed]]:
     """Questions for each split, whose names a search finds."""
     return compose(lookups.facts, lookups.branches, finds, counts, seed)
-
-
-def hashed(texts: Sequence[str]) -> Any:
-    """(n, 64) of unit length: a random direction for each word, summed. Searched by words only."""
-    out = np.zeros((len(texts), 64), np.float32)
-    for row, text in enumerate(texts):
-        for word in text.lower().split():
-            out[row] += np.random.default_rng(zlib.crc32(word.encode())).normal(size=64)
-    return out / np.linalg.norm(out, axis=1, keepdims=True)
 
 
 assert set(_SIGNS.values()) == set(RELATIONS)

@@ -10,6 +10,7 @@
     pretraining.py  models pretrain
     spactoring.py models spactor
     embedding.py  embed, models embedder
+    improving.py  agent improve, evaluate, export
     asking.py     ask, mcp
     texts.py      where they take texts from
     tables.py     what they show

@@ -27,7 +27,7 @@ from soardb.errors import InvalidArgument, NotFound
 if TYPE_CHECKING:
     from soardb.pipelines.agent.told import AgentAnswer, AgentStep
 
-__all__ = ["register"]
+__all__ = ["embedding", "key_of", "register"]
 
 _SHOWN = 160  # characters of a passage
 
@@ -190,7 +190,7 @@ def mcp(
         database = stack.enter_context(_opened(place))
         if is_served(place) and embedder is not None and model is None:
             raise InvalidArgument("expected --model beside --embedder with a server, got none")
-        embed = None if is_served(place) else _embedding(place, embedder)
+        embed = None if is_served(place) else embedding(place, embedder)
         asker = None
         if model is not None:
             wishes = _Wishes(
@@ -247,7 +247,7 @@ def _asker(place: str, database: Any, wishes: _Wishes) -> Iterator[Callable[[str
     lineage: dict[str, Any] = {}
     if wishes.url is not None:
         model = language_model(
-            wishes.model, url=wishes.url, key=_key(wishes.key_file), endpoint=wishes.endpoint
+            wishes.model, url=wishes.url, key=key_of(wishes.key_file), endpoint=wishes.endpoint
         )
     elif wishes.key_file is not None:
         raise InvalidArgument("expected --url beside --key-file")
@@ -255,7 +255,7 @@ def _asker(place: str, database: Any, wishes: _Wishes) -> Iterator[Callable[[str
         registry = models.registry_of(Path(place))
         lineage = registry.get(wishes.model).lineage
         model = language_model(wishes.model, registry=registry)
-    embed = _embedding(place, wishes.embedder)
+    embed = embedding(place, wishes.embedder)
     shots = shots_for(wishes.shots, lineage)
 
     def asked(collection: str, question: str) -> Any:
@@ -278,7 +278,8 @@ def _served(database: Any, collection: str, question: str, wishes: _Wishes) -> A
     )  # fmt: skip
 
 
-def _embedding(place: str, name: str | None) -> Any:
+def embedding(place: str, name: str | None) -> Any:
+    """What embeds texts, by a model of a directory's registry; None for none."""
     if name is None:
         return None
     from soardb.pipelines.embed import Embedder
@@ -287,7 +288,8 @@ def _embedding(place: str, name: str | None) -> Any:
     return Embedder(found.encoder, found.tokens).vectors
 
 
-def _key(file: Path | None) -> str | None:
+def key_of(file: Path | None) -> str | None:
+    """What stands in a file, but for blanks; None for none. Errors: NotFound."""
     if file is None:
         return None
     if not file.is_file():

@@ -29,6 +29,7 @@ from soardb.cli import (
     diagnosing,
     embedding,
     hiring,
+    improving,
     layouts,
     models,
     pretraining,
@@ -82,6 +83,7 @@ pretraining.register(models.app)
 spactoring.register(models.app)
 embedding.register(app, models.app)
 asking.register(app)
+improving.register(app)
 
 VECTOR_FILE = "Vectors: .npy, .fvecs, .fbin, or an .hdf5 of ann-benchmarks."
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,18 @@ class TestActions:
         """And nothing of it is run."""
         with pytest.raises(MalformedOutput, match=said):
             read_output(step, text)
+
+    def test_many_threads(self) -> None:
+        """Read outputs and prompts at once; CPython 3.11 does not by itself."""
+        case = Case("decision", "q", (act.Search("a", "b"), act.SelectLink((), "c", "d")) * 40)
+        text = written_output("decision", Output((), act.ActionWrapper("t", act.Terminate())))
+
+        def read(_: int) -> bool:
+            read_output("decision", text)
+            return read_case(prompt(case)) == case
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(read, range(400)))
 
     def test_citations(self) -> None:
         """In order, each once."""

@@ -44,7 +44,7 @@ from soardb.pipelines.agent.machine import Agent, AgentConfig, Question
 from soardb.pipelines.agent.mixture import Example, counts, mixture, write_jsonl, write_parquet
 from soardb.pipelines.agent.questions import bamboogle, bamtwoogle, expect_apart, read_questions
 from soardb.pipelines.agent.rest import Rest, RestConfig, evaluate, fine_tuned, grow, rank
-from soardb.pipelines.agent.store import Trajectories
+from soardb.pipelines.agent.store import Trajectories, hashed
 from soardb.pipelines.agent.tools import CollectionTool
 from soardb.pipelines.agent.trajectory import Ranking, Sample, StepRecord, Trajectory
 from soardb.pipelines.agent.tuning import TuneConfig, held_out, tune
@@ -97,24 +97,24 @@ def shown(tool: CollectionTool, asked: dict[str, list[Question]]) -> list[Trajec
 class TestStore:
     def test_all_of_a_trajectory_comes_back(self, database: Any, shown: list[Trajectory]) -> None:
         """From the points of its steps, after the database was closed too."""
-        store = Trajectories.create(database, "ways", lookups.hashed, "a")
+        store = Trajectories.create(database, "ways", hashed, "a")
         store.add(shown)
         assert store.all() == sorted(shown, key=lambda one: one.id)
         assert len(store) == len(shown)
         assert len(store.collection) == len(shown) + sum(len(one.steps) for one in shown)
-        again = Trajectories.create(database, "ways", lookups.hashed, "a")
+        again = Trajectories.create(database, "ways", hashed, "a")
         assert again.all(question_id=shown[0].question_id) == [shown[0]]
         assert again.done(0) == {(one.question_id, 0) for one in shown}
         assert again.done(1) == set()
 
     def test_runs_do_not_see_each_other(self, database: Any, shown: list[Trajectory]) -> None:
         """Though they share a collection."""
-        Trajectories.create(database, "ways", lookups.hashed, "a").add(shown)
-        assert Trajectories.create(database, "ways", lookups.hashed, "b").all() == []
+        Trajectories.create(database, "ways", hashed, "a").add(shown)
+        assert Trajectories.create(database, "ways", hashed, "b").all() == []
 
     def test_they_are_searched_and_filtered(self, database: Any, shown: list[Trajectory]) -> None:
         """By question, and step by step."""
-        store = Trajectories.create(database, "ways", lookups.hashed, "a")
+        store = Trajectories.create(database, "ways", hashed, "a")
         store.add(shown)
         assert store.alike(shown[3].question, 1)[0].id == shown[3].id
         searched = store.collection.count(
@@ -124,7 +124,7 @@ class TestStore:
 
     def test_rankings_are_put_on_record(self, database: Any, shown: list[Trajectory]) -> None:
         """And change the target of their step, and nothing else."""
-        store = Trajectories.create(database, "ways", lookups.hashed)
+        store = Trajectories.create(database, "ways", hashed)
         store.add(shown)
         ranking = Ranking("because", (2, 0, 1), "rater")
         assert store.rank({(shown[0].id, 1): ranking}) == 1
@@ -140,7 +140,7 @@ class TestStore:
         """Is refused."""
         other = database.create_collection("other", 4)
         with pytest.raises(InvalidArgument, match="not declared"):
-            Trajectories(other, lookups.hashed)
+            Trajectories(other, hashed)
 
 
 class TestMixture:
@@ -529,8 +529,8 @@ class TestRest:
         registry.add_decoder("base", Decoder(config), tokens)
         return Rest(
             "policy", registry, "base", Teacher(), tool, Rater(), Judge(),
-            Trajectories.create(database, "ways", lookups.hashed, "grow"),
-            Trajectories.create(database, "ways", lookups.hashed, "verify"),
+            Trajectories.create(database, "ways", hashed, "grow"),
+            Trajectories.create(database, "ways", hashed, "verify"),
             asked["train"][:6], asked["validation"][:3],
             RestConfig(1, agent=AgentConfig(longest=8, tries=1), tune=TuneConfig(0.2, 4096),
                        runs=2, is_patient=True),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -36,6 +37,7 @@ __all__ = [
     "Terminate",
     "citations",
     "items_by_id",
+    "parsed",
     "read_output",
     "read_value",
     "written",
@@ -48,6 +50,8 @@ END = "# [END]"
 Step = Literal["decision", "summary", "answer", "relevance", "grounding"]
 STEPS: tuple[Step, ...] = get_args(Step)
 
+# Trees that CPython 3.11 makes in two threads at once share a count of their depth, and it notices.
+_PARSER = threading.Lock()
 _LONGEST = 20_000  # characters of an output that is parsed
 _CITED = re.compile(r"\[link_id=([0-9, ]+)\]")
 
@@ -200,7 +204,9 @@ def read_output(step: Step, text: str) -> Output:
     that the step knows, comments before it, and no element empty but thoughts.
     """
     text = text.partition(END)[0].strip()
-    body = _parsed(text, "exec").body
+    if len(text) > _LONGEST:
+        raise MalformedOutput(f"expected at most {_LONGEST} characters, got {len(text)}")
+    body = parsed(text).body
     if len(body) != 1 or not isinstance(body[0], ast.Assign | ast.AnnAssign):
         raise MalformedOutput(f"expected one assignment to ACTION_SELECTED, got {_cut(text)}")
     one = body[0]
@@ -223,7 +229,7 @@ def read_output(step: Step, text: str) -> Output:
 
 def read_value(text: str) -> Any:
     """A value from written(), or a literal. Errors: MalformedOutput."""
-    return _read(_parsed(text.strip(), "eval").body)
+    return _read(parsed(text.strip(), "eval").body)
 
 
 def citations(text: str) -> list[int]:
@@ -233,11 +239,11 @@ def citations(text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _parsed(text: str, mode: Literal["exec", "eval"]) -> Any:
-    if len(text) > _LONGEST:
-        raise MalformedOutput(f"expected at most {_LONGEST} characters, got {len(text)}")
+def parsed(text: str, mode: Literal["exec", "eval"] = "exec") -> Any:
+    """The syntax tree of Python. Errors: MalformedOutput."""
     try:
-        return ast.parse(text, mode=mode)
+        with _PARSER:
+            return ast.parse(text, mode=mode)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise MalformedOutput(f"expected Python, got {_cut(text)}: {error}") from error
 

@@ -32,6 +32,7 @@ from soardb.pipelines.agent.actions import (
     SelectLink,
     Step,
     Terminate,
+    parsed,
     read_value,
     written,
     written_output,
@@ -139,13 +140,9 @@ def read_case(text: str) -> Case:
     if step is None:
         raise MalformedOutput(f"expected a prompt of a step, got {text[:60]!r}")
     last = text.rpartition(_ruled("Your turn"))[2] if _ruled("Your turn") in text else text
-    try:
-        body = ast.parse(last).body
-    except (SyntaxError, ValueError) as error:
-        raise MalformedOutput(f"expected Python, got {last[:60]!r}: {error}") from error
     held: dict[str, Any] = {
         one.target.id: read_value(ast.unparse(one.value))
-        for one in body
+        for one in parsed(last).body
         if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name) and one.value
     }
     return Case(

@@ -9,6 +9,7 @@ one call, so a trajectory is there whole or not at all.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -21,7 +22,7 @@ from soardb.kernels.layout import F32
 from soardb.pipelines.agent.trajectory import Ranking, StepRecord, Trajectory, step_of
 from soardb.pipelines.stored import pages, set_fields
 
-__all__ = ["SCHEMA", "Trajectories"]
+__all__ = ["SCHEMA", "Trajectories", "hashed"]
 
 Embed = Callable[[Sequence[str]], F32]
 
@@ -46,6 +47,7 @@ SCHEMA: Mapping[str, str] = {
 }
 """What can be filtered by: kind is "trajectory" or "step", and step that of machine.py."""
 
+_WIDE = 64  # of vectors by hash
 _AT_ONCE = 64  # trajectories of one write
 
 
@@ -168,3 +170,16 @@ def _trajectory(head: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> 
     return found.with_steps(
         tuple(step_of({**one["record"], "ranking": one.get("ranking")}) for one in ordered)
     )
+
+
+def hashed(texts: Sequence[str]) -> F32:
+    """(n, 64) of length one: a direction for each word, drawn by its CRC, and summed.
+
+    For who has no embedder: questions are alike that share words.
+    """
+    out = np.zeros((len(texts), _WIDE), np.float32)
+    for row, text in enumerate(texts):
+        for word in text.lower().split() or [""]:
+            out[row] += np.random.default_rng(zlib.crc32(word.encode())).normal(size=_WIDE)
+    out /= np.linalg.norm(out, axis=1, keepdims=True)
+    return out
