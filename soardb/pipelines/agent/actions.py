@@ -51,7 +51,7 @@ Step = Literal["decision", "summary", "answer", "relevance", "grounding"]
 STEPS: tuple[Step, ...] = get_args(Step)
 
 # Trees that CPython 3.11 makes in two threads at once share a count of their depth, and it notices.
-_PARSER = threading.Lock()
+_PARSER = threading.RLock()
 _LONGEST = 20_000  # characters of an output that is parsed
 _CITED = re.compile(r"\[link_id=([0-9, ]+)\]")
 
