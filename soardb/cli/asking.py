@@ -200,7 +200,7 @@ def mcp(
             asker = stack.enter_context(_asker(place, database, wishes))
         if http is not None:
             tables.note(f"MCP at http://127.0.0.1:{http}/mcp")
-        serve(database, ask=asker, embed=embed, only=collections, port=http)
+        serve(database, ask=asker, embed=embed, only=collections or None, port=http)
 
 
 @contextlib.contextmanager

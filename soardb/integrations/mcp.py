@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
-import mcp_types
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import ToolAnnotations
 
 import soardb
 from soardb.errors import NotFound, SoarError
@@ -32,7 +32,7 @@ Embed = Callable[[Sequence[str]], F32]
 """Texts -> (n, d) vectors."""
 
 _MOST_HITS, _MOST_IDS = 50, 100
-_READS = mcp_types.ToolAnnotations(
+_READS = ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
 )
 _DATA = (
@@ -111,7 +111,7 @@ def server_of(
         log_level="WARNING",
     )
     view = _View(database, only, embed)
-    for tool, about in (
+    tools: tuple[tuple[Callable[..., Any], str], ...] = (
         (view.list_collections, "The collections, how many points they hold and their fields."),
         (
             view.search,
@@ -119,7 +119,8 @@ def server_of(
             "type text, best first. filter narrows them, as \"year > 2020 AND lang = 'en'\".",
         ),
         (view.get, "Points of a collection by id, with all that is stored of them."),
-    ):
+    )
+    for tool, about in tools:
         server.add_tool(tool, description=about + _DATA, annotations=_READS)
     if ask is not None:
         server.add_tool(

@@ -120,3 +120,44 @@ class TestExposure:
             with pytest.raises(InvalidArgument, match="TLS"):
                 config.check_exposure(has_keys)
         ServerConfig.of(["data", "--host", host, "--insecure"]).check_exposure(has_keys=False)
+
+
+class TestOutsideModels:
+    @pytest.mark.parametrize(
+        ("told", "said"),
+        [
+            ('url = "x"\nmodel = "m"', "http://HOST:PORT"),
+            ('url = "http://x"', "llm.a.model"),
+            ('url = "http://x"\nmodel = "m"\nkey_file = "nowhere"', "no file nowhere"),
+            ('url = "http://x"\nmodel = "m"\nkey_env = "NO_SUCH"', "no variable NO_SUCH"),
+            ('url = "http://x"\nmodel = "m"\nkey_env = "A"\nkey_file = "b"', "one of key_file"),
+            ('url = "http://x"\nmodel = "m"\nendpoint = "b"', "llm.a.endpoint"),
+            ('url = "http://x"\nmodel = "m"\nkey = "sk-secret"', "llm.a.key"),
+        ],
+    )
+    def test_a_mistake_is_told_and_nothing_that_may_be_a_key(
+        self, tmp_path: Path, told: str, said: str
+    ) -> None:
+        """A message ends in logs."""
+        file = tmp_path / "soardb.toml"
+        file.write_text(f"[llm.a]\n{told}\n")
+        with pytest.raises(InvalidArgument, match=said) as raised:
+            ServerConfig.of(["data", "--config", str(file)])
+        assert "secret" not in str(raised.value)
+
+    def test_keys_are_read_where_they_are(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """From a file as it is then, or the environment; a setting holds none."""
+        (tmp_path / "key").write_text("one\n")
+        monkeypatch.setenv("A_KEY", "two")
+        file = tmp_path / "soardb.toml"
+        base = 'url = "http://x/v1"\nmodel = "m"\n'
+        file.write_text(
+            f'[llm.a]\n{base}key_file = "{tmp_path / "key"}"\n[llm.b]\n{base}key_env = "A_KEY"\n'
+            f"[llm.c]\n{base}"
+        )
+        found = ServerConfig.of(["data", "--config", str(file)]).llm
+        (tmp_path / "key").write_text("changed")
+        assert [found[name].key() for name in "abc"] == ["changed", "two", None]
+        assert "two" not in str(found)

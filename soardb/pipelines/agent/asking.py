@@ -104,7 +104,9 @@ class Asking:
     def _step(self, record: StepRecord) -> AgentStep:
         output = read_output(record.step, record.text)
         action = output.action
-        said, selected, query = None, (), None
+        said: str | None = None
+        query: str | None = None
+        selected: tuple[int, ...] = ()
         if isinstance(action, ActionWrapper):
             query = None if record.tool is None else record.tool.query
         elif isinstance(action, LinkSelection):
