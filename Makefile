@@ -45,7 +45,7 @@ BUILD   := --no-build-isolation --no-deps
         bench-filters bench-scale bench-target bench-kernels bench-topk bench-rpc bench-soar \
         bench-layout bench-precision bench-merge bench-cluster bench-cluster-build cluster-sim \
         bench-select bench-select-training bench-decide bench-diagnose bench-distillspec bench-tandem \
-        bench-pretrained bench-raptr bench-spactor bench-encoders bench-hire-lm \
+        bench-pretrained bench-raptr bench-spactor bench-encoders bench-agent bench-hire-lm \
         bench-ann bench-vectordbbench profile clean
 
 check: lint types docs test  ## what continuous integration runs; plain `make` is the same
@@ -203,6 +203,9 @@ bench-spactor: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## SpacTor beside span c
 
 bench-encoders: $(STAMPS)/extra-bench-decide $(PACKAGE)  ## encoders pretrained here, as embedders beside MiniLM and BM25: JSON, plot and table
 	$(RUN) benchmarks.bench_encoders $(ARGS)
+
+bench-agent: $(STAMPS)/extra-bench-agent $(PACKAGE)  ## an agent that learns from its own searches, by generation: JSON, plot and table
+	$(RUN) benchmarks.bench_agent $(ARGS)
 
 bench-hire-lm: $(STAMPS)/extra-bench-hire-lm $(PACKAGE)  ## HiRE on a language model's head and feed-forward parts: JSON, plot and table
 	unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE; $(RUN) benchmarks.bench_hire_lm $(ARGS)

@@ -117,6 +117,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "mcp": {"soardb.integrations.mcp"},
     "numba": {"soardb.kernels.portable", "soardb.kernels.topk_portable"},
     "openai": set(),
+    "peft": set(),
     "pyarrow": set(),
     "ray": {"soardb.cluster"},
     "rich": {"soardb.cli"},
@@ -126,6 +127,7 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "torch": {
         "soardb.models",
         "soardb.pipelines.agent.local",
+        "soardb.pipelines.agent.tuning",
         "soardb.pipelines.distillspec",
         "soardb.pipelines.embed",
         "soardb.pipelines.hire_lm",
@@ -147,6 +149,7 @@ NOT_LOADED_BY_IMPORT = [
     "mcp",
     "numba",
     "openai",
+    "peft",
     "pyarrow",
     "ray",
     "rich",

@@ -389,6 +389,17 @@ class TestMachine:
         assert found["3"].error.startswith("MalformedOutput: expected one of")
         assert {one.answer for n, one in found.items() if n != "3"} == {"A mammal [link_id=1]."}
 
+    def test_grammars(self) -> None:
+        """Go with the prompts that they are of, those of a kind in one call."""
+        model = Script(sensible)
+        agent = Agent(model, Shelf({"otter": [OTTER]}), AgentConfig(grammars=True))
+        found = list(agent.answers([Question(str(n), f"What {n}?") for n in range(5)]))
+        assert {one.answer for one in found} == {"A mammal [link_id=1]."}
+        assert len(model.asked) == 5 * 6
+        assert len(model.wishes) == 6
+        assert all(wish.grammar for wish in model.wishes)
+        assert model.wishes[0].grammar != model.wishes[1].grammar
+
     def test_a_prompt_that_does_not_fit(self) -> None:
         """Ends its own trajectory alone."""
 

@@ -322,21 +322,24 @@ class Agent:
         return need
 
     def _asked(self, needs: Sequence[_Ask], rounds: int) -> list[Any]:
-        """Samples for the prompts of some cases. One call for each grammar."""
+        """Samples for the prompts of some cases, in one call for each grammar."""
         wish = self.config.wish(rounds)
+        prompts = [prompt(one.case, self._shots.get(one.case.step, ())) for one in needs]
         if not self.config.grammars:
-            return list(self._model.complete([self._prompt(one.case) for one in needs], wish))
+            return list(self._model.complete(prompts, wish))
         from soardb.pipelines.agent.grammars import grammar
 
-        return [
-            self._model.complete(
-                [self._prompt(one.case)], replace(wish, grammar=grammar(one.case))
-            )[0]
-            for one in needs
-        ]
-
-    def _prompt(self, case: Case) -> str:
-        return prompt(case, self._shots.get(case.step, ()))
+        alike: dict[str, list[int]] = {}
+        for number, one in enumerate(needs):
+            alike.setdefault(grammar(one.case), []).append(number)
+        found: list[Any] = [None] * len(needs)
+        for rules, numbers in alike.items():
+            came = self._model.complete(
+                [prompts[number] for number in numbers], replace(wish, grammar=rules)
+            )
+            for number, samples in zip(numbers, came, strict=True):
+                found[number] = samples
+        return found
 
     def _run(self, question: Question, generation: int = 0, repetition: int = 0) -> Run:
         if not isinstance(question.text, str) or not question.text.strip():
