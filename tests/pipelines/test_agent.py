@@ -82,9 +82,10 @@ class TestActions:
         """With their comments, with END behind them and with anything behind that."""
         output = Output(tuple(comments), data.draw(ACTIONS[step]))
         text = written_output(step, output)
-        if END not in text:
-            assert read_output(step, text) == output
-            assert read_output(step, f"{text}  {END}\nand more") == output
+        assert END not in text
+        assert read_output(step, text) == output
+        assert read_output(step, f"{text}  {END}\nand more") == output
+        assert read_output(step, text.replace("\n", "\r\n")) == output
 
     @given(
         st.sampled_from(STEPS), TEXT, PAST, st.integers(0, 10) | st.none(),
@@ -129,6 +130,12 @@ class TestActions:
             ("decision", "ACTION_SELECTED = " + "(" * 9000, "expected Python"),
             ("decision", "ACTION_SELECTED = '" + "a" * 30_000 + "'", "at most"),
             ("decision", "ACTION_SELECTED = '\x00'", "expected Python"),
+            ("decision", "ACTION_SELECTED = " + "-" * 900 + "1", "expected"),
+            ("decision", "ACTION_SELECTED = a" + ".b" * 3000, "expected"),
+            ("decision", "ACTION_SELECTED = " + "[" * 150 + "]" * 150, "expected"),
+            ("decision", "ACTION_SELECTED = Search(query='\\ud800')", "Unicode"),
+            ("summary", "ACTION_SELECTED = LinkSelection(grounded_summarization='a', thoughts='', "
+             f"selected_link_ids=[0x{'f' * 9000}])", "numbers below"),
         ],
     )  # fmt: skip
     def test_anything_else_is_refused(self, step: Step, text: str, said: str) -> None:
@@ -164,6 +171,12 @@ class TestActions:
     def test_citations(self) -> None:
         """In order, each once."""
         assert citations("a [link_id=3], b [link_id=1, 3] [link_id=x] [link_id=2]") == [3, 1, 2]
+        assert citations(f"[link_id={'9' * 5000}] [link_id=,]") == []
+
+    def test_escapes_that_are_none(self) -> None:
+        """Are read as Python reads them, without a warning."""
+        text = r"ACTION_SELECTED: Answer = Answer(thoughts='', answer='\d')"
+        assert read_output("answer", text).action == act.Answer("", r"\d")
 
     def test_a_target_is_what_the_parser_reads(self) -> None:
         """So that what is learned from is what is asked for."""
@@ -358,6 +371,31 @@ class TestMachine:
         model = Script(lambda case: Output((), output) if case.step == step else sensible(case))
         with pytest.raises(MalformedOutput, match=said):
             list(Agent(model, Shelf({"otter": [OTTER, EVIL]})).ask("What?"))
+
+    def test_passages_of_one_document(self) -> None:
+        """Have an id each, and keep it."""
+        two = [OTTER, replace(OTTER, text="It is of the weasel family too.")]
+
+        class Both(Shelf):
+            def search(self, query: str) -> list[Snippet]:
+                return two
+
+        whole = last(Agent(Script(sensible), Both({})))
+        assert whole.links == {1: "p7", 2: "p7"}
+        assert whole.answer == "A mammal [link_id=1]."
+
+    def test_a_query_that_the_tool_refuses(self) -> None:
+        """Ends its trajectory alone, with the tool's own words."""
+
+        class Strict(Shelf):
+            def search(self, query: str) -> list[Snippet]:
+                raise InvalidArgument("expected another query")
+
+        agent = Agent(Script(sensible), Strict({}))
+        [found] = agent.answers([Question("a", "What?")])
+        assert found.error == "InvalidArgument: expected another query"
+        with pytest.raises(InvalidArgument, match="another query"):
+            list(agent.ask("What?"))
 
     def test_an_answer_is_revised(self) -> None:
         """By each of the checks, and all three are on record."""

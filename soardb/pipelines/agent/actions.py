@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import re
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -40,6 +41,7 @@ __all__ = [
     "parsed",
     "read_output",
     "read_value",
+    "value_of",
     "written",
     "written_output",
 ]
@@ -53,7 +55,8 @@ STEPS: tuple[Step, ...] = get_args(Step)
 # Trees that CPython 3.11 makes in two threads at once share a count of their depth, and it notices.
 _PARSER = threading.RLock()
 _LONGEST = 20_000  # characters of an output that is parsed
-_CITED = re.compile(r"\[link_id=([0-9, ]+)\]")
+_CITED = re.compile(r"\[link_id=([0-9]{1,9}(?:, *[0-9]{1,9})*)\]")
+_LARGEST = 10**9  # of a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +184,9 @@ def written(value: Any) -> str:
     """A value as a call of Python; read_value() gives it back. Empty thoughts are left out."""
     if isinstance(value, tuple | list):
         return "[" + ", ".join(map(written, value)) + "]"
-    if isinstance(value, str | int | bool):
+    if isinstance(value, str):
+        return repr(value).replace(END, "# \\x5bEND]")  # the same text, and no end of an output
+    if isinstance(value, int | bool):
         return repr(value)
     told = [(one.name, getattr(value, one.name), one.default) for one in fields(value)]
     said = [f"{name}={written(held)}" for name, held, default in told if held != default]
@@ -189,8 +194,11 @@ def written(value: Any) -> str:
 
 
 def written_output(step: Step, output: Output) -> str:
-    """What a model is to write at a step, without END; read_output() gives it back."""
-    lines = [f"# {line}" if line else "#" for line in output.comments]
+    """What a model is to write at a step, without END; read_output() gives it back.
+
+    A comment is one line, whatever breaks it has.
+    """
+    lines = [f"# {' '.join(line.split())}".replace(END, "# [ END]") for line in output.comments]
     return "\n".join([*lines, f"ACTION_SELECTED{_HINTS[step]} = {written(output.action)}"])
 
 
@@ -203,7 +211,7 @@ def read_output(step: Step, text: str) -> Output:
     Errors: MalformedOutput, naming what was expected: one assignment to ACTION_SELECTED of a call
     that the step knows, comments before it, and no element empty but thoughts.
     """
-    text = text.partition(END)[0].strip()
+    text = text.replace("\r\n", "\n").replace("\r", "\n").partition(END)[0].strip()
     if len(text) > _LONGEST:
         raise MalformedOutput(f"expected at most {_LONGEST} characters, got {len(text)}")
     body = parsed(text).body
@@ -218,7 +226,7 @@ def read_output(step: Step, text: str) -> Output:
             f"expected an assignment to ACTION_SELECTED, got one to {targets[0].id}"
         )
     comments = [line.strip() for line in text.split("\n")[: one.lineno - 1]]
-    value = _read(one.value)
+    value = value_of(one.value)
     if not isinstance(value, _OUTPUTS[step]):
         names = " or ".join(kind.__name__ for kind in _OUTPUTS[step])
         raise MalformedOutput(f"expected {names}, got {_cut(written(value))}")
@@ -229,20 +237,28 @@ def read_output(step: Step, text: str) -> Output:
 
 def read_value(text: str) -> Any:
     """A value from written(), or a literal. Errors: MalformedOutput."""
-    return _read(parsed(text.strip(), "eval").body)
+    return value_of(parsed(text.strip(), "eval").body)
 
 
 def citations(text: str) -> list[int]:
     """The ids in [link_id=3] and [link_id=3, 4], in order, each once."""
-    found = [int(part) for group in _CITED.findall(text) for part in group.split(",")
-             if part.strip()]  # fmt: skip
+    found = [int(part) for group in _CITED.findall(text) for part in group.split(",")]
     return list(dict.fromkeys(found))
+
+
+def value_of(node: ast.expr) -> Any:
+    """The value of a piece of a syntax tree. Errors: MalformedOutput."""
+    try:
+        return _read(node)
+    except RecursionError as error:
+        raise MalformedOutput("expected values in each other, got too many of them") from error
 
 
 def parsed(text: str, mode: Literal["exec", "eval"] = "exec") -> Any:
     """The syntax tree of Python. Errors: MalformedOutput."""
     try:
-        with _PARSER:
+        with _PARSER, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that are none
             return ast.parse(text, mode=mode)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise MalformedOutput(f"expected Python, got {_cut(text)}: {error}") from error
@@ -250,7 +266,16 @@ def parsed(text: str, mode: Literal["exec", "eval"] = "exec") -> Any:
 
 def _read(node: ast.expr) -> Any:
     """The value of a literal, a list of values, or a call that is known."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str | int | bool):
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        if not node.value.isascii():
+            try:
+                node.value.encode()
+            except UnicodeEncodeError as error:
+                raise MalformedOutput(f"expected a text of Unicode: {error}") from error
+        return node.value
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | bool):
+        if node.value >= _LARGEST:
+            raise MalformedOutput(f"expected numbers below {_LARGEST:,}, got a larger one")
         return node.value
     if isinstance(node, ast.List):
         return tuple(map(_read, node.elts))

@@ -73,7 +73,7 @@ class Asking:
         self._records = records
         self._model = model
         self._before: Usage = replace(model.usage)
-        self._links: dict[str, int] = {}
+        self._links: dict[Snippet, int] = {}
         self._titles: dict[int, str] = {}
         self.answer: AgentAnswer | None = None
         self.trajectory: Trajectory | None = None
@@ -129,8 +129,8 @@ class Asking:
         )
 
     def _found(self, snippet: Snippet) -> FoundPassage:
-        """Under the number that the machine gives it: a new one at its document's first time."""
-        link = self._links.setdefault(snippet.document, len(self._links) + 1)
+        """Under the number that the machine gives it: a new one at its first time."""
+        link = self._links.setdefault(snippet, len(self._links) + 1)
         self._titles.setdefault(link, snippet.title)
         return FoundPassage(link, snippet.document, snippet.title, snippet.text)
 

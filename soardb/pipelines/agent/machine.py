@@ -117,7 +117,7 @@ class Run:
 
     record: Trajectory
     config: AgentConfig
-    _links: dict[str, int] = field(default_factory=dict)
+    _links: dict[Snippet, int] = field(default_factory=dict)
 
     def steps(self) -> Generator[_Need, Any, None]:
         """What is needed, one by one; the record is complete at the end.
@@ -215,8 +215,8 @@ class Run:
         return Sample(one.text, one.logprob, one.tokens, one.is_finished, error), output
 
     def _item(self, snippet: Snippet) -> ResultItem:
-        """The snippet under the id of its document, which is a new one at its first time."""
-        number = self._links.setdefault(snippet.document, len(self._links) + 1)
+        """The snippet under its id, which is a new one at its first time."""
+        number = self._links.setdefault(snippet, len(self._links) + 1)
         self._note(links={**self.record.links, number: snippet.document})
         return ResultItem(number, snippet.title, snippet.text)
 
@@ -269,7 +269,7 @@ class Agent:
                 told = self._asked([need], rounds)[0]
                 rounds += 1
             elif isinstance(need, _Look):
-                told = self._tool.search(need.query)
+                told = self._found(steps, need.query)
             else:
                 yield need
 
@@ -314,12 +314,19 @@ class Agent:
         try:
             need = steps.send(told)
             while not isinstance(need, _Ask):
-                need = steps.send(
-                    self._tool.search(need.query) if isinstance(need, _Look) else None
-                )
+                told = self._found(steps, need.query) if isinstance(need, _Look) else None
+                need = steps.send(told)
         except (StopIteration, MalformedOutput, InvalidArgument):
             return None
         return need
+
+    def _found(self, steps: Generator[_Need, Any, None], query: str) -> list[Snippet]:
+        """What the tool finds; a query that it refuses ends the run, whose record says why."""
+        try:
+            return self._tool.search(query)
+        except InvalidArgument as error:
+            steps.throw(error)
+            raise
 
     def _asked(self, needs: Sequence[_Ask], rounds: int) -> list[Any]:
         """Samples for the prompts of some cases, in one call for each grammar."""
