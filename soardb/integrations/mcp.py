@@ -76,7 +76,7 @@ class Cited:
     title: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # the package takes the slots of a class for its defaults
 class Answered:
     """An answer, what it cites, and how many searches it took."""
 
