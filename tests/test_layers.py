@@ -109,6 +109,7 @@ LAYERS: list[set[str]] = [
 # What the base install does not hold, or what is slow to load, and who may import it when loaded
 # itself. Others import it inside the function that needs it.
 AT_MODULE_LEVEL: dict[str, set[str]] = {
+    "anyio": {"soardb.integrations.mcp"},
     "apsw": {"soardb.storage", "soardb.cluster.handover"},
     "h5py": set(),
     "langchain_core": {"soardb.integrations.langchain"},

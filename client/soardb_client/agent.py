@@ -57,9 +57,10 @@ def ask(
         longest=as_int(longest, "longest", 1, _MOST),
         seed=as_int(seed, "seed", 0, _MOST),
         self_checks=bool(self_checks),
-        shots=None if shots is None else bool(shots),
         grammars=bool(grammars),
     )
+    if shots is not None:
+        request.shots = bool(shots)
     return Call("/soardb.v1.Agent/Ask", request, agent_pb2.AskReply, "long", False)
 
 

@@ -435,7 +435,7 @@ class AskBody(_Body):
 
     def message(self, collection: str) -> agent_pb2.AskRequest:
         """As the protocol has it. Errors: InvalidArgument."""
-        return agent_pb2.AskRequest(
+        request = agent_pb2.AskRequest(
             collection=collection,
             question=self.question,
             model=self.model,
@@ -450,9 +450,11 @@ class AskBody(_Body):
             longest=_uint(self.longest, "longest", least=1),
             seed=_uint(self.seed, "seed"),
             self_checks=self.self_checks,
-            shots=self.shots,
             grammars=self.grammars,
         )
+        if self.shots is not None:
+            request.shots = self.shots
+        return request
 
 
 def plain(message: Message) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import anyio
@@ -19,7 +20,6 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 
-import soardb
 from soardb.errors import NotFound, SoarError
 from soardb.kernels.layout import F32
 
@@ -105,7 +105,7 @@ def server_of(
         database.get_collection(name)
     server = MCPServer(
         "soardb",
-        version=soardb.__version__,
+        version=version("soardb"),
         instructions="Search over collections of a vector database. Begin with list_collections."
         + _DATA,
         log_level="WARNING",

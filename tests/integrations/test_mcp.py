@@ -154,7 +154,7 @@ class TestStdio:
         async def progress(step: float, total: float | None, message: str | None) -> None:
             words.append(message)
 
-        async def work(client: ClientSession) -> None:
+        async def work(client: Any) -> None:
             arguments = {"collection": "facts", "question": QUESTION}
             found: Any = await client.call_tool("ask", arguments, progress_callback=progress)
             assert not found.is_error, found

@@ -168,7 +168,10 @@ class TestAnswers:
         self, client: Any, outside: OpenAIServer
     ) -> None:
         """To a model of the settings they are unless told; options go out as they were said."""
-        for options, is_shown in (({}, True), ({"shots": True}, True), ({"shots": False}, False)):
+        wanted: list[tuple[dict[str, Any], bool]] = [
+            ({}, True), ({"shots": True}, True), ({"shots": False}, False)
+        ]  # fmt: skip
+        for options, is_shown in wanted:
             outside.requests.clear()
             asked(client, temperature=0.25, longest=99, **options)
             for request in outside.requests:

@@ -124,7 +124,8 @@ class LocalModel:
                 f"which leaves room for a sample in the context of {self._room} of model "
                 f"{self._name}, got {len(tokens)}"
             )
-        return _Prompt(number, tokens, wish.seed * 1_000_003 + number, min(wish.longest, left))
+        seed = (wish.seed * 1_000_003 + number) % 2**63
+        return _Prompt(number, tokens, seed, min(wish.longest, left))
 
     def _batches(self, prompts: Sequence[_Prompt], draws: Draws) -> Iterator[list[_Prompt]]:
         """Those of like length together, within at_once; one prompt at least."""
