@@ -26,7 +26,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch.nn import functional
 
 import soardb
 from benchmarks import lookups, provenance
@@ -64,7 +66,10 @@ class Setup:
     """What one run measures.
 
     questions  of each split; shown: of those for training that the teacher answers
-    base       pretraining of both decoders on the collection's texts
+    base       pretraining of both decoders: on the collection's texts, and in as many rows of each
+               batch on tokens drawn at random that are said again, from which they learn to copy
+    sharp      what the weights of queries and keys are multiplied by before that: a small decoder
+               learns to copy several times sooner
     rest       generations; its runs are those of validation, `runs` those of the test
     first      who grows generation 1: "g0", or "teacher" where nothing small learns the steps
     snippet    characters
@@ -87,6 +92,7 @@ class Setup:
     )
     runs: int = 10
     snippet: int = 110
+    sharp: float = 4.0
     first: str = "g0"
 
 
@@ -95,7 +101,7 @@ TINY = Setup(
     DecoderConfig(400, 32, 2, 2, context=1024), DecoderConfig(400, 16, 1, 2, context=1024),
     TrainConfig(8, 4, 32, 1e-2, warm=1), TuneConfig(0.2, 4096, 1e-2),
     RestConfig(1, agent=AgentConfig(5, 2, longest=24, tries=1), runs=2, is_patient=True), 2, 110,
-    "teacher",
+    first="teacher",
 )  # fmt: skip
 
 
@@ -163,14 +169,44 @@ def based(bench: Bench) -> None:
     tokens = Tokens.trained([*pages[::4], *some], setup.vocabulary)
     row = row_of(pages, tokens)
     for name, config in missing.items():
-        decoder = Decoder(replace(config, vocabulary=len(tokens)), 0)
+        decoder = sharpened(Decoder(replace(config, vocabulary=len(tokens)), 0), setup.sharp)
         windows = Windows(row, setup.base.window, 0)
+        random = np.random.default_rng(0)
 
         def loss(step: int, decoder: Decoder = decoder, windows: Windows = windows) -> Any:
-            return cross_entropy(decoder, windows(setup.base.batch))
+            said, counts = again(len(tokens), setup.base.batch, setup.base.window, random)
+            hidden = decoder(said[:, :-1])[counts[:, 1:]]
+            copied = functional.cross_entropy(decoder.logits(hidden), said[:, 1:][counts[:, 1:]])
+            return cross_entropy(decoder, windows(setup.base.batch)) + copied
 
         losses = descend([decoder], loss, setup.base, _say, f"{name}: pretraining")
         bench.registry.add_decoder(name, decoder, tokens, metrics={"loss": losses[-1]})
+
+
+def sharpened(decoder: Decoder, by: float) -> Decoder:
+    """The decoder with larger weights of queries and keys, so that attention can tell tokens apart
+    from the start.
+    """
+    with torch.no_grad():
+        for layer in decoder.layers:
+            layer.attention.query.weight.mul_(by)
+            layer.attention.key.weight.mul_(by)
+    return decoder
+
+
+def again(
+    vocabulary: int, batch: int, window: int, random: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(batch, window) tokens, in each row some drawn at random and said again and again; and which
+    of them were said before.
+    """
+    rows = np.empty((batch, window), np.int64)
+    counts = np.zeros((batch, window), bool)
+    for row in range(batch):
+        length = int(random.integers(4, max(5, window // 2)))
+        rows[row] = np.resize(random.integers(0, vocabulary, length), window)
+        counts[row, length:] = True
+    return torch.from_numpy(rows), torch.from_numpy(counts)
 
 
 # --- what is done -------------------------------------------------------------------------------
