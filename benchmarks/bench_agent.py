@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from benchmarks.packages import fetch
 from benchmarks.recipes import WORDNET
 from benchmarks.reports import grid, header, written
 from soardb.errors import SoarError
+from soardb.kernels.layout import I64
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
 from soardb.models.registry import Registry
@@ -170,17 +171,23 @@ def based(bench: Bench) -> None:
     row = row_of(pages, tokens)
     for name, config in missing.items():
         decoder = sharpened(Decoder(replace(config, vocabulary=len(tokens)), 0), setup.sharp)
-        windows = Windows(row, setup.base.window, 0)
-        random = np.random.default_rng(0)
-
-        def loss(step: int, decoder: Decoder = decoder, windows: Windows = windows) -> Any:
-            said, counts = again(len(tokens), setup.base.batch, setup.base.window, random)
-            hidden = decoder(said[:, :-1])[counts[:, 1:]]
-            copied = functional.cross_entropy(decoder.logits(hidden), said[:, 1:][counts[:, 1:]])
-            return cross_entropy(decoder, windows(setup.base.batch)) + copied
-
+        loss = _losses(decoder, row, setup.base)
         losses = descend([decoder], loss, setup.base, _say, f"{name}: pretraining")
         bench.registry.add_decoder(name, decoder, tokens, metrics={"loss": losses[-1]})
+
+
+def _losses(decoder: Decoder, row: I64, config: TrainConfig) -> Callable[[int], torch.Tensor]:
+    """The loss of a step: of windows of the row, and of copying what was drawn at random."""
+    windows = Windows(row, config.window, 0)
+    random = np.random.default_rng(0)
+
+    def loss(step: int) -> torch.Tensor:
+        said, counts = again(decoder.config.vocabulary, config.batch, config.window, random)
+        hidden = decoder(said[:, :-1])[counts[:, 1:]]
+        copied = functional.cross_entropy(decoder.logits(hidden), said[:, 1:][counts[:, 1:]])
+        return cross_entropy(decoder, windows(config.batch)) + copied
+
+    return loss
 
 
 def sharpened(decoder: Decoder, by: float) -> Decoder:
@@ -188,9 +195,9 @@ def sharpened(decoder: Decoder, by: float) -> Decoder:
     from the start.
     """
     with torch.no_grad():
-        for layer in decoder.layers:
-            layer.attention.query.weight.mul_(by)
-            layer.attention.key.weight.mul_(by)
+        for name, weight in decoder.named_parameters():
+            if name.endswith(("query.weight", "key.weight")):
+                weight.mul_(by)
     return decoder
 
 
