@@ -80,7 +80,7 @@ class Setup:
     questions: Mapping[str, int] = field(
         default_factory=lambda: {"train": 1000, "validation": 60, "test": 180}
     )
-    shown: int = 500
+    shown: int = 1000
     vocabulary: int = 2048
     policy: DecoderConfig = POLICY
     student: DecoderConfig = STUDENT
@@ -362,6 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     bench = None
     try:
+        setup = replace(setup, rest=replace(setup.rest, tune=setup.tune))
         nouns = lookups.made_up() if options.tiny else lookups.read(fetch(WORDNET, _say))
         bench = opened(setup, nouns, options.folder or cache_folder() / setup.name)
         rows = rows_of(bench)

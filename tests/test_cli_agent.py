@@ -116,7 +116,7 @@ def test_improve_evaluate_and_export(
 
 
 def test_evaluate(folder: Path, server: OpenAIServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """A policy without faults answers all; a judge that cannot judge is an error."""
+    """A policy without faults answers all; of a judge that cannot judge there are no verdicts."""
     held = folder.parent / "held.jsonl"
     told = common(folder, server, "--model", "perfect")
     command = ["agent", "evaluate", folder, *told, "--questions", held]
@@ -124,6 +124,12 @@ def test_evaluate(folder: Path, server: OpenAIServer, capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out)["mean"] == 1.0
     assert run(*command, "--judge", "judge") == 0
     assert "1.000 ± 0.000" in capsys.readouterr().out
-    assert run(*command, "--judge", "mute", "--name", "other") == 2
+    assert run(*command, "--judge", "mute") == 0
+    assert "0.000 ± 0.000, before the self-checks 0.000, no answer 0.000, no verdict 1.000" in (
+        capsys.readouterr().out
+    )
+    told = [one if one != "perfect" else "teacher" for one in command]
+    assert run(*told, "--judge", "judge", "--name", "perfect") == 2  # the name is another's
+    assert "expected trajectories with model 'teacher'" in capsys.readouterr().err
     assert run("agent", "evaluate", folder.parent, *told, "--questions", held) == 2
     assert "expected a soardb database" in capsys.readouterr().err

@@ -134,15 +134,24 @@ class _Outside:
     ) -> list[list[Completion] | InvalidArgument]:
         """See LanguageModel."""
         with self._discreet():
-            return self._model.complete(prompts, wish)
+            found = self._model.complete(prompts, wish)
+        return [self._refused(one) if isinstance(one, InvalidArgument) else one for one in found]
+
+    def _refused(self, error: InvalidArgument) -> InvalidArgument:
+        """What is told of it: what that server said is for the log."""
+        _log.warning("language model of the settings", model=self.name, why=str(error))
+        why = "it is too long" if "fits beside the sample" in str(error) else "the log says why"
+        return InvalidArgument(
+            f"expected a prompt that the language model {self.name!r} takes, got another: {why}"
+        )
 
     @contextlib.contextmanager
     def _discreet(self) -> Iterator[None]:
         try:
             yield
-        except InvalidArgument as error:
-            raise InvalidArgument(_ADDRESS.sub("its server", str(error))) from error
-        except (NotAllowed, NotFound, OSError) as error:  # Unavailable and TimedOut are OSErrors
+        # Unavailable and TimedOut are OSErrors; a key file that is no text is a ValueError, as is
+        # InvalidArgument.
+        except (NotAllowed, NotFound, OSError, ValueError) as error:
             if isinstance(error, TimedOut):
                 deadline.check()  # where it was the caller's time that was up
             _log.warning("language model of the settings", model=self.name, why=str(error))

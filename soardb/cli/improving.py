@@ -118,7 +118,7 @@ def improve(
             place.model(rater or model),
             place.model(judge or model),
             _kept(database, kept, embed, name),
-            _kept(database, kept, embed, f"{name}: verified"),
+            _kept(database, kept, embed, _measured(name)),
             asked,
             held_out,
             config,
@@ -130,7 +130,7 @@ def improve(
         print(json.dumps([one.to_json() for one in found]))
         return
     for one in found:
-        tables.out.print(f"{one.number}  {one.model:<24} {_told(one.validation)}")
+        tables.out.print(f"{one.number}  {one.model:<24} {_told(one.validation)}", soft_wrap=True)
 
 
 @app.command()
@@ -147,7 +147,9 @@ def evaluate(
     endpoint: asking.Endpoint = asking.EndpointName.completions,
     embedder: asking.EmbedderName = None,
     kept: Kept = "trajectories",
-    name: Annotated[str, typer.Option(help="Of the measurement.")] = "evaluation",
+    name: Annotated[
+        str | None, typer.Option(help="Of the measurement; the model's unless told.")
+    ] = None,
     runs: Runs = 10,
     searches: asking.Searches = 10,
     samples: asking.Samples = 4,
@@ -165,19 +167,20 @@ def evaluate(
 
     config = AgentConfig(searches, samples, temperature, longest, seed=seed)
     config.check()
+    name = name or model
     asked = read_questions(questions)
     place = _Place(directory, url, key_file, endpoint.value)
     with place.opened(collection, text, title, embedder) as (database, tool, embed):
         agent = Agent(place.model(model), tool, config, place.shots(model, shots))
         with tables.bars() as progress:
             found = measured(
-                agent, place.model(judge or model), _kept(database, kept, embed, name), asked, 0,
-                runs, at_once, progress=lambda share: progress("evaluate", share),
+                agent, place.model(judge or model), _kept(database, kept, embed, _measured(name)),
+                asked, 0, runs, at_once, progress=lambda share: progress("evaluate", share),
             )  # fmt: skip
     if as_json:
         print(json.dumps(found.to_json()))
         return
-    tables.out.print(f"{model:<24} {_told(found)}")
+    tables.out.print(f"{model:<24} {_told(found)}", soft_wrap=True)
 
 
 @app.command()
@@ -195,6 +198,8 @@ def export(
     from soardb.pipelines.agent.store import Trajectories, hashed
 
     writers = {".jsonl": write_jsonl, ".parquet": write_parquet}
+    if name.startswith(_measured("")):
+        raise InvalidArgument("expected a run to learn from, got one that measures")
     if file.suffix not in writers:
         raise InvalidArgument(f"expected a .jsonl or .parquet file, got {file.name}")
     _expect_database(directory)
@@ -253,8 +258,9 @@ class _Place:
         embed = asking.embedding(str(self._directory), embedder)
         with connect(str(self._directory)) as database:
             found = CollectionTool(
-                database.get_collection(collection), text, title=title, embed=embed
-            )
+                database.get_collection(collection), text, title=title, embed=embed,
+                by=embedder or "",
+            )  # fmt: skip
             (self._directory / "agent").mkdir(exist_ok=True)
             tool = CachedTool(found, self._directory / "agent" / "answers.sqlite")
             with contextlib.closing(tool):
@@ -267,6 +273,11 @@ def _kept(database: Any, name: str, embed: Any, run: str) -> Trajectories:
     return Trajectories.create(database, name, embed, run)
 
 
+def _measured(name: str) -> str:
+    """The run of trajectories that measure: nothing is learned from them, nor exported."""
+    return f"measured: {name}"
+
+
 def _expect_database(directory: Path) -> None:
     if not (directory / "catalog.json").is_file():
         raise NotFound(f"expected a soardb database in {directory}, found none")
@@ -277,4 +288,7 @@ def _told(found: Accuracy) -> str:
     if len(found.runs) > 1:
         text += f" ± {found.sd:.3f}"
     before = sum(found.before) / len(found.before)
-    return f"{text}, before the self-checks {before:.3f}, no answer {found.failed:.3f}"
+    return (
+        f"{text}, before the self-checks {before:.3f}, no answer {found.failed:.3f}, no verdict "
+        f"{found.unread:.3f}"
+    )

@@ -7,7 +7,8 @@ the whole of carburetor?", or compare two chains. Each needs as many look-ups as
 after the other, as a name that stands in between is not in the question.
 
 A split has branches of its own: no fact that a question for tests needs is needed by one that is
-learned from, so that who knows facts by heart gains nothing.
+learned from, so that who knows those facts by heart gains nothing. What is compared is of one
+branch, and no word of an answer stands in its question.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def compose(
     for split, count in counts.items():
         names = sorted(name for name in facts if branches.get(name) in dealt[split])
         names = [names[place] for place in random.permutation(len(names))]
-        maker = _Maker(facts, frozenset(names), finds)
+        maker = _Maker(facts, branches, frozenset(names), finds)
         some: list[Composed] = []
         for number, kind in enumerate(KINDS):
             each = -(-(count - len(some)) // (len(KINDS) - number))  # what one lacks others have
@@ -155,6 +156,7 @@ class _Maker:
     """Questions of one split."""
 
     facts: Facts
+    branches: Mapping[str, str]
     names: frozenset[str]
     finds: Callable[[str], Sequence[str]]
 
@@ -183,7 +185,7 @@ class _Maker:
             first = sorted(self.facts[name])
             relations = (first[int(random.integers(len(first)))], *["kind"] * (length - 1))
             path = self._path(Chain(name, relations))
-            if path is not None:
+            if path is not None and not _words(path[-1]) & _words(name):
                 plan = Plan("chain", (Chain(name, relations),))
                 yield plan.text, (path[-1],), path[:-1]
 
@@ -200,9 +202,13 @@ class _Maker:
             for one, other in zip(found[::2], found[1::2], strict=False)
             if not set(one[:-1]) & set(other[:-1])
         ]
+        by_branch: dict[str, list[tuple[str, ...]]] = {}
+        for path in paths:
+            by_branch.setdefault(self.branches[path[0]], []).append(path)
         other = [
             (one, two)
-            for one, two in zip(paths[::2], paths[1::2], strict=False)
+            for found in by_branch.values()
+            for one, two in zip(found[::2], found[1::2], strict=False)
             if one[-1] != two[-1] and not set(one) & set(two)
         ]
         for yes, no in zip(alike, other, strict=False):
@@ -213,7 +219,7 @@ class _Maker:
     def _which(self, names: Sequence[str]) -> Iterator[_Made]:
         paths = [path for name in names if (path := self._path(Chain(name, ("kind",))))]
         for number, (one, other) in enumerate(zip(paths[::2], paths[1::2], strict=False)):
-            if one[1] != other[1]:
+            if one[1] != other[1] and not _words(one[1], other[1]) & _words(one[0], other[0]):
                 right = (one, other)[number % 2]
                 both = (Chain(one[0], ("kind",)), Chain(other[0], ("kind",)))
                 plan = Plan("which", both, right[1])
@@ -250,6 +256,11 @@ def _dealt(
         found[split].add(every[place])
         held[split] += sizes[every[place]]
     return found
+
+
+def _words(*names: str) -> set[str]:
+    """Of some names. A question in which a word of its answer stands needs no search."""
+    return {word for name in names for word in name.lower().replace("-", " ").split()}
 
 
 def _taken(made: Iterator[_Made], count: int) -> list[_Made]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from soardb.arrays import as_int
 from soardb.errors import InvalidArgument, MalformedOutput
+from soardb.pipelines.agent.actions import read_output, written_output
 from soardb.pipelines.agent.language import LanguageModel, Wish
 from soardb.pipelines.agent.trajectory import Ranking, StepRecord
 
@@ -108,8 +109,7 @@ def ranked(
 def ranking_prompt(step: StepRecord, order: Sequence[int]) -> str:
     """What the rater reads. order: numbers of the samples, as they are shown."""
     outputs = [
-        f"Model output #{place}:\n{step.samples[number].text.strip()}\n"
-        for place, number in enumerate(order, 1)
+        f"Model output #{place}:\n{_told(step, number)}\n" for place, number in enumerate(order, 1)
     ]
     return "\n".join([_GUIDE, f"Model can see:\n{step.prompt}", *outputs, _ASKED])
 
@@ -138,6 +138,14 @@ def read_ranking(text: str, count: int) -> tuple[str, list[int]]:
     return told["Explanation"], places
 
 
+def _told(step: StepRecord, number: int) -> str:
+    """A sample as the rater sees it: one line for each comment and the action, whatever it holds.
+
+    As it was written, it might forge another sample, or the rater's own lines.
+    """
+    return written_output(step.step, read_output(step.step, step.samples[number].text))
+
+
 def _shown(step: StepRecord, random: np.random.Generator) -> list[int]:
     """Numbers of up to MOST different samples that can be read, in an order that is drawn.
 
@@ -146,6 +154,6 @@ def _shown(step: StepRecord, random: np.random.Generator) -> list[int]:
     first: dict[str, int] = {}
     for number, sample in enumerate(step.samples):
         if sample.error is None:
-            first.setdefault(sample.text.strip(), number)
+            first.setdefault(_told(step, number), number)
     best = sorted(first.values(), key=lambda number: step.samples[number].perplexity)[:MOST]
     return [best[place] for place in random.permutation(len(best))]

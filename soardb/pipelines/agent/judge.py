@@ -9,6 +9,7 @@ is one trajectory for each question; between policies only means over several ru
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from soardb.pipelines.agent.actions import END
 from soardb.pipelines.agent.language import LanguageModel, Wish
 from soardb.pipelines.agent.machine import Question
 from soardb.pipelines.agent.trajectory import Trajectory
+from soardb.pipelines.stored import plain
 
 __all__ = ["Accuracy", "Claim", "accuracy", "agreement", "judged", "judging_prompt", "read_verdict"]
 
@@ -97,11 +99,10 @@ def read_verdict(text: str) -> bool:
 
 def judged(
     model: LanguageModel, claims: Sequence[Claim], *, tries: int = 2, longest: int = 256
-) -> list[bool]:
+) -> list[bool | None]:
     """Whether each answer implies its reference. Equal claims are asked about once.
 
-    Errors: MalformedOutput where a verdict cannot be read, however often it was asked for;
-    InvalidArgument for a claim that does not fit.
+    None where no verdict could be read, however often it was asked for, or the claim does not fit.
     """
     every = list(dict.fromkeys(claims))
     verdicts: dict[Claim, bool] = {}
@@ -111,13 +112,10 @@ def judged(
         told = model.complete([judging_prompt(claim) for claim in going], wish) if going else []
         for claim, came in zip(going, told, strict=True):
             if isinstance(came, InvalidArgument):
-                raise came
-            try:
+                continue
+            with contextlib.suppress(MalformedOutput):  # asked again, or None in the end
                 verdicts[claim] = read_verdict(came[0].text)
-            except MalformedOutput:
-                if attempt + 1 == tries:
-                    raise
-    return [verdicts[claim] for claim in claims]
+    return [verdicts.get(claim) for claim in claims]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +124,9 @@ class Accuracy:
 
     runs     of each run, after the self-checks
     before   of each run, by the drafts
+    gained   of each run, the one less the other
     failed   share of trajectories that came to no answer; they count as wrong
+    unread   share of verdicts on answers that could not be read; they count as wrong
     searches mean of a trajectory
     by_kind  mean share of questions of each kind, where kinds were told
     """
@@ -134,8 +134,14 @@ class Accuracy:
     runs: tuple[float, ...]
     before: tuple[float, ...]
     failed: float
+    unread: float
     searches: float
     by_kind: Mapping[str, float]
+
+    @property
+    def gained(self) -> tuple[float, ...]:
+        """Of each run."""
+        return tuple(a - b for a, b in zip(self.runs, self.before, strict=True))
 
     @property
     def mean(self) -> float:
@@ -145,16 +151,19 @@ class Accuracy:
     @property
     def sd(self) -> float:
         """Over runs, n - 1; nan of one."""
-        return float(np.std(self.runs, ddof=1)) if len(self.runs) > 1 else math.nan
+        return _sd(self.runs)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values by name."""
-        before = np.array(self.before)
-        return {
+        told = {
             "mean": self.mean, "sd": self.sd, "runs": list(self.runs),
-            "before_mean": float(before.mean()), "before_runs": list(self.before),
-            "failed": self.failed, "searches": self.searches, "by_kind": dict(self.by_kind),
+            "before_mean": float(np.mean(self.before)), "before_runs": list(self.before),
+            "gained_mean": float(np.mean(self.gained)), "gained_sd": _sd(self.gained),
+            "failed": self.failed, "unread": self.unread, "searches": self.searches,
+            "by_kind": dict(self.by_kind),
         }  # fmt: skip
+        found: dict[str, Any] = plain(told)
+        return found
 
 
 def accuracy(
@@ -167,6 +176,8 @@ def accuracy(
 
     kinds  of questions by id. A question of several references is right where one is implied
 
+    A draft counts as what it is worth though a self-check after it failed.
+
     Errors: InvalidArgument where a run does not answer each question once, or one has no reference.
     """
     held = {one.id: one for one in questions}
@@ -175,15 +186,18 @@ def accuracy(
     after: list[float] = []
     before: list[float] = []
     of_kind: dict[str, list[bool]] = {}
+    unread: list[bool] = []
     every: list[Trajectory] = []
     for run in runs:
         if sorted(one.question_id for one in run) != sorted(held):
             raise InvalidArgument(
                 f"expected a trajectory for each of {len(held)} questions, got {len(run)}"
             )
-        right = _right(judge, held, run, [one.answer for one in run])
+        answers = [one.answer if one.is_complete else None for one in run]
+        right, missed = _right(judge, held, run, answers)
+        unread += missed
         after.append(float(np.mean(right)))
-        before.append(float(np.mean(_right(judge, held, run, [one.draft for one in run]))))
+        before.append(float(np.mean(_right(judge, held, run, [one.draft for one in run])[0])))
         for one, is_right in zip(run, right, strict=True):
             if kinds is not None:
                 of_kind.setdefault(kinds[one.question_id], []).append(is_right)
@@ -194,6 +208,7 @@ def accuracy(
         tuple(after),
         tuple(before),
         float(np.mean([not one.is_complete for one in every])),
+        float(np.mean(unread)) if unread else 0.0,
         float(np.mean([one.searches for one in every])),
         {kind: float(np.mean(right)) for kind, right in sorted(of_kind.items())},
     )
@@ -220,19 +235,23 @@ def _right(
     questions: Mapping[str, Question],
     run: Sequence[Trajectory],
     answers: Sequence[str | None],
-) -> list[bool]:
-    """Whether each of a run is right by these answers; None is not."""
+) -> tuple[list[bool], list[bool]]:
+    """Whether each of a run is right by these answers, None is not; whether verdicts lack."""
     claims = [
         (number, Claim(one.question, answer, reference))
         for number, (one, answer) in enumerate(zip(run, answers, strict=True))
-        if one.is_complete and answer is not None
+        if answer is not None
         for reference in questions[one.question_id].references
     ]
     right = [False] * len(run)
     verdicts = judged(judge, [claim for _, claim in claims])
     for (number, _), is_implied in zip(claims, verdicts, strict=True):
-        right[number] |= is_implied
-    return right
+        right[number] |= bool(is_implied)
+    return right, [verdict is None for verdict in verdicts]
+
+
+def _sd(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def _ranks(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -124,7 +125,8 @@ class LocalModel:
                 f"which leaves room for a sample in the context of {self._room} of model "
                 f"{self._name}, got {len(tokens)}"
             )
-        seed = (wish.seed * 1_000_003 + number) % 2**63
+        # By the prompt and not its place, so that it is the same whatever is asked beside it.
+        seed = (wish.seed * 1_000_003 + zlib.crc32(text.encode())) % 2**63
         return _Prompt(number, tokens, seed, min(wish.longest, left))
 
     def _batches(self, prompts: Sequence[_Prompt], draws: Draws) -> Iterator[list[_Prompt]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
@@ -88,16 +88,17 @@ class AgentConfig:
         as_int(self.tries, "tries", 1, 100)
         self.wish(0).check()
 
-    def wish(self, round_number: int) -> Wish:
-        """For the samples of one round of steps."""
-        return Wish(self.samples, self.temperature, self.longest, (END,), self.seed + round_number)
+    def wish(self, attempt: int) -> Wish:
+        """For the samples of a step that is asked for the so many-th time."""
+        return Wish(self.samples, self.temperature, self.longest, (END,), self.seed + attempt)
 
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
-    """Samples are needed for a case."""
+    """Samples are needed for a case, for the so many-th time."""
 
     case: Case
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,8 @@ class Run:
             found: Sequence[Snippet] = yield _Look(query)
             last = self.record.steps[-1]
             use = ToolUse(query, tuple(found))
-            self._note(steps=(*self.record.steps[:-1], replace(last, tool=use)))
+            steps = (*self.record.steps[:-1], replace(last, tool=use))
+            self._note(steps=steps, searches=self.record.searches + 1)
             yield self.record.steps[-1]
             past = (*past, Search(query, decided.thoughts))
             results = SearchResult(tuple(map(self._item, found)))
@@ -178,8 +180,8 @@ class Run:
         """
         case = Case(step, self.record.question, past, **told)
         samples: list[Sample] = []
-        for _ in range(self.config.tries):
-            came = yield _Ask(case)
+        for attempt in range(self.config.tries):
+            came = yield _Ask(case, attempt)
             if isinstance(came, InvalidArgument):
                 raise came
             read = [self._read(case, one) for one in came]
@@ -243,6 +245,18 @@ class Agent:
         self._tool = tool
         self._shots = shots or {}
 
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return self._model.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that its trajectories depend on but the model, the question and the seed."""
+        told = {**asdict(self.config), "tool": self._tool.key, "shots": bool(self._shots)}
+        del told["seed"]
+        return told
+
     def reseeded(self, seed: int) -> Agent:
         """The same one, drawing other samples."""
         return Agent(self._model, self._tool, replace(self.config, seed=seed), self._shots)
@@ -256,7 +270,6 @@ class Agent:
         began = time.perf_counter()
         steps = run.steps()
         told: _Told = None
-        rounds = 0
         while True:
             deadline.check()
             try:
@@ -266,8 +279,7 @@ class Agent:
                 return
             told = None
             if isinstance(need, _Ask):
-                told = self._asked([need], rounds)[0]
-                rounds += 1
+                told = self._asked([need])[0]
             elif isinstance(need, _Look):
                 told = self._found(steps, need.query)
             else:
@@ -288,7 +300,6 @@ class Agent:
         as_int(at_once, "at_once", 1, 100_000)
         waiting = list(reversed(questions))
         going: list[tuple[Run, Generator[_Need, Any, None], _Need | None, float]] = []
-        rounds = 0
         while waiting or going:
             deadline.check()
             while waiting and len(going) < at_once:
@@ -296,8 +307,7 @@ class Agent:
                 steps = run.steps()
                 going.append((run, steps, next(steps), time.perf_counter()))
             asked = [one for one in going if isinstance(one[2], _Ask)]
-            told = self._asked([one[2] for one in asked if isinstance(one[2], _Ask)], rounds)
-            rounds += 1
+            told = self._asked([one[2] for one in asked if isinstance(one[2], _Ask)])
             going = []
             for (run, steps, _, began), came in zip(asked, told, strict=True):
                 need = self._sent(steps, came)
@@ -328,32 +338,40 @@ class Agent:
             steps.throw(error)
             raise
 
-    def _asked(self, needs: Sequence[_Ask], rounds: int) -> list[Any]:
-        """Samples for the prompts of some cases, in one call for each grammar."""
-        wish = self.config.wish(rounds)
-        prompts = [prompt(one.case, self._shots.get(one.case.step, ())) for one in needs]
-        if not self.config.grammars:
-            return list(self._model.complete(prompts, wish))
-        from soardb.pipelines.agent.grammars import grammar
+    def _asked(self, needs: Sequence[_Ask]) -> list[Any]:
+        """Samples for the prompts of some cases, in one call for each wish.
 
-        alike: dict[str, list[int]] = {}
+        A wish says nothing of the others that are asked for, so a trajectory of a model that can be
+        seeded is the same whatever is beside it.
+        """
+        alike: dict[Wish, list[int]] = {}
         for number, one in enumerate(needs):
-            alike.setdefault(grammar(one.case), []).append(number)
+            alike.setdefault(self._wish(one), []).append(number)
         found: list[Any] = [None] * len(needs)
-        for rules, numbers in alike.items():
+        for wish, numbers in alike.items():
+            cases = [needs[number].case for number in numbers]
             came = self._model.complete(
-                [prompts[number] for number in numbers], replace(wish, grammar=rules)
+                [prompt(case, self._shots.get(case.step, ())) for case in cases], wish
             )
             for number, samples in zip(numbers, came, strict=True):
                 found[number] = samples
         return found
 
+    def _wish(self, need: _Ask) -> Wish:
+        wish = self.config.wish(need.attempt)
+        if not self.config.grammars:
+            return wish
+        from soardb.pipelines.agent.grammars import grammar
+
+        return replace(wish, grammar=grammar(need.case))
+
     def _run(self, question: Question, generation: int = 0, repetition: int = 0) -> Run:
         if not isinstance(question.text, str) or not question.text.strip():
             raise InvalidArgument(f"expected a question, got {question.text!r}")
         record = Trajectory(
-            uuid4().hex, question.id, question.text, self._model.name, generation, repetition
-        )
+            uuid4().hex, question.id, question.text, self._model.name, generation, repetition,
+            settings=self.settings,
+        )  # fmt: skip
         return Run(record, self.config)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any, Literal, Self, get_args
@@ -100,6 +101,9 @@ class OpenAIModel:
             timeout=self._timeout,
             max_retries=as_int(retries, "retries", 0, 100),
         )
+        # What the environment holds for OpenAI is no business of this server.
+        self._client.organization = self._client.project = None
+        self._client._custom_headers = {}
 
     def __repr__(self) -> str:
         return f"OpenAIModel({self._url!r}, {self._model!r}, endpoint={self._endpoint!r})"
@@ -140,10 +144,7 @@ class OpenAIModel:
         pool = ThreadPoolExecutor(min(self._parallel, len(prompts)), "soardb-openai")
         until = deadline.until()
         try:
-            asked = [
-                pool.submit(self._samples, prompt, number, wish, until)
-                for number, prompt in enumerate(prompts)
-            ]
+            asked = [pool.submit(self._samples, prompt, wish, until) for prompt in prompts]
             _await(asked)
             return [one.result() for one in asked]
         finally:
@@ -152,15 +153,14 @@ class OpenAIModel:
             with self._lock:
                 self._usage.seconds += time.perf_counter() - began
 
-    def _samples(
-        self, prompt: str, number: int, wish: Wish, until: float
-    ) -> list[Completion] | InvalidArgument:
+    def _samples(self, prompt: str, wish: Wish, until: float) -> list[Completion] | InvalidArgument:
         """Of one prompt, asked for again where fewer came than were asked for."""
         wanted = wish.n if wish.temperature > 0 else 1
         found: list[Completion] = []
         while len(found) < wanted:
-            # Another seed for each prompt and each time, or equal prompts would have equal samples.
-            seed = (wish.seed * 1_000_003 + number * 1_009 + len(found)) % _SEEDS
+            # Another seed for each prompt and each time; the same whatever is asked beside it.
+            said = zlib.crc32(prompt.encode())
+            seed = (wish.seed * 1_000_003 + said + len(found)) % _SEEDS
             came = self._request(prompt, wanted - len(found), wish, seed, until)
             if isinstance(came, InvalidArgument):
                 return came
@@ -210,13 +210,14 @@ class OpenAIModel:
         return left
 
     def _refused(self, error: Any) -> InvalidArgument:
-        """InvalidArgument for a prompt that is too long; other errors are raised."""
+        """InvalidArgument for a prompt that is refused; other errors are raised."""
         said = self._plain(error.message)
         status = int(error.status_code)
-        if status in (400, 413, 422) and any(word in said.lower() for word in _TOO_LONG):
+        if status in (400, 413, 422):  # of this prompt: others may do
+            is_long = any(word in said.lower() for word in _TOO_LONG)
+            wanted = "that fits beside the sample into the context" if is_long else "to the taste"
             return InvalidArgument(
-                f"expected a prompt that fits beside the sample into the context of {self._model}, "
-                f"got a longer one; the server says: {said}"
+                f"expected a prompt {wanted} of {self._model}, got another; the server says: {said}"
             )
         kind = _STATUS.get(status, Unavailable if status >= 500 else InvalidArgument)
         raise kind(f"{self._url}, model {self._model}: {status}: {said}") from None

@@ -10,12 +10,16 @@ registry: the same call goes on after it was stopped, and at its end finds nothi
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from soardb.arrays import as_int
 from soardb.errors import InvalidArgument
+from soardb.models.checkpoint import Checkpoint
 from soardb.models.registry import Loaded, Registry
 from soardb.pipelines.agent.feedback import RankConfig, ranked
 from soardb.pipelines.agent.judge import Accuracy, accuracy
@@ -33,7 +37,7 @@ __all__ = ["Generation", "Rest", "RestConfig", "evaluate", "fine_tuned", "grow",
 
 Progress = Callable[[str, float], None]
 
-_AT_ONCE = 256  # trajectories of one write: what is lost where a growing is stopped
+_AT_ONCE = 16  # trajectories of one write: what is lost where a growing is stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,9 @@ class Rest:
         found = [self._measured(0, self.first.name, agent, progress)]
         for number in range(1, self.config.generations + 1):
             name = f"{self.name}-g{number}"
-            if name not in self.registry.names():
+            if name in self.registry.names():
+                self._expect_same(name)
+            else:
                 examples = self.improve(number, agent, progress)
                 fine_tuned(
                     self.registry, self.base, name, examples, self.config.tune, progress,
@@ -140,16 +146,26 @@ class Rest:
     def improve(self, number: int, agent: Agent, progress: Progress) -> list[Example]:
         """Grow generation `number` with an agent, have it ranked; what is to be learned from."""
         config = self.config
-        grow(
-            agent, self.trajectories, self.questions, number, config.repetitions, config.at_once,
-            lambda share: progress(f"grow {number}", share),
-        )  # fmt: skip
+        ids = {
+            one.id
+            for one in grow(
+                agent, self.trajectories, self.questions, number, config.repetitions,
+                config.at_once, lambda share: progress(f"grow {number}", share),
+            )
+        }  # fmt: skip
         if config.targets == "ranked":
-            rank(
+            came = rank(
                 self.rater, self.trajectories, number, config.rank,
                 lambda share: progress(f"rank {number}", share),
             )  # fmt: skip
-        grown = self.trajectories.all(generation=number)
+            if came["unread"] > came["ranked"]:
+                raise InvalidArgument(
+                    f"expected rankings in three lines, {came['unread']} of model "
+                    f"{self.rater.name} could not be read and {came['ranked']} could; take "
+                    "another rater, or targets='perplexity'"
+                )
+        # Not all that is there: questions may have been others once, or more.
+        grown = [one for one in self.trajectories.all(generation=number) if one.id in ids]
         examples = mixture(grown, config.targets)
         if not examples:
             raise InvalidArgument(
@@ -157,6 +173,19 @@ class Rest:
                 f"{number} did, the last for {grown[-1].error!r}; bring a better first policy"
             )
         return examples
+
+    def _expect_same(self, name: str) -> None:
+        """InvalidArgument where a policy is there that was made in another way."""
+        lineage = self.registry.get(name).lineage
+        wanted = {
+            "parent": self.base, "targets": self.config.targets, "tune": asdict(self.config.tune)
+        }  # fmt: skip
+        for part, value in wanted.items():
+            if lineage.get(part) != value:
+                raise InvalidArgument(
+                    f"expected {name!r} with {part} {value!r}, the one that is there has "
+                    f"{lineage.get(part)!r}; remove it, or take another name"
+                )
 
     def _measured(self, number: int, name: str, agent: Agent, progress: Progress) -> Generation:
         found = evaluate(
@@ -181,25 +210,43 @@ def grow(
     repetitions: int = 1,
     at_once: int = 64,
     progress: Callable[[float], None] = lambda share: None,
-) -> None:
-    """Have every question answered so many times, but for what is there already.
+) -> list[Trajectory]:
+    """Have every question answered so many times, but for what is there already: all, no steps.
 
     Each repetition draws its own samples. Trajectories that failed are kept, and not tried again.
+    Errors: InvalidArgument where one is there of another model, text or settings.
     """
     there = trajectories.done(generation)
-    done, total = len(there), len(questions) * repetitions
+    wanted = [(one, n) for n in range(repetitions) for one in questions]
+    for one, repetition in wanted:
+        _expect_same(there.get((one.id, repetition)), one, agent)
+    done = sum((one.id, n) in there for one, n in wanted)
     for repetition in range(repetitions):
         missing = [one for one in questions if (one.id, repetition) not in there]
+        if not missing:
+            continue
         drawn = agent.reseeded(agent.config.seed + 1_000_003 * (repetition + 1000 * generation))
-        for first in range(0, len(missing), _AT_ONCE):
-            some = missing[first : first + _AT_ONCE]
-            seeded = drawn.reseeded(drawn.config.seed + 1009 * (first // _AT_ONCE))
-            found = list(
-                seeded.answers(some, generation=generation, repetition=repetition, at_once=at_once)
+        came = drawn.answers(missing, generation=generation, repetition=repetition, at_once=at_once)
+        while some := list(itertools.islice(came, _AT_ONCE)):
+            trajectories.add(some)
+            there |= {(one.question_id, repetition): one for one in some}
+            done += len(some)
+            progress(done / len(wanted))
+    return [there[one.id, repetition] for one, repetition in wanted]
+
+
+def _expect_same(held: Trajectory | None, question: Question, agent: Agent) -> None:
+    """InvalidArgument where a stored trajectory answers something else than is asked now."""
+    if held is None:
+        return
+    asked = {"model": agent.model, "question": question.text, **agent.settings}
+    stored = {"model": held.model, "question": held.question, **held.settings}
+    for name, value in asked.items():
+        if stored.get(name) != value:
+            raise InvalidArgument(
+                f"expected trajectories with {name} {value!r}, those that are stored under this "
+                f"name have {stored.get(name)!r}; take another name"
             )
-            trajectories.add(found)
-            done += len(found)
-            progress(done / total)
 
 
 def rank(
@@ -250,12 +297,9 @@ def evaluate(
     progress: Callable[[float], None] = lambda share: None,
 ) -> Accuracy:
     """Accuracy over runs, each a trajectory for every question; those that are there are used."""
-    grow(agent, measured, questions, generation, runs, at_once, progress)
-    ids = {one.id for one in questions}
-    by_run: list[list[Trajectory]] = [[] for _ in range(runs)]
-    for one in measured.all(generation=generation):
-        if one.question_id in ids and one.repetition < runs:
-            by_run[one.repetition].append(one)
+    ways = grow(agent, measured, questions, generation, runs, at_once, progress)
+    each = len(questions)
+    by_run = [ways[first : first + each] for first in range(0, len(ways), each)]
     return accuracy(judge, questions, by_run, kinds)
 
 
@@ -270,18 +314,24 @@ def fine_tuned(
 ) -> Tuned:
     """Fine-tune a model of the registry on steps, as another one in it; also a smaller student.
 
+    Goes on from a checkpoint where it was stopped, which is deleted at the end.
+
     Errors: InvalidArgument for a model that is no decoder nor can be one; AlreadyExists.
     """
     config = TuneConfig() if config is None else config
     found: Loaded = registry.load(base)
     decoder = found.decoder
-    tuned = tune(decoder, found.tokens, examples, config, progress)
-    told = {
+    text = json.dumps([base, asdict(config), [asdict(one) for one in examples]], sort_keys=True)
+    told = {"fine_tuned": name, "of": hashlib.sha256(text.encode()).hexdigest()}
+    place = registry.folder.parent / "agent" / f"{name}.safetensors"
+    tuned = tune(decoder, found.tokens, examples, config, progress, Checkpoint(place, told=told))
+    history = {
         **(lineage or {}), "method": "rest", "parent": base, "agent": True,
         "examples": dict(counts(examples)), "too_long": tuned.too_long, "tune": asdict(config),
     }  # fmt: skip
     registry.add_decoder(
-        name, decoder, found.tokens, lineage=told,
+        name, decoder, found.tokens, lineage=history,
         metrics={"agent_loss": tuned.losses[-1]},
     )  # fmt: skip
+    place.unlink()
     return tuned

@@ -71,9 +71,15 @@ class Trajectories:
     @classmethod
     def create(cls, database: Any, name: str, embed: Embed, run: str = "") -> Trajectories:
         """A new collection of trajectories, or the one of that name. Errors: InvalidArgument."""
-        if name in database.list_collections():
-            return cls(database.get_collection(name), embed, run)
         d = embed(["how wide are vectors?"]).shape[1]
+        if name in database.list_collections():
+            held = database.get_collection(name)
+            if held.d != d:
+                raise InvalidArgument(
+                    f"expected vectors of {held.d} dimensions, which collection {name!r} has, got "
+                    f"{d}; take the embedder that it was made with, or another collection"
+                )
+            return cls(held, embed, run)
         made = database.create_collection(name, d, "cosine", schema=dict(SCHEMA))
         return cls(made, embed, run)
 
@@ -98,9 +104,10 @@ class Trajectories:
         return int(self.collection.count(self._where({"kind": "trajectory"})))
 
     def all(self, **fields: Any) -> list[Trajectory]:
-        """The trajectories whose fields are these, with all of their steps, in order of their ids.
+        """The trajectories whose fields are these, with all of their steps.
 
-        Reads the points of all of them.
+        In order of generation, repetition and question, which is the same however often and in how
+        many parts they were made. Reads the points of all of them.
         """
         heads: dict[str, dict[str, Any]] = {}
         for payload in self._payloads({**fields, "kind": "trajectory"}):
@@ -110,12 +117,19 @@ class Trajectories:
         for payload in self._payloads({**shared, "kind": "step"}):
             if payload["trajectory"] in steps:
                 steps[payload["trajectory"]].append(payload)
-        return [_trajectory(heads[name], steps[name]) for name in sorted(heads)]
+        found = [_trajectory(head, steps[name]) for name, head in heads.items()]
+        return sorted(
+            found, key=lambda one: (one.generation, one.repetition, one.question_id, one.id)
+        )
 
-    def done(self, generation: int) -> set[tuple[str, int]]:
-        """(question id, repetition) of the trajectories that a generation has, complete or not."""
+    def done(self, generation: int) -> dict[tuple[str, int], Trajectory]:
+        """The trajectories that a generation has, complete or not, without their steps.
+
+        By question id and repetition.
+        """
         where = {"kind": "trajectory", "generation": generation}
-        return {(one["question_id"], one["repetition"]) for one in self._payloads(where)}
+        found = [_trajectory(payload, []) for payload in self._payloads(where)]
+        return {(one.question_id, one.repetition): one for one in found}
 
     def alike(self, question: str, limit: int = 10, **fields: Any) -> list[Trajectory]:
         """The trajectories whose questions are closest, without steps."""

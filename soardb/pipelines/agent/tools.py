@@ -51,6 +51,7 @@ class CollectionTool:
             alone, of text and title, as far as these are declared as text; text has to be
     count   passages, at most; longest: characters of one
     where   a filter: these points alone
+    by      the name of what embeds, which a cache tells answers apart by
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class CollectionTool:
         count: int = 3,
         longest: int = 500,
         where: Any = None,
+        by: str = "",
     ) -> None:
         self._collection = collection
+        self._by = by
         self._text, self._title = text, title
         self._embed = embed
         self._count = as_int(count, "count", 1, 100)
@@ -82,8 +85,9 @@ class CollectionTool:
     def key(self) -> str:
         """Collection, fields, how it is searched."""
         told = (
-            self._collection.name, self._text, self._title, self._embed is not None, self._count,
-            self._longest, str(self._where),
+            self._collection.name, str(getattr(self._collection, "id", "")), self._text,
+            self._title, self._embed is not None, self._by, self._count, self._longest,
+            str(self._where),
         )  # fmt: skip
         return json.dumps(told)
 

@@ -98,6 +98,8 @@ class Trajectory:
     generation   of the policy; repetition: which of several ways to the same question
     draft, after_relevance, answer  before the self-checks, after the first, after both
     links        the document of each link id
+    settings     of the agent: all that it depends on but model, question and seed
+    searches     how many there were
     error        why it ended early, as "Name: message"; None for a complete one
     seconds      that it took
     """
@@ -113,13 +115,10 @@ class Trajectory:
     after_relevance: str | None = None
     answer: str | None = None
     links: Mapping[int, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    searches: int = 0
     error: str | None = None
     seconds: float = 0.0
-
-    @property
-    def searches(self) -> int:
-        """How many there were."""
-        return sum(one.tool is not None for one in self.steps)
 
     @property
     def is_complete(self) -> bool:
