@@ -128,8 +128,8 @@ def test_evaluate(folder: Path, server: OpenAIServer, capsys: pytest.CaptureFixt
     assert "0.000 ± 0.000, before the self-checks 0.000, no answer 0.000, no verdict 1.000" in (
         capsys.readouterr().out
     )
-    told = [one if one != "perfect" else "teacher" for one in command]
-    assert run(*told, "--judge", "judge", "--name", "perfect") == 2  # the name is another's
+    others = [one if one != "perfect" else "teacher" for one in command]
+    assert run(*others, "--judge", "judge", "--name", "perfect") == 2  # the name is another's
     assert "expected trajectories with model 'teacher'" in capsys.readouterr().err
     assert run("agent", "evaluate", folder.parent, *told, "--questions", held) == 2
     assert "expected a soardb database" in capsys.readouterr().err
