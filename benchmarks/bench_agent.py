@@ -19,6 +19,8 @@ stopped goes on.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -364,7 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         setup = replace(setup, rest=replace(setup.rest, tune=setup.tune))
         nouns = lookups.made_up() if options.tiny else lookups.read(fetch(WORDNET, _say))
-        bench = opened(setup, nouns, options.folder or cache_folder() / setup.name)
+        bench = opened(setup, nouns, options.folder or cache_folder() / _mark(setup))
         rows = rows_of(bench)
     except SoarError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -380,6 +382,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plot(report, stem.with_suffix(".png"))
     written(report, table, stem, setup.runs)
     return 0
+
+
+def _mark(setup: Setup) -> str:
+    """The name of a folder: what was made with another setup is not taken for this one's."""
+    told = json.dumps([asdict(setup), asdict(Faults())], sort_keys=True)
+    return f"{setup.name}-{hashlib.sha256(told.encode()).hexdigest()[:10]}"
 
 
 def _say(stage: str, share: float | None = None) -> None:

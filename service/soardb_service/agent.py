@@ -10,7 +10,6 @@ agent; what a model writes is taken apart by a parser and nothing of it is run.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -38,7 +37,6 @@ _FIELD, _PASSAGES, _SEARCHES, _SAMPLES, _TEMPERATURE, _LONGEST = "text", 3, 10, 
 _MOST = {"passages": 20, "samples": 32, "longest": 4096}
 _LONGEST_QUESTION = 10_000  # characters
 
-_ADDRESS = re.compile(r"https?://[^\s,;]+")
 
 _log = structlog.get_logger("soardb_service")
 

@@ -148,6 +148,25 @@ class TestOpenAIModel:
             assert model.usage.calls == 1
         assert len(server.requests) == 3
 
+    @pytest.mark.parametrize("status", [400, 413, 422])
+    def test_a_prompt_that_is_refused_fails_alone(self, status: int) -> None:
+        """Whatever the reason, as a filter of its words: with what the server said."""
+        faults = [Fault(status, "not these words")]
+        with OpenAIServer(faults=faults) as server, asked(server, parallel=1) as model:
+            refused, fine = model.complete(["a", "b"], Wish(1))
+        assert isinstance(refused, InvalidArgument)
+        assert "not these words" in str(refused)
+        assert not isinstance(fine, InvalidArgument)
+
+    def test_headers_of_the_environment_stay_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Those that are meant for OpenAI, whichever server is asked."""
+        for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+            monkeypatch.setenv(name, "mine")
+        monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Mine: mine")
+        with OpenAIServer() as server, asked(server) as model:
+            model.complete(["a"], Wish(1))
+            assert "mine" not in server.requests[0].headers.values()
+
     def test_a_prompt_that_is_too_long_fails_alone(self) -> None:
         """The other prompts of the call have their samples."""
         said = "This model's maximum context length is 8 tokens. However, you requested 9 tokens."
@@ -160,7 +179,6 @@ class TestOpenAIModel:
     @pytest.mark.parametrize(
         ("fault", "kind", "word"),
         [
-            (Fault(400, "no such parameter"), InvalidArgument, "no such parameter"),
             (Fault(401, f"Incorrect API key provided: {KEY}"), NotAllowed, "Incorrect"),
             (Fault(403, "not for you"), NotAllowed, "not for you"),
             (Fault(404, "The model does not exist"), NotFound, "does not exist"),
@@ -429,8 +447,9 @@ class TestLlamaCpp:
 
     def test_a_grammar_that_is_none_is_told(self, llama: OpenAIModel) -> None:
         """By the server's own words."""
-        with pytest.raises(InvalidArgument, match="grammar"):
-            llama.complete(["a"], Wish(1, grammar="root ::= ("))
+        [refused] = llama.complete(["a"], Wish(1, grammar="root ::= ("))
+        assert isinstance(refused, InvalidArgument)
+        assert "grammar" in str(refused)
 
     def test_files_that_are_no_model_are_told(self, tmp_path: Path) -> None:
         """Before llama.cpp sees them, or by it."""

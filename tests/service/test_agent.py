@@ -244,13 +244,18 @@ class TestWhatEndsThem:
         assert KEY not in serving.log()
 
     def test_what_is_refused_there_is_told_without_an_address(
-        self, client: Any, outside: OpenAIServer
+        self, client: Any, serving: Served, outside: OpenAIServer
     ) -> None:
-        """A wish that the model cannot fulfil is the caller's to know."""
-        outside.faults = [Fault(400, "no such grammar")]
-        with pytest.raises(InvalidArgument, match="its server.*no such grammar") as raised:
+        """Nor in that server's words, which the log has; but for a prompt that is too long."""
+        said = "org-12 at db7.corp.local"
+        outside.faults = [Fault(400, said)]
+        with pytest.raises(InvalidArgument, match="'scripted' takes.*the log says why") as raised:
             asked(client, grammars=True)
-        assert outside.url not in str(raised.value)
+        assert said not in str(raised.value)
+        assert said in serving.log()
+        outside.faults = [Fault(400, "maximum context length is 8")]
+        with pytest.raises(InvalidArgument, match="'scripted' takes.*too long"):
+            asked(client)
 
     def test_time_is_up(self, client: Any, outside: OpenAIServer) -> None:
         """In the middle of a request to the model."""

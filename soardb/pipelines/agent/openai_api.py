@@ -42,6 +42,8 @@ CONTINUE = (
 )
 """What a chat is told first: its prompts are files to be written on."""
 
+_MUTE = 3  # requests whose samples all came without log-probabilities, until that is an error
+_MUTE = 3  # requests without any log-probabilities, after which that is an error
 _SEEDS = 2**31  # some servers keep no larger ones
 _STATUS: Mapping[int, type[SoarError]] = {
     400: InvalidArgument, 401: NotAllowed, 403: NotAllowed, 404: NotFound, 408: TimedOut,
@@ -157,14 +159,22 @@ class OpenAIModel:
         """Of one prompt, asked for again where fewer came than were asked for."""
         wanted = wish.n if wish.temperature > 0 else 1
         found: list[Completion] = []
+        asked = 0
         while len(found) < wanted:
             # Another seed for each prompt and each time; the same whatever is asked beside it.
             said = zlib.crc32(prompt.encode())
-            seed = (wish.seed * 1_000_003 + said + len(found)) % _SEEDS
+            seed = (wish.seed * 1_000_003 + said + 1009 * asked) % _SEEDS
             came = self._request(prompt, wanted - len(found), wish, seed, until)
             if isinstance(came, InvalidArgument):
                 return came
+            asked += 1
             found += came
+            if not came and asked >= _MUTE:
+                raise InvalidArgument(
+                    "expected log-probabilities of each token, by which samples are compared; "
+                    f"{self._url} sent none with model {self._model}. Ask a server that sends "
+                    "them, such as vLLM or llama.cpp, or its other endpoint"
+                )
         return found[:wanted] if wish.temperature > 0 else found[:1] * wish.n
 
     def _request(
@@ -227,7 +237,9 @@ class OpenAIModel:
         choices = getattr(reply, "choices", None)
         if not isinstance(choices, list) or not choices:
             raise self._malformed("it has no choices")
-        found = [self._completion(choice) for choice in choices[:n]]
+        read_all = [self._completion(choice) for choice in choices[:n]]
+        # llama.cpp sends no log-probabilities with a text that ends within a character.
+        found = [one for one in read_all if one is not None]
         written = sum(one.tokens for one in found)
         usage = getattr(reply, "usage", None)
         with self._lock:
@@ -241,7 +253,8 @@ class OpenAIModel:
             mine.cost += read * self._prices[0] + written * self._prices[1]
         return found
 
-    def _completion(self, choice: Any) -> Completion:
+    def _completion(self, choice: Any) -> Completion | None:
+        """None for one without log-probabilities."""
         if self._endpoint == "chat":
             text = getattr(getattr(choice, "message", None), "content", None) or ""
         else:
@@ -252,11 +265,7 @@ class OpenAIModel:
         if laws is None and not text:
             laws = []  # of no token there is nothing to send
         if laws is None:
-            raise InvalidArgument(
-                f"expected log-probabilities of each token, by which samples are compared; "
-                f"{self._url} sent none with model {self._model}. Ask a server that sends them, "
-                "such as vLLM or llama.cpp, or its other endpoint"
-            )
+            return None
         reason = getattr(choice, "finish_reason", None)
         return Completion(text, math.fsum(laws), len(laws), reason != "length")
 
