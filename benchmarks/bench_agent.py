@@ -5,8 +5,9 @@
 Questions need two to four look-ups in a collection of nouns, one after the other. A teacher out of
 rules, which errs on purpose, shows a small decoder the five steps: generation 0. ReST makes 1 and 2
 of it: the policy answers, its samples are ranked by a rater out of rules, and a decoder that starts
-from the same base again learns from them. Beside it: targets of lowest perplexity in place of those
-ranked best, twice the data, a smaller student. All are measured on questions for tests, whose facts
+from the same base again learns from them. Beside it, from the same trajectories: targets of lowest
+perplexity in place of those ranked best, drawn ones and ideal ones, another seed; twice the data, a
+smaller student, and answers without a search. All are measured on questions for tests, whose facts
 are in no other question, ten runs each; drafts tell what the self-checks do.
 
     python -m benchmarks.bench_agent
@@ -35,7 +36,7 @@ from torch.nn import functional
 import soardb
 from benchmarks import lookups, provenance
 from benchmarks.environment import cache_folder
-from benchmarks.lookup_models import Faults, Judge, Rater, Teacher
+from benchmarks.lookup_models import Faults, Judge, Rater, Teacher, ideal
 from benchmarks.lookups import Lookups
 from benchmarks.packages import fetch
 from benchmarks.recipes import WORDNET
@@ -52,9 +53,11 @@ from soardb.pipelines.agent.language import LanguageModel
 from soardb.pipelines.agent.local import LocalModel
 from soardb.pipelines.agent.machine import Agent, AgentConfig, Question
 from soardb.pipelines.agent.mixture import Targets, mixture
+from soardb.pipelines.agent.prompts import Exemplar, read_case, target
 from soardb.pipelines.agent.rest import Rest, RestConfig, evaluate, fine_tuned, grow
 from soardb.pipelines.agent.store import Trajectories, hashed
-from soardb.pipelines.agent.tools import CachedTool, CollectionTool
+from soardb.pipelines.agent.tools import CachedTool, CollectionTool, Snippet, Tool
+from soardb.pipelines.agent.trajectory import Ranking, StepRecord, Trajectory
 from soardb.pipelines.agent.tuning import TuneConfig
 
 __all__ = ["Setup", "main", "table"]
@@ -245,13 +248,26 @@ def learned(
         )  # fmt: skip
 
 
-def measured(bench: Bench, name: str, model: LanguageModel) -> dict[str, Any]:
-    """Accuracy on the test questions, before and after self-checks."""
+class Closed:
+    """A tool that finds nothing: what is answered then is known by heart, or guessed."""
+
+    key = "closed book"
+
+    def search(self, query: str) -> list[Snippet]:
+        """Nothing."""
+        return []
+
+
+def measured(
+    bench: Bench, name: str, model: LanguageModel, tool: Tool | None = None
+) -> dict[str, Any]:
+    """Accuracy on the test questions, before and after self-checks; with another tool, if told."""
     setup = bench.setup
     began, written_before = time.process_time(), model.usage.completion_tokens
     kinds = {one.question.id: one.kind for one in bench.questions["test"]}
     found = evaluate(
-        bench.agent(model), Judge(), bench.store(f"test {name}"), bench.of("test"), 0, setup.runs,
+        Agent(model, tool or bench.tool, setup.rest.agent), Judge(),
+        bench.store(f"test {name}"), bench.of("test"), 0, setup.runs,
         setup.rest.at_once, kinds, lambda share: _say(f"{name}: test", share),
     )  # fmt: skip
     told = {"policy": name, **found.to_json(), "cpu_s": time.process_time() - began,
@@ -289,11 +305,13 @@ def rows_of(bench: Bench) -> list[dict[str, Any]]:
     twice.improve(last, before, _say)
     learned(bench, f"g{last}-twice", "base", store.all(generation=last), "ranked")
     names += [f"g{last}-twice", "g0-student", f"g{last}-student"]
+    names += bounds(bench, last, ways)
     scripted: dict[str, LanguageModel] = {
         "teacher": Teacher(), "without faults": Teacher("without faults", faults=Faults.none())
     }  # fmt: skip
     rows = [measured(bench, name, model) for name, model in scripted.items()]
     rows += [measured(bench, name, bench.policy(name)) for name in names]
+    rows.append(measured(bench, "closed-book", bench.policy(f"rest-g{last}"), Closed()))
     by_model = {one.model: one for one in generations}
     for row in rows:
         if row["policy"] in by_model:
@@ -301,7 +319,62 @@ def rows_of(bench: Bench) -> list[dict[str, Any]]:
     return rows
 
 
+def bounds(bench: Bench, last: int, ways: Sequence[Trajectory]) -> list[str]:
+    """Policies that tell what the others are worth, from the trajectories of the last generation.
+
+    Targets that are drawn, targets as they should be, and as ranked with another seed of learning.
+    """
+    drawn = np.random.default_rng(0)
+
+    def chosen(step: StepRecord) -> StepRecord:
+        good = [number for number, one in enumerate(step.samples) if one.error is None]
+        place = good[int(drawn.integers(len(good)))]
+        return replace(step, ranking=Ranking("drawn", (place,), "chance"))
+
+    some = [one.with_steps(tuple(map(chosen, one.steps))) for one in ways]
+    learned(bench, f"g{last}-drawn", "base", some, "ranked")
+    name = f"g{last}-ideal"
+    if name not in bench.registry.names():
+        examples = [
+            replace(one, target=target(Exemplar(case := read_case(one.prompt), ideal(case))))
+            for one in mixture(ways)
+        ]
+        fine_tuned(bench.registry, "base", name, examples, bench.setup.tune, _say)
+    again = f"g{last}-seed-1"
+    if again not in bench.registry.names():
+        config = replace(bench.setup.tune, seed=1)
+        fine_tuned(bench.registry, "base", again, mixture(ways), config, _say)
+    return [f"g{last}-drawn", name, again]
+
+
 # --- reporting ----------------------------------------------------------------------------------
+
+
+def gaps(rows: Sequence[Mapping[str, Any]], last: int) -> list[dict[str, Any]]:
+    """Differences of policies by question, with 95 % intervals of a bootstrap over questions."""
+    held = {row["policy"]: row["by_question"] for row in rows}
+    final = f"rest-g{last}"
+    pairs = [
+        (final, "g0"), ("rest-g1", "g0"), (final, "rest-g1"), (final, f"g{last}-perplexity"),
+        (final, f"g{last}-drawn"), (f"g{last}-ideal", final), (f"g{last}-twice", final),
+        (f"g{last}-seed-1", final), (f"g{last}-student", "g0-student"),
+        (final, f"g{last}-student"), (final, "closed-book"), (final, "teacher"),
+    ]  # fmt: skip
+    random = np.random.default_rng(0)
+    found = []
+    for one, other in dict.fromkeys(pairs):
+        if one != other:
+            by = np.array([held[one][name] - held[other][name] for name in held[one]])
+            drawn = by[random.integers(0, len(by), (2000, len(by)))].mean(axis=1)
+            low, high = np.quantile(drawn, [0.025, 0.975])
+            found.append({"policy": one, "over": other, "gap": float(by.mean()),
+                          "from": float(low), "to": float(high)})  # fmt: skip
+    return found
+
+
+def floor(questions: Sequence[Composed]) -> float:
+    """Of a coin that knows what is asked for: half of what has two answers."""
+    return float(np.mean([0.0 if one.kind.startswith("chain") else 0.5 for one in questions]))
 
 
 def table(report: Mapping[str, Any]) -> str:
@@ -324,8 +397,10 @@ def table(report: Mapping[str, Any]) -> str:
     lines = [
         f"# Agent: {setup['questions']['test']} questions, {setup['runs']} runs", "",
         "`python -m benchmarks.bench_agent`, commit "
-        f"{report['commit'][:12]}; mean and standard deviation over runs.",
-        *grid("Accuracy", shown), *grid("By kind of question", kinds),
+        f"{report['commit'][:12]}; mean and standard deviation over runs; gaps with 95 % intervals "
+        f"of a bootstrap over questions. A coin: {report['floor']:.3f}.",
+        *grid("Accuracy", shown), *grid("Gaps", report["gaps"]),
+        *grid("By kind of question", kinds),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -376,6 +451,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bench.tool.close()
             bench.database.close()
     report = header("agent", commit, setup, ("torch", "tokenizers"))
+    last = setup.rest.generations
+    report |= {"gaps": gaps(rows, last), "floor": floor(bench.questions["test"])}
     report |= {"faults": asdict(Faults()), "rater_wrong": Rater().wrong, "rows": rows}
     options.results.mkdir(parents=True, exist_ok=True)
     stem = options.results / setup.name

@@ -55,7 +55,7 @@ def ask(
         samples=as_int(samples, "samples", 1, _MOST),
         temperature=temperature,
         longest=as_int(longest, "longest", 1, _MOST),
-        seed=as_int(seed, "seed", 0, _MOST),
+        seed=as_int(seed, "seed", 0, 2**63 - 1),
         self_checks=bool(self_checks),
         grammars=bool(grammars),
     )

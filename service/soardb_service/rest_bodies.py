@@ -448,7 +448,7 @@ class AskBody(_Body):
             samples=_uint(self.samples, "samples", least=1),
             temperature=self.temperature,
             longest=_uint(self.longest, "longest", least=1),
-            seed=_uint(self.seed, "seed"),
+            seed=_uint(self.seed, "seed", 2**63),
             self_checks=self.self_checks,
             grammars=self.grammars,
         )

@@ -32,7 +32,7 @@ def test_every_policy_is_measured(
     rows = {row["policy"]: row for row in report["rows"]}
     assert list(rows) == [
         "teacher", "without faults", "g0", "rest-g1", "g1-perplexity", "g1-twice", "g0-student",
-        "g1-student",
+        "g1-student", "g1-drawn", "g1-ideal", "g1-seed-1", "closed-book",
     ]  # fmt: skip
     assert rows["teacher"]["mean"] < rows["without faults"]["mean"] == 1.0
     assert len(rows["teacher"]["runs"]) == 2
@@ -41,6 +41,10 @@ def test_every_policy_is_measured(
     assert examples["g1-twice"] > examples["rest-g1"] > examples["g0"] > 0
     assert rows["g1-student"]["parameters"] < rows["rest-g1"]["parameters"]
     assert "validation" in rows["rest-g1"]
+    gap = next(one for one in report["gaps"] if one["over"] == "teacher")
+    assert gap["gap"] == pytest.approx(-rows["teacher"]["mean"])
+    assert gap["from"] <= gap["gap"] <= gap["to"]
+    assert 0 < report["floor"] < 0.5
     assert (tmp_path / "agent-tiny.png").stat().st_size > 5000
     assert "without faults | 1.000" in (tmp_path / "agent-tiny.md").read_text("utf-8")
     monkeypatch.setattr(tuning, "descend", lambda *_: pytest.fail("learned again"))

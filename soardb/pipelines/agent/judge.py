@@ -129,6 +129,7 @@ class Accuracy:
     unread   share of verdicts on answers that could not be read; they count as wrong
     searches mean of a trajectory
     by_kind  mean share of questions of each kind, where kinds were told
+    by_question  share of runs in which each was answered rightly, by its id
     """
 
     runs: tuple[float, ...]
@@ -137,6 +138,7 @@ class Accuracy:
     unread: float
     searches: float
     by_kind: Mapping[str, float]
+    by_question: Mapping[str, float]
 
     @property
     def gained(self) -> tuple[float, ...]:
@@ -160,7 +162,7 @@ class Accuracy:
             "before_mean": float(np.mean(self.before)), "before_runs": list(self.before),
             "gained_mean": float(np.mean(self.gained)), "gained_sd": _sd(self.gained),
             "failed": self.failed, "unread": self.unread, "searches": self.searches,
-            "by_kind": dict(self.by_kind),
+            "by_kind": dict(self.by_kind), "by_question": dict(self.by_question),
         }  # fmt: skip
         found: dict[str, Any] = plain(told)
         return found
@@ -186,6 +188,7 @@ def accuracy(
     after: list[float] = []
     before: list[float] = []
     of_kind: dict[str, list[bool]] = {}
+    of_question: dict[str, list[bool]] = {one.id: [] for one in questions}
     unread: list[bool] = []
     every: list[Trajectory] = []
     for run in runs:
@@ -199,6 +202,7 @@ def accuracy(
         after.append(float(np.mean(right)))
         before.append(float(np.mean(_right(judge, held, run, [one.draft for one in run])[0])))
         for one, is_right in zip(run, right, strict=True):
+            of_question[one.question_id].append(is_right)
             if kinds is not None:
                 of_kind.setdefault(kinds[one.question_id], []).append(is_right)
         every += run
@@ -211,6 +215,7 @@ def accuracy(
         float(np.mean(unread)) if unread else 0.0,
         float(np.mean([one.searches for one in every])),
         {kind: float(np.mean(right)) for kind, right in sorted(of_kind.items())},
+        {id_: float(np.mean(right)) for id_, right in of_question.items()},
     )
 
 

@@ -90,7 +90,9 @@ class AgentConfig:
 
     def wish(self, attempt: int) -> Wish:
         """For the samples of a step that is asked for the so many-th time."""
-        return Wish(self.samples, self.temperature, self.longest, (END,), self.seed + attempt)
+        return Wish(
+            self.samples, self.temperature, self.longest, (END,), (self.seed + attempt) % 2**63
+        )
 
 
 @dataclass(frozen=True, slots=True)

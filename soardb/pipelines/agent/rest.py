@@ -225,7 +225,8 @@ def grow(
         missing = [one for one in questions if (one.id, repetition) not in there]
         if not missing:
             continue
-        drawn = agent.reseeded(agent.config.seed + 1_000_003 * (repetition + 1000 * generation))
+        moved = 1_000_003 * (repetition + 1000 * generation)
+        drawn = agent.reseeded((agent.config.seed + moved) % 2**63)
         came = drawn.answers(missing, generation=generation, repetition=repetition, at_once=at_once)
         while some := list(itertools.islice(came, _AT_ONCE)):
             trajectories.add(some)
