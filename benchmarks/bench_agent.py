@@ -63,8 +63,8 @@ from soardb.pipelines.agent.tuning import TuneConfig
 __all__ = ["Setup", "main", "table"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
-POLICY = DecoderConfig(2048, 160, 4, 5, context=1024)
-STUDENT = DecoderConfig(2048, 96, 3, 3, context=1024)
+POLICY = DecoderConfig(512, 128, 4, 4, context=2048)
+STUDENT = DecoderConfig(512, 64, 3, 4, context=2048)
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ class Setup:
         default_factory=lambda: {"train": 1000, "validation": 60, "test": 180}
     )
     shown: int = 1000
-    vocabulary: int = 2048
+    vocabulary: int = 512
     policy: DecoderConfig = POLICY
     student: DecoderConfig = STUDENT
-    base: TrainConfig = TrainConfig(1500, 16, 192, 2e-3, warm=100)  # noqa: RUF009  frozen
+    base: TrainConfig = TrainConfig(800, 64, 64, 3e-3, warm=50)  # noqa: RUF009  frozen
     tune: TuneConfig = TuneConfig(3.0, 8192, 1e-3)  # noqa: RUF009  frozen
     rest: RestConfig = field(
         default_factory=lambda: RestConfig(
-            2, agent=AgentConfig(longest=160), runs=5, is_patient=True, at_once=64
+            2, agent=AgentConfig(longest=240), runs=5, is_patient=True, at_once=64
         )
     )
     runs: int = 10
