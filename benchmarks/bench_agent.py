@@ -90,10 +90,14 @@ class Setup:
     policy: DecoderConfig = POLICY
     student: DecoderConfig = STUDENT
     base: TrainConfig = TrainConfig(800, 64, 64, 3e-3, warm=50)  # noqa: RUF009  frozen
-    tune: TuneConfig = TuneConfig(3.0, 8192, 1e-3)  # noqa: RUF009  frozen
     rest: RestConfig = field(
         default_factory=lambda: RestConfig(
-            2, agent=AgentConfig(longest=240), runs=5, is_patient=True, at_once=64
+            2,
+            agent=AgentConfig(longest=240),
+            tune=TuneConfig(3.0),
+            runs=5,
+            is_patient=True,
+            at_once=64,
         )
     )
     runs: int = 10
@@ -105,8 +109,9 @@ class Setup:
 TINY = Setup(
     "agent-tiny", {"train": 18, "validation": 6, "test": 6}, 12, 400,
     DecoderConfig(400, 32, 2, 2, context=1024), DecoderConfig(400, 16, 1, 2, context=1024),
-    TrainConfig(8, 4, 32, 1e-2, warm=1), TuneConfig(0.2, 4096, 1e-2),
-    RestConfig(1, agent=AgentConfig(5, 2, longest=24, tries=1), runs=2, is_patient=True), 2, 110,
+    TrainConfig(8, 4, 32, 1e-2, warm=1),
+    RestConfig(1, agent=AgentConfig(5, 2, longest=24, tries=1),
+               tune=TuneConfig(0.2, 4096, 1e-2), runs=2, is_patient=True), 2, 110,
     first="teacher",
 )  # fmt: skip
 
@@ -243,7 +248,7 @@ def learned(
     """A policy from trajectories, if it is not there."""
     if name not in bench.registry.names():
         fine_tuned(
-            bench.registry, base, name, mixture(trajectories, targets), bench.setup.tune,
+            bench.registry, base, name, mixture(trajectories, targets), bench.setup.rest.tune,
             lambda stage, share: _say(f"{name}: {stage}", share), {"targets": targets},
         )  # fmt: skip
 
@@ -339,10 +344,10 @@ def bounds(bench: Bench, last: int, ways: Sequence[Trajectory]) -> list[str]:
             replace(one, target=target(Exemplar(case := read_case(one.prompt), ideal(case))))
             for one in mixture(ways)
         ]
-        fine_tuned(bench.registry, "base", name, examples, bench.setup.tune, _say)
+        fine_tuned(bench.registry, "base", name, examples, bench.setup.rest.tune, _say)
     again = f"g{last}-seed-1"
     if again not in bench.registry.names():
-        config = replace(bench.setup.tune, seed=1)
+        config = replace(bench.setup.rest.tune, seed=1)
         fine_tuned(bench.registry, "base", again, mixture(ways), config, _say)
     return [f"g{last}-drawn", name, again]
 
@@ -439,7 +444,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     bench = None
     try:
-        setup = replace(setup, rest=replace(setup.rest, tune=setup.tune))
         nouns = lookups.made_up() if options.tiny else lookups.read(fetch(WORDNET, _say))
         bench = opened(setup, nouns, options.folder or cache_folder() / _mark(setup))
         rows = rows_of(bench)

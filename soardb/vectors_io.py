@@ -113,7 +113,7 @@ def write_vectors(path: str | os.PathLike[str], vectors: npt.ArrayLike) -> None:
     rows = np.ascontiguousarray(_as_float32(file, np.asarray(vectors)), dtype="<f4")
     if file.suffix.lower() not in (".npy", ".fvecs", ".fbin"):
         raise InvalidArgument(_unknown_suffix(file, file.suffix, (".npy", ".fvecs", ".fbin")))
-    with _replacing(file) as scratch, scratch.open("wb") as out:
+    with replacing(file) as scratch, scratch.open("wb") as out:
         match file.suffix.lower():
             case ".npy":
                 np.save(out, rows)
@@ -164,7 +164,7 @@ def write_benchmark(path: str | os.PathLike[str], benchmark: BenchmarkFile) -> N
             f"expected a metric of {', '.join(DISTANCE_OF_METRIC)}, got {benchmark.metric!r}"
         )
     _check_benchmark(file, benchmark)
-    with _replacing(file) as scratch, h5py.File(scratch, "w") as content:
+    with replacing(file) as scratch, h5py.File(scratch, "w") as content:
         content.attrs["type"] = "dense"
         content.attrs["distance"] = DISTANCE_OF_METRIC[benchmark.metric]
         content.attrs["dimension"] = benchmark.train.shape[1]
@@ -343,7 +343,7 @@ def _check_benchmark(file: Path, found: BenchmarkFile) -> None:
 
 
 @contextlib.contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
+def replacing(file: Path) -> Iterator[Path]:
     """A scratch file beside `file` that takes its place when the block ends well."""
     if not file.parent.is_dir():
         raise NotFound(f"no folder {file.parent} to write {file.name} into")

@@ -61,7 +61,7 @@ _LARGEST = 10**9  # of a number
 
 @dataclass(frozen=True, slots=True)
 class ResultItem:
-    """A snippet that was found. link_id: of its document, within one trajectory."""
+    """A snippet that was found. link_id: its own, within one trajectory."""
 
     link_id: int
     link_text: str
@@ -141,11 +141,6 @@ class Revise_Answer:  # noqa: N801  the name that models write
 Action = Search | SelectLink | Terminate | Answer
 """What PAST_ACTIONS holds."""
 
-Value = (
-    Action | ActionWrapper | LinkSelection | SearchResult | ResultItem | Check_Answer
-    | Revise_Answer
-)  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -186,7 +181,7 @@ def written(value: Any) -> str:
         return "[" + ", ".join(map(written, value)) + "]"
     if isinstance(value, str):
         return repr(value).replace(END, "# \\x5bEND]")  # the same text, and no end of an output
-    if isinstance(value, int | bool):
+    if isinstance(value, int):
         return repr(value)
     told = [(one.name, getattr(value, one.name), one.default) for one in fields(value)]
     said = [f"{name}={written(held)}" for name, held, default in told if held != default]
@@ -267,13 +262,12 @@ def parsed(text: str, mode: Literal["exec", "eval"] = "exec") -> Any:
 def _read(node: ast.expr) -> Any:
     """The value of a literal, a list of values, or a call that is known."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        if not node.value.isascii():
-            try:
-                node.value.encode()
-            except UnicodeEncodeError as error:
-                raise MalformedOutput(f"expected a text of Unicode: {error}") from error
+        try:
+            node.value.encode()
+        except UnicodeEncodeError as error:
+            raise MalformedOutput(f"expected a text of Unicode: {error}") from error
         return node.value
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | bool):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
         if node.value >= _LARGEST:
             raise MalformedOutput(f"expected numbers below {_LARGEST:,}, got a larger one")
         return node.value

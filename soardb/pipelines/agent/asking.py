@@ -25,8 +25,8 @@ from soardb.pipelines.agent.language import LanguageModel, Usage
 from soardb.pipelines.agent.machine import Agent, AgentConfig
 from soardb.pipelines.agent.prompts import Exemplar
 from soardb.pipelines.agent.told import AgentAnswer, AgentStep, FoundPassage, Source
-from soardb.pipelines.agent.tools import Snippet, Tool
-from soardb.pipelines.agent.trajectory import StepRecord, Trajectory
+from soardb.pipelines.agent.tools import Tool
+from soardb.pipelines.agent.trajectory import StepRecord, ToolUse, Trajectory
 
 __all__ = ["Asking", "asking", "shots_for"]
 
@@ -73,7 +73,6 @@ class Asking:
         self._records = records
         self._model = model
         self._before: Usage = replace(model.usage)
-        self._links: dict[Snippet, int] = {}
         self._titles: dict[int, str] = {}
         self.answer: AgentAnswer | None = None
         self.trajectory: Trajectory | None = None
@@ -121,18 +120,19 @@ class Asking:
             comments=output.comments,
             thoughts=getattr(action, "thoughts", ""),
             query=query,
-            found=() if record.tool is None else tuple(map(self._found, record.tool.found)),
+            found=() if record.tool is None else self._found(record.tool),
             said=said,
             selected=selected,
             samples=len(record.samples),
             perplexity=record.samples[record.chosen].perplexity,
         )
 
-    def _found(self, snippet: Snippet) -> FoundPassage:
-        """Under the number that the machine gives it: a new one at its first time."""
-        link = self._links.setdefault(snippet, len(self._links) + 1)
-        self._titles.setdefault(link, snippet.title)
-        return FoundPassage(link, snippet.document, snippet.title, snippet.text)
+    def _found(self, use: ToolUse) -> tuple[FoundPassage, ...]:
+        self._titles |= {link: one.title for link, one in zip(use.links, use.found, strict=True)}
+        return tuple(
+            FoundPassage(link, one.document, one.title, one.text)
+            for link, one in zip(use.links, use.found, strict=True)
+        )
 
     def _answer(self, record: Trajectory) -> AgentAnswer:
         assert record.answer is not None  # one that failed was raised

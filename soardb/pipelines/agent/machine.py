@@ -149,12 +149,13 @@ class Run:
             query = decided.action.query
             found: Sequence[Snippet] = yield _Look(query)
             last = self.record.steps[-1]
-            use = ToolUse(query, tuple(found))
+            results = SearchResult(tuple(map(self._item, found)))
+            links = tuple(item.link_id for item in results.links)
+            use = ToolUse(query, tuple(found), links)
             steps = (*self.record.steps[:-1], replace(last, tool=use))
             self._note(steps=steps, searches=self.record.searches + 1)
             yield self.record.steps[-1]
             past = (*past, Search(query, decided.thoughts))
-            results = SearchResult(tuple(map(self._item, found)))
             chosen = (yield from self._step("summary", past, results=results)).action
             assert isinstance(chosen, LinkSelection)
             by_id = {item.link_id: item for item in results.links}
@@ -301,16 +302,17 @@ class Agent:
         """
         as_int(at_once, "at_once", 1, 100_000)
         waiting = list(reversed(questions))
-        going: list[tuple[Run, Generator[_Need, Any, None], _Need | None, float]] = []
+        going: list[tuple[Run, Generator[_Need, Any, None], _Ask, float]] = []
         while waiting or going:
             deadline.check()
             while waiting and len(going) < at_once:
                 run = self._run(waiting.pop(), generation, repetition)
                 steps = run.steps()
-                going.append((run, steps, next(steps), time.perf_counter()))
-            asked = [one for one in going if isinstance(one[2], _Ask)]
-            told = self._asked([one[2] for one in asked if isinstance(one[2], _Ask)])
-            going = []
+                need = self._sent(steps, None)
+                assert need is not None  # a run begins by asking for samples
+                going.append((run, steps, need, time.perf_counter()))
+            asked, going = going, []
+            told = self._asked([need for _, _, need, _ in asked])
             for (run, steps, _, began), came in zip(asked, told, strict=True):
                 need = self._sent(steps, came)
                 if need is None:
@@ -318,7 +320,7 @@ class Agent:
                 else:
                     going.append((run, steps, need, began))
 
-    def _sent(self, steps: Generator[_Need, Any, None], told: _Told) -> _Need | None:
+    def _sent(self, steps: Generator[_Need, Any, None], told: _Told) -> _Ask | None:
         """The next prompt that the run needs, with whatever it looks for before; None at its end.
 
         A run that fails is at its end too, and its record says so.

@@ -9,7 +9,6 @@ after it stays as it was (off-policy, arXiv 2312.10003, section 3).
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from soardb.errors import InvalidArgument
 from soardb.hits import need_pyarrow
 from soardb.pipelines.agent.actions import END, STEPS, Step
 from soardb.pipelines.agent.trajectory import Trajectory
+from soardb.vectors_io import replacing
 
 __all__ = ["Example", "Targets", "counts", "mixture", "write_jsonl", "write_parquet"]
 
@@ -69,7 +69,7 @@ def counts(examples: Iterable[Example]) -> dict[Step, int]:
 
 def write_jsonl(path: str | Path, examples: Sequence[Example]) -> None:
     """One object a line; whole or not at all."""
-    with _replaced(path) as scratch, scratch.open("w", encoding="utf-8") as file:
+    with replacing(Path(path)) as scratch, scratch.open("w", encoding="utf-8") as file:
         for one in examples:
             file.write(json.dumps(asdict(one), ensure_ascii=False) + "\n")
 
@@ -84,22 +84,5 @@ def write_parquet(path: str | Path, examples: Sequence[Example]) -> None:
         "trajectory": pa.string(), "number": pa.int32(), "question_id": pa.string(),
     }  # fmt: skip
     table = pa.Table.from_pylist([asdict(one) for one in examples], schema=pa.schema(kinds))
-    with _replaced(path) as scratch:
+    with replacing(Path(path)) as scratch:
         parquet.write_table(table, scratch)
-
-
-class _replaced:  # noqa: N801  reads as what it gives: with _replaced(path) as scratch
-    """A file beside the path, which takes its place when the block ends well, and else is gone."""
-
-    def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
-        self._scratch = self._path.with_name(f".{self._path.name}.new")
-
-    def __enter__(self) -> Path:
-        return self._scratch
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            os.replace(self._scratch, self._path)
-        else:
-            self._scratch.unlink(missing_ok=True)

@@ -129,7 +129,7 @@ class Rest:
         for number in range(1, self.config.generations + 1):
             name = f"{self.name}-g{number}"
             if name in self.registry.names():
-                self._expect_same(name)
+                self._expect_policy(name)
             else:
                 examples = self.improve(number, agent, progress)
                 fine_tuned(
@@ -174,7 +174,7 @@ class Rest:
             )
         return examples
 
-    def _expect_same(self, name: str) -> None:
+    def _expect_policy(self, name: str) -> None:
         """InvalidArgument where a policy is there that was made in another way."""
         lineage = self.registry.get(name).lineage
         wanted = {
@@ -320,6 +320,7 @@ def fine_tuned(
     Errors: InvalidArgument for a model that is no decoder nor can be one; AlreadyExists.
     """
     config = TuneConfig() if config is None else config
+    registry.expect_free(name)
     found: Loaded = registry.load(base)
     decoder = found.decoder
     text = json.dumps([base, asdict(config), [asdict(one) for one in examples]], sort_keys=True)

@@ -55,10 +55,11 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """A search and what it found, best first."""
+    """A search and what it found, best first, each under the id of its link."""
 
     query: str
     found: tuple[Snippet, ...]
+    links: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def step_of(told: Mapping[str, Any]) -> StepRecord:
         samples=tuple(Sample(**one) for one in told["samples"]),
         chosen=told["chosen"],
         tool=None if tool is None else ToolUse(
-            tool["query"], tuple(Snippet(**one) for one in tool["found"])
+            tool["query"], tuple(Snippet(**one) for one in tool["found"]), tuple(tool["links"])
         ),
         ranking=None if ranking is None else Ranking(
             ranking["explanation"], tuple(ranking["order"]), ranking["model"]

@@ -23,6 +23,7 @@ from soardb.arrays import as_int
 from soardb.errors import InvalidArgument, Unavailable
 from soardb.models.checkpoint import Checkpoint
 from soardb.models.decoder import Decoder
+from soardb.models.encoder import padded
 from soardb.models.tokens import Tokens
 from soardb.models.training import Progress, TrainConfig, descend
 from soardb.options import as_number
@@ -177,11 +178,9 @@ def _batches(rows: Sequence[_Row], config: TuneConfig) -> list[list[int]]:
 
 def _loss(network: Any, rows: Sequence[_Row]) -> Tensor:
     """Mean cross entropy of what is written. Pads stand behind, where nobody looks from."""
-    longest = max(len(row.tokens) for row in rows)
-    read = torch.zeros((len(rows), longest), dtype=torch.long)
-    counts = torch.zeros((len(rows), longest), dtype=torch.bool)
+    read = padded([row.tokens for row in rows], 0)
+    counts = torch.zeros(read.shape, dtype=torch.bool)
     for number, row in enumerate(rows):
-        read[number, : len(row.tokens)] = torch.tensor(row.tokens)
         counts[number, row.begins : len(row.tokens)] = True
     before = counts[:, 1:]
     if isinstance(network, Decoder):
