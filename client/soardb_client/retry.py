@@ -2,8 +2,9 @@
 
     client.py, aio.py -> [retry.py] -> failures.py
 
-Exponential back-off with full jitter (the pause is drawn from 0 to a bound that doubles), so that
-many clients of one server that was away do not come back together. A call is tried again where it
+Exponential back-off with jitter (the pause is drawn between the half and the whole of a bound that
+doubles), so that many clients of one server that was away do not come back together, and no client
+gives up before grpc itself would look whether the server is back (1.5 s with five attempts). A call is tried again where it
 would do no harm: a read, a write that carries a request id, or any call that the server refused
 before doing anything (it says so by a RetryInfo). Never after its deadline, and never when that
 deadline is what failed.
@@ -43,7 +44,8 @@ class Backoff:
 
     def pause(self, attempt: int) -> float:
         """Seconds before the attempt after this one, which counts from 0."""
-        return self.uniform(0.0, min(self.most_s, self.first_s * 2.0 ** min(attempt, 32)))
+        bound = min(self.most_s, self.first_s * 2.0 ** min(attempt, 32))
+        return self.uniform(bound / 2, bound)
 
 
 class Attempts:

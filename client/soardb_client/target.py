@@ -71,9 +71,10 @@ class Settings:
             ("grpc.keepalive_time_ms", 330_000),
             ("grpc.keepalive_timeout_ms", 20_000),
             # After a failure grpc refuses calls by itself for a second, later for minutes, though
-            # the server may be back: our own back-off is the one that counts.
+            # the server may be back: our own back-off is the one that counts, so this is less
+            # than its shortest sum.
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1_000),
+            ("grpc.max_reconnect_backoff_ms", 500),
             ("grpc.primary_user_agent", "soardb-client"),
         ]
 

@@ -15,6 +15,7 @@ import pytest
 from soardb.errors import Closed, InvalidArgument, TimedOut, Unavailable
 from soardb_client.failures import Failure
 from soardb_client.retry import Attempts, Backoff, Limit
+from soardb_client.target import Settings
 from soardb_proto.v1 import collections_pb2, points_pb2
 from tests.client.conftest import D, Fake, Opener, status
 
@@ -39,12 +40,20 @@ def highest(low: float, high: float) -> float:
 
 class TestAttempts:
     def test_the_bound_of_the_pause_doubles(self) -> None:
-        """Up to the longest; the pause itself is drawn from 0 to the bound."""
+        """Up to the longest; the pause itself is drawn from the upper half."""
         backoff = Backoff(retries=6, first_s=0.1, most_s=1.0, uniform=highest)
         attempts = Attempts(backoff, None)
         pauses = [attempts.pause_after(GONE, is_repeatable=True) for _ in range(7)]
         assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, None]
-        assert 0 <= Backoff(first_s=0.1).pause(0) <= 0.1
+        assert 0.05 <= Backoff(first_s=0.1).pause(0) <= 0.1
+
+    def test_attempts_outlast_the_refusals_of_grpc_itself(self) -> None:
+        """Else a client may give up on a server that has been back for long."""
+        options = dict(Settings("t", "t:1", None, (), 1, 1, 1, 1).channel_options())
+        refused_s = 1.2 * options["grpc.max_reconnect_backoff_ms"] / 1000  # with its own jitter
+        shortest = Attempts(Backoff(uniform=lambda low, high: low), None)
+        pauses = [shortest.pause_after(GONE, is_repeatable=True) for _ in range(5)]
+        assert sum(pause for pause in pauses if pause is not None) > refused_s
 
     def test_no_pause_goes_beyond_the_deadline(self) -> None:
         """An answer that comes too late is none."""
