@@ -59,7 +59,7 @@ __all__ = ["BASES", "Question", "Setup", "Task", "main", "table", "task_of"]
 RESULTS = Path(__file__).resolve().parent / "results"
 MODEL = T5Config(EncoderConfig(2048, 16, 128, 4, 4, context=96), 2)
 TRAIN = TrainConfig(3000, 32, 48, 2e-3, warm=100)
-CONTRAST = ContrastConfig(train=TrainConfig(1000, 96, 32, 5e-4, weight_decay=0.01))
+CONTRAST = ContrastConfig(train=TrainConfig(1000, 96, 32, 1e-3, weight_decay=0.01))
 
 BASES: dict[str, tuple[Objective, float] | None] = {
     "no pretraining": None,

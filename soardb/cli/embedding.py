@@ -91,11 +91,11 @@ def embedder(
     ] = "title",
     field: sources.Field = "text",
     where: sources.Where = None,
-    temperature: Annotated[float, typer.Option(help="What products are divided by.")] = 0.05,
+    temperature: Annotated[float, typer.Option(help="What products are divided by.")] = 0.1,
     steps: Annotated[int, typer.Option(min=1)] = 1000,
     batch: Annotated[int, typer.Option(min=2, help="Pairs a step.")] = 64,
     window: Annotated[int, typer.Option(min=2, help="Tokens of a text that are read.")] = 48,
-    rate: Annotated[float, typer.Option(help="Of learning, at its highest.")] = 5e-4,
+    rate: Annotated[float, typer.Option(help="Of learning, at its highest.")] = 1e-3,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: models.Json = False,
 ) -> None:

@@ -122,6 +122,8 @@ class EncoderConfig:
     text_tokens  of the tokenizer, from 0 on; behind them stand a pad, a mask and the sentinels
     sentinels    how many there are: each stands for a span that is left out of a text
     width, layers, heads, hidden, context, rope_base, norm_eps  as of a DecoderConfig
+    levelled     whether the vectors of texts are brought to mean 0 and deviation 1, coordinate by
+                 coordinate, before they are brought to length one
     """
 
     text_tokens: int
@@ -133,6 +135,7 @@ class EncoderConfig:
     context: int = 512
     rope_base: float = 10_000.0
     norm_eps: float = 2.0**-23
+    levelled: bool = False
 
     def check(self) -> None:
         """InvalidArgument, naming what is wrong."""

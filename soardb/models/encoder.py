@@ -4,7 +4,9 @@
 
 The layers are those of the decoder without its blindness for what comes later, and pads are seen by
 nobody. The mean of what it says of a text's tokens, at length one, is the text's vector (Reimers
-and Gurevych, Sentence-BERT, 2019).
+and Gurevych, Sentence-BERT, 2019). Of texts of all kinds these means have most of their length in
+common, and learning to tell texts apart tends to make them all alike; so an encoder that learns it
+levels them first, by a batch normalisation without weights (Ioffe and Szegedy, 2015).
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ class Encoder(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.stack = Stack(config.shape(config.layers))
+        self.level = (
+            nn.BatchNorm1d(config.width, affine=False, momentum=None) if config.levelled else None
+        )
         begin(self, config.layers, seed)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -55,8 +60,12 @@ class Encoder(nn.Module):
         return found
 
     def vectors(self, tokens: Tensor) -> Tensor:
-        """(b, t) tokens -> (b, width): the same at length one."""
-        return functional.normalize(self.means(tokens), dim=-1)
+        """(b, t) tokens -> (b, width): the same, levelled if the encoder does so, at length one.
+
+        In training, levelled is by the means of this batch, of two rows at least.
+        """
+        means = self.means(tokens)
+        return functional.normalize(means if self.level is None else self.level(means), dim=-1)
 
 
 class Stack(nn.Module):

@@ -90,6 +90,22 @@ class TestContrast:
         again, _ = contrasted(encoder, TOKENS, train, ContrastConfig(train=QUICK))
         assert judged(Embedder(again, TOKENS), test) == new
 
+    def test_vectors_that_are_all_alike_are_told_apart(self) -> None:
+        """As those of a model that was pretrained little; a text's vector is its own again."""
+        encoder = Encoder(SHAPE, 1)
+        with torch.no_grad():
+            encoder.embedding.weight += 2 * torch.randn(SHAPE.width)
+        texts = [pair.text for pair in PAIRS]
+        alike = Embedder(encoder.eval(), TOKENS).vectors(texts)
+        assert (alike @ alike.T).min() > 0.99
+        made, _ = contrasted(encoder, TOKENS, PAIRS, ContrastConfig(train=QUICK))
+        assert made.config.levelled
+        found = Embedder(made, TOKENS).vectors(texts)
+        assert abs(float((found @ found.T).mean())) < 0.2
+        assert np.allclose(found[3], Embedder(made, TOKENS).vectors(texts[3:4])[0], atol=1e-5)
+        again, _ = contrasted(made, TOKENS, PAIRS, ContrastConfig(train=QUICK))
+        assert judged(Embedder(again, TOKENS), PAIRS)["ndcg_10"] > 0.8
+
     @pytest.mark.parametrize(
         ("config", "message"),
         [

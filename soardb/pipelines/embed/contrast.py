@@ -5,14 +5,16 @@
 The loss of a pair is the cross entropy of its text among all texts of the batch, by the product of
 unit vectors over a temperature (in-batch negatives; Henderson et al., arXiv 1705.00652; the
 temperature as in SimCSE, arXiv 2104.08821), and of its question among all questions likewise. The
-same text, or the same question, twice in a batch is no wrong answer and is left out.
+same text, or the same question, twice in a batch is no wrong answer and is left out. Vectors are
+levelled (see models/encoder.py): without that the loss is soonest made small by vectors that are
+all alike, from which nothing leads away.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -30,6 +32,9 @@ __all__ = ["ContrastConfig", "contrast", "contrasted"]
 
 Progress = Callable[[str, float], None]
 
+_LEVELS = 2048  # pairs by which an encoder levels, at the end
+_AT_ONCE = 256  # texts
+
 
 @dataclass(frozen=True, slots=True)
 class ContrastConfig:
@@ -39,10 +44,10 @@ class ContrastConfig:
                  question or text, what is longer is cut
     """
 
-    temperature: float = 0.05
+    temperature: float = 0.1
     both_ways: bool = True
     train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(1000, 64, 48, 5e-4, weight_decay=0.01)
+        default_factory=lambda: TrainConfig(1000, 64, 48, 1e-3, weight_decay=0.01)
     )
 
     def check(self) -> None:
@@ -70,7 +75,7 @@ def contrasted(
         raise InvalidArgument(
             f"expected at least a batch of {config.train.batch} pairs, got {len(pairs)}"
         )
-    made = copy.deepcopy(encoder).train()
+    made = _levelled(encoder).train()
     window, pad = config.train.window, encoder.config.pad
     random = np.random.default_rng([config.train.seed, 6])
     queries = [tokens.encode(pair.query)[:window] for pair in pairs]
@@ -83,14 +88,35 @@ def contrasted(
         while len(waiting) < config.train.batch:
             waiting.extend(random.permutation(len(pairs)).tolist())
         part, waiting[:] = waiting[: config.train.batch], waiting[config.train.batch :]
-        asked = made.vectors(padded([queries[row] for row in part], pad))
-        told = made.vectors(padded([texts[row] for row in part], pad))
+        both = [queries[row] for row in part] + [texts[row] for row in part]
+        asked, told = made.vectors(padded(both, pad)).chunk(2)
         same_query = _alike([pairs[row].query for row in part])
         same_text = _alike([pairs[row].text for row in part])
         return contrast(asked, told, same_query, same_text, config)
 
     losses = descend([made], loss_of, config.train, progress, "fine-tuning on pairs")
+    some = random.permutation(len(pairs))[:_LEVELS].tolist()
+    _measure_levels(made, [rows[row] for row in some for rows in (queries, texts)])
     return made.eval(), losses
+
+
+def _levelled(encoder: Encoder) -> Encoder:
+    """A copy that levels its vectors."""
+    made = Encoder(replace(encoder.config, levelled=True))
+    given = made.state_dict() | copy.deepcopy(encoder.state_dict())
+    made.load_state_dict(given)
+    return made
+
+
+def _measure_levels(encoder: Encoder, rows: Sequence[list[int]]) -> None:
+    """Have the encoder level by the means and deviations of these rows, as it is now."""
+    assert encoder.level is not None
+    encoder.level.reset_running_stats()
+    with torch.inference_mode():
+        for first in range(0, len(rows) - 1, _AT_ONCE):
+            part = rows[first : first + _AT_ONCE]
+            if len(part) > 1:
+                encoder.vectors(padded(list(part), encoder.config.pad))
 
 
 def contrast(
