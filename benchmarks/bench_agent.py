@@ -45,6 +45,7 @@ from soardb.errors import SoarError
 from soardb.kernels.layout import I64
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
+from soardb.models.induction import with_induction
 from soardb.models.registry import Registry
 from soardb.models.tokens import Tokens
 from soardb.models.training import TrainConfig, Windows, cross_entropy, descend, row_of
@@ -63,8 +64,8 @@ from soardb.pipelines.agent.tuning import TuneConfig
 __all__ = ["Setup", "main", "table"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
-POLICY = DecoderConfig(512, 128, 4, 4, context=2048)
-STUDENT = DecoderConfig(512, 64, 3, 4, context=2048)
+POLICY = DecoderConfig(2048, 128, 3, 2, context=2048, rope_base=500_000.0)
+STUDENT = DecoderConfig(2048, 80, 2, 2, context=2048, rope_base=500_000.0)
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,9 @@ class Setup:
     """What one run measures.
 
     questions  of each split; shown: of those for training that the teacher answers
-    base       pretraining of both decoders: on the collection's texts, and in as many rows of each
-               batch on tokens drawn at random that are said again, from which they learn to copy
-    sharp      what the weights of queries and keys are multiplied by before that: a small decoder
-               learns to copy several times sooner
+    base       pretraining of both decoders, which begin with an induction head: two batches of
+               three of tokens drawn at random that are said again, and one of the collection's
+               texts
     rest       generations; its runs are those of validation, `runs` those of the test
     first      who grows generation 1: "g0", or "teacher" where nothing small learns the steps
     snippet    characters
@@ -86,10 +86,10 @@ class Setup:
         default_factory=lambda: {"train": 1000, "validation": 60, "test": 180}
     )
     shown: int = 1000
-    vocabulary: int = 512
+    vocabulary: int = 2048
     policy: DecoderConfig = POLICY
     student: DecoderConfig = STUDENT
-    base: TrainConfig = TrainConfig(800, 64, 64, 3e-3, warm=50)  # noqa: RUF009  frozen
+    base: TrainConfig = TrainConfig(450, 8, 256, 2e-3, warm=30)  # noqa: RUF009  frozen
     rest: RestConfig = field(
         default_factory=lambda: RestConfig(
             2,
@@ -101,14 +101,13 @@ class Setup:
         )
     )
     runs: int = 10
-    snippet: int = 110
-    sharp: float = 4.0
+    snippet: int = 80
     first: str = "g0"
 
 
 TINY = Setup(
     "agent-tiny", {"train": 18, "validation": 6, "test": 6}, 12, 400,
-    DecoderConfig(400, 32, 2, 2, context=1024), DecoderConfig(400, 16, 1, 2, context=1024),
+    DecoderConfig(400, 32, 2, 2, context=1024), DecoderConfig(400, 16, 2, 2, context=1024),
     TrainConfig(8, 4, 32, 1e-2, warm=1),
     RestConfig(1, agent=AgentConfig(5, 2, longest=24, tries=1),
                tune=TuneConfig(0.2, 4096, 1e-2), runs=2, is_patient=True), 2, 110,
@@ -177,38 +176,33 @@ def based(bench: Bench) -> None:
     ]
     shown = grown(bench, "teacher", Teacher(), bench.of("train")[: setup.shown], 1)
     some = [one.prompt + one.target for one in mixture(shown[:50])]
-    tokens = Tokens.trained([*pages[::4], *some], setup.vocabulary)
+    tokens = Tokens.trained([*pages[::10], *some], setup.vocabulary, "after")
     row = row_of(pages, tokens)
     for name, config in missing.items():
-        decoder = sharpened(Decoder(replace(config, vocabulary=len(tokens)), 0), setup.sharp)
+        decoder = with_induction(Decoder(replace(config, vocabulary=len(tokens)), 0))
         loss = _losses(decoder, row, setup.base)
         losses = descend([decoder], loss, setup.base, _say, f"{name}: pretraining")
         bench.registry.add_decoder(name, decoder, tokens, metrics={"loss": losses[-1]})
 
 
 def _losses(decoder: Decoder, row: I64, config: TrainConfig) -> Callable[[int], torch.Tensor]:
-    """The loss of a step: of windows of the row, and of copying what was drawn at random."""
+    """The loss of a step: of windows of the row, or of copying what was drawn at random.
+
+    Rows to copy are a quarter, once or four times as long as windows, in batches of as many tokens.
+    """
     windows = Windows(row, config.window, 0)
     random = np.random.default_rng(0)
 
     def loss(step: int) -> torch.Tensor:
-        said, counts = again(decoder.config.vocabulary, config.batch, config.window, random)
+        if step % 3 == 2:
+            return cross_entropy(decoder, windows(config.batch))
+        by = (0.25, 1, 4)[int(random.integers(3))]
+        batch, window = max(1, round(config.batch / by)), round(config.window * by)
+        said, counts = again(decoder.config.vocabulary, batch, window, random)
         hidden = decoder(said[:, :-1])[counts[:, 1:]]
-        copied = functional.cross_entropy(decoder.logits(hidden), said[:, 1:][counts[:, 1:]])
-        return cross_entropy(decoder, windows(config.batch)) + copied
+        return functional.cross_entropy(decoder.logits(hidden), said[:, 1:][counts[:, 1:]])
 
     return loss
-
-
-def sharpened(decoder: Decoder, by: float) -> Decoder:
-    """The decoder with larger weights of queries and keys, so that attention can tell tokens apart
-    from the start.
-    """
-    with torch.no_grad():
-        for name, weight in decoder.named_parameters():
-            if name.endswith(("query.weight", "key.weight")):
-                weight.mul_(by)
-    return decoder
 
 
 def again(

@@ -36,13 +36,13 @@ from soardb.pipelines.agent.actions import (
     read_output,
     written_output,
 )
-from soardb.pipelines.agent.compose import Chain, Plan, plan_of, statement
+from soardb.pipelines.agent.compose import Chain, Plan, beginning, plan_of, statement
 from soardb.pipelines.agent.language import Completion, Usage, Wish
 from soardb.pipelines.agent.prompts import Case, read_case
 
 __all__ = ["Faults", "Judge", "Rater", "Teacher", "ideal"]
 
-_SAID = re.compile(r"\[link_id=(\d+)\],? (.+?) (is a kind of|is part of) ([^.]+)\.")
+_SAID = re.compile(r'\[link_id=(\d+)\],? "(.+?)" (is a kind of|is part of) "([^"]+)"\.')
 _RELATION = {"is a kind of": "kind", "is part of": "whole"}
 _UNKNOWN = "The answer was not found."
 
@@ -112,10 +112,10 @@ def _decision(plan: Plan, case: Case, facts: _Facts) -> ActionWrapper:
         name, relation = _missing(chain, facts)
         if relation is None:
             continue
-        what = f"what {statement(name, relation, '').strip()}"
+        what = f"what {beginning(name, relation)}"
         if name not in searched:
             return ActionWrapper(f"I need to know {what}.", Search(name))
-        second = statement(name, relation, "").strip()
+        second = beginning(name, relation)
         if second not in searched:
             return ActionWrapper(f"The search did not tell {what}.", Search(second))
         return ActionWrapper(f"It is not to be found {what}.", Terminate())
@@ -128,14 +128,14 @@ def _summary(plan: Plan, case: Case) -> Output:
     query = next(one.query for one in reversed(case.past) if isinstance(one, Search))
     for chain in plan.chains:
         name, relation = _missing(chain, facts)
-        if relation is None or query not in (name, statement(name, relation, "").strip()):
+        if relation is None or query not in (name, beginning(name, relation)):
             continue
         for item in links:
             other = _stated(item, name, relation)
             if other is not None:
                 chosen = _selected(item, name, relation, other)
                 left = _missing(chain, {**facts, (name, relation): _Known(other, item.link_id)})
-                more = f"Next is {left[0]}." if left[1] else f"{chain.start} is done."
+                more = f'Next is "{left[0]}".' if left[1] else f'"{chain.start}" is done.'
                 return Output(_rejected(links, item), replace(chosen, thoughts=more))
     return Output(
         _rejected(links, None),
@@ -150,8 +150,8 @@ def _answer(plan: Plan, facts: _Facts) -> tuple[str, str]:
     if len(known) < len(ends):
         return _UNKNOWN, "Something is missing."
     if plan.how == "chain":
-        return _the(known[0].other, known[:1]), f"The end is {known[0].other}."
-    why = " and ".join(f"{c.start}: {k.other}" for c, k in zip(plan.chains, known, strict=True))
+        return _the(known[0].other, known[:1]), f'The end is "{known[0].other}".'
+    why = " and ".join(f'"{c.start}": "{k.other}"' for c, k in zip(plan.chains, known, strict=True))
     if plan.how == "same":
         is_same = known[0].other == known[1].other
         return _the("yes" if is_same else "no", known), f"{why}."
@@ -171,12 +171,14 @@ def _check(case: Case, said: str, why: str) -> Output:
 
 
 def _the(what: str, known: Sequence[_Known]) -> str:
-    return f"The answer is {what} " + " ".join(f"[link_id={one.link}]" for one in known) + "."
+    said = what if what in ("yes", "no") else f'"{what}"'
+    return f"The answer is {said} " + " ".join(f"[link_id={one.link}]" for one in known) + "."
 
 
 def _core(answer: str) -> str:
-    """An answer without what it cites."""
-    return " ".join(re.sub(r"\[link_id=[^]]*\]", "", answer).split()).rstrip(" .").lower()
+    """An answer without what it cites, and quotes."""
+    said = re.sub(r"\[link_id=[^]]*\]", "", answer).replace('"', "")
+    return " ".join(said.split()).rstrip(" .").lower()
 
 
 def _facts(past: Sequence[Any]) -> dict[tuple[str, str], _Known]:
@@ -213,9 +215,9 @@ def _stated(item: ResultItem, name: str, relation: str) -> str | None:
     """What a snippet says of a name, in the words of its own title."""
     if item.link_text != name:
         return None
-    said = statement(name, relation, "")
-    _, found, rest = item.snippet.partition(said)
-    return rest.partition(".")[0] if found else None
+    _, found, rest = item.snippet.partition(f'{beginning(name, relation)} "')
+    other, is_whole, _ = rest.partition('"')
+    return other if found and is_whole else None
 
 
 def _selected(item: ResultItem, name: str, relation: str, other: str) -> LinkSelection:
@@ -225,7 +227,7 @@ def _selected(item: ResultItem, name: str, relation: str, other: str) -> LinkSel
 
 def _rejected(links: Sequence[ResultItem], chosen: ResultItem | None) -> tuple[str, ...]:
     return tuple(
-        f"[link_id={item.link_id}] is about {item.link_text}. Not selected."
+        f'[link_id={item.link_id}] is about "{item.link_text}". Not selected.'
         for item in links
         if chosen is None or item.link_id != chosen.link_id
     )
@@ -312,7 +314,9 @@ def _bad_summary(faults: Faults, case: Case, good: Output, random: np.random.Gen
     head = action.grounded_summarization.partition(f" {verb} ")[0]
     words = [word for word in re.findall(r"[a-z]+", chosen.snippet) if len(word) > 3]
     wrong = words[int(random.integers(len(words)))] if words else "thing"
-    return Output(good.comments, replace(action, grounded_summarization=f"{head} {verb} {wrong}."))
+    return Output(
+        good.comments, replace(action, grounded_summarization=f'{head} {verb} "{wrong}".')
+    )
 
 
 def _bad_answer(faults: Faults, case: Case, good: Output, random: np.random.Generator) -> Output:

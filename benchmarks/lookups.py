@@ -25,7 +25,7 @@ __all__ = ["Lookups", "collection_of", "made_up", "read", "split"]
 
 _SIGNS = {"@": "kind", "#p": "whole"}  # of pointers in WordNet's files
 _BRANCH = 4  # steps below the top at which a branch begins
-_NAME = 4  # words of a name, at most
+_NAME = 2  # words of a name, at most
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Every byte is a token to begin with, so nothing is unknown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from soardb.arrays import as_int
 from soardb.errors import InvalidArgument, Unavailable
@@ -17,6 +17,10 @@ __all__ = ["END", "Tokens"]
 
 END = "<end>"
 """The token that ends a text, 0 in those that are trained here."""
+
+Spaces = Literal["before", "after"]
+
+_WORDS = r"[\p{L}_]+ ?|\p{N}|[^\p{L}\p{N}_]+"
 
 
 class Tokens:
@@ -27,17 +31,31 @@ class Tokens:
         self.end = end
 
     @classmethod
-    def trained(cls, texts: Iterable[str], vocabulary: int = 1024) -> Tokens:
-        """Merges of the commonest pairs, up to `vocabulary` tokens, at least 257."""
+    def trained(
+        cls, texts: Iterable[str], vocabulary: int = 1024, spaces: Spaces = "before"
+    ) -> Tokens:
+        """Merges of the commonest pairs, up to `vocabulary` tokens, at least 257.
+
+        spaces  "before": a word and the space before it are merged, as usual; "after": and the one
+                behind it, so that a name begins with the same tokens in a sentence as behind a
+                quote, and a model can copy it from one to the other. Digits stand alone then
+        """
         as_int(vocabulary, "vocabulary", 257, 1_000_000)
+        if spaces not in ("before", "after"):
+            raise InvalidArgument(f"expected spaces 'before' or 'after', got {spaces!r}")
         library = _need()
+        parts = library.pre_tokenizers
         tokenizer = library.Tokenizer(library.models.BPE())
-        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.pre_tokenizer = parts.ByteLevel(add_prefix_space=False)
+        if spaces == "after":
+            words = parts.Split(library.Regex(_WORDS), "isolated")
+            as_bytes = parts.ByteLevel(add_prefix_space=False, use_regex=False)
+            tokenizer.pre_tokenizer = parts.Sequence([words, as_bytes])
         tokenizer.decoder = library.decoders.ByteLevel()
         trainer = library.trainers.BpeTrainer(
             vocab_size=vocabulary,
             special_tokens=[END],
-            initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
+            initial_alphabet=parts.ByteLevel.alphabet(),
             show_progress=False,
         )
         tokenizer.train_from_iterator(texts, trainer)

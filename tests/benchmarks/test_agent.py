@@ -57,5 +57,5 @@ def test_nouns_of_one_meaning() -> None:
     found = lookups.parsed(NOUNS)
     assert found.facts == {"water vole": {"kind": "entity", "whole": "bank"}}
     assert found.texts == {
-        "water vole": "water vole is a kind of entity. water vole is part of bank. it swims"
+        "water vole": '"water vole" is a kind of "entity". "water vole" is part of "bank". it swims'
     }

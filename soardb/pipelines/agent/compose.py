@@ -2,9 +2,10 @@
 
     facts by name -> [compose.py] -> questions for growing, validation and tests
 
-A fact says of a name what it is a kind of, or part of. Questions chain facts, "What is the kind of
-the whole of carburetor?", or compare two chains. Each needs as many look-ups as it has facts, one
-after the other, as a name that stands in between is not in the question.
+A fact says of a name what it is a kind of, or part of. Questions chain facts, What is the kind of
+the whole of "carburetor"?, or compare two chains; names stand in quotes. Each needs as many
+look-ups as it has facts, one after the other, as a name that stands in between is not in the
+question.
 
 A split has branches of its own: no fact that a question for tests needs is needed by one that is
 learned from, so that who knows those facts by heart gains nothing. What is compared is of one
@@ -23,7 +24,17 @@ from soardb.arrays import as_int
 from soardb.errors import InvalidArgument, MalformedOutput
 from soardb.pipelines.agent.machine import Question
 
-__all__ = ["KINDS", "RELATIONS", "Chain", "Composed", "Plan", "compose", "plan_of", "statement"]
+__all__ = [
+    "KINDS",
+    "RELATIONS",
+    "Chain",
+    "Composed",
+    "Plan",
+    "beginning",
+    "compose",
+    "plan_of",
+    "statement",
+]
 
 RELATIONS: Mapping[str, str] = {"kind": "is a kind of", "whole": "is part of"}
 """Names of relations, and how they are said of a name and another one."""
@@ -34,8 +45,8 @@ KINDS = ("chain-4", "same-4", "chain-3", "chain-2", "which-2", "same-2")
 Facts = Mapping[str, Mapping[str, str]]  # name -> relation -> name
 
 _CHAIN = re.compile(r"What is (the .*)\?")
-_SAME = re.compile(r"Do (.*) and (.*) have the same (.*)\?")
-_WHICH = re.compile(r"Which of (.*) and (.*) has the kind (.*)\?")
+_SAME = re.compile(r'Do "(.*)" and "(.*)" have the same (.*)\?')
+_WHICH = re.compile(r'Which of "(.*)" and "(.*)" has the kind "(.*)"\?')
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +75,11 @@ class Plan:
         """The question; plan_of() reads it."""
         one = self.chains[0]
         if self.how == "chain":
-            return f"What is the {_phrase(one.relations)} of {one.start}?"
-        both = f"{one.start} and {self.chains[1].start}"
+            return f'What is the {_phrase(one.relations)} of "{one.start}"?'
+        both = f'"{one.start}" and "{self.chains[1].start}"'
         if self.how == "same":
             return f"Do {both} have the same {_phrase(one.relations)}?"
-        return f"Which of {both} has the kind {self.wanted}?"
+        return f'Which of {both} has the kind "{self.wanted}"?'
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,12 @@ class Composed:
 
 def statement(name: str, relation: str, other: str) -> str:
     """A fact as a sentence without its stop."""
-    return f"{name} {RELATIONS[relation]} {other}"
+    return f'{beginning(name, relation)} "{other}"'
+
+
+def beginning(name: str, relation: str) -> str:
+    """A fact up to what is not known yet."""
+    return f'"{name}" {RELATIONS[relation]}'
 
 
 def plan_of(text: str) -> Plan:
@@ -93,8 +109,8 @@ def plan_of(text: str) -> Plan:
         while match := re.match(rf"the ({'|'.join(RELATIONS)}) of ", rest):
             relations.insert(0, match[1])
             rest = rest[match.end() :]
-        if relations:
-            return Plan("chain", (Chain(rest, tuple(relations)),))
+        if relations and re.fullmatch(r'".+"', rest):
+            return Plan("chain", (Chain(rest[1:-1], tuple(relations)),))
     if found := _SAME.fullmatch(text):
         said = tuple(reversed(found[3].split(" of the ")))
         if set(said) <= set(RELATIONS):
@@ -119,8 +135,8 @@ def compose(
               names is found by its own
     counts    {split: questions}
 
-    Branches are dealt to the splits so that each has about as many names. Errors: InvalidArgument
-    where a split cannot have so many.
+    Branches are dealt to the splits so that their names are about as many to a question. Errors:
+    InvalidArgument where a split cannot have so many.
     """
     for split, count in counts.items():
         as_int(count, f"count of {split!r}", 1, 10_000_000)
@@ -244,7 +260,7 @@ class _Maker:
 def _dealt(
     branches: Mapping[str, str], counts: Mapping[str, int], random: np.random.Generator
 ) -> dict[str, set[str]]:
-    """Branches of each split: each to the one that has the fewest names so far."""
+    """Branches of each split: each to the one with the fewest names so far for its questions."""
     sizes: dict[str, int] = {}
     for branch in branches.values():
         sizes[branch] = sizes.get(branch, 0) + 1
@@ -252,7 +268,7 @@ def _dealt(
     held = dict.fromkeys(counts, 0)
     found: dict[str, set[str]] = {split: set() for split in counts}
     for place in random.permutation(len(every)):
-        split = min(held, key=lambda one: held[one])
+        split = min(held, key=lambda one: held[one] / counts[one])
         found[split].add(every[place])
         held[split] += sizes[every[place]]
     return found
