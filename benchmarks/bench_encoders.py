@@ -46,13 +46,14 @@ from benchmarks.reports import grid, header, written
 from benchmarks.synsets import Synset, read_synsets
 from soardb.errors import SoarError
 from soardb.models.config import EncoderConfig, T5Config
-from soardb.models.encoder import Encoder
 from soardb.models.registry import Registry
 from soardb.models.t5 import T5
 from soardb.models.tokens import Tokens
-from soardb.models.training import TrainConfig, row_of
+from soardb.models.training import TrainConfig, Windows, row_of
 from soardb.pipelines.embed import ContrastConfig, Embedder, Pair, contrasted, ndcg, recall
 from soardb.pipelines.spactor import Objective, SpactorConfig, run
+from soardb.pipelines.spactor.measure import clean_loss
+from soardb.pipelines.spactor.spans import Corrupted, Spans, corrupted
 
 __all__ = ["BASES", "Question", "Setup", "Task", "main", "table", "task_of"]
 
@@ -160,8 +161,8 @@ def made_up() -> list[Synset]:
 # --- models -------------------------------------------------------------------------------------
 
 
-def pretrained(base: str, task: Task, setup: Setup) -> tuple[Encoder, Tokens]:
-    """The encoder of a base, from the registry in the cache or anew."""
+def pretrained(base: str, task: Task, setup: Setup) -> tuple[T5, Tokens]:
+    """The model of a base, from the registry in the cache or anew."""
     arm = BASES[base]
     told = json.dumps([arm, asdict(setup.model), asdict(setup.train), task.glosses])
     mark = hashlib.sha256(told.encode()).hexdigest()[:12]
@@ -182,7 +183,21 @@ def pretrained(base: str, task: Task, setup: Setup) -> tuple[Encoder, Tokens]:
         lineage = {"method": base, "texts": "WordNet's glosses", "steps": setup.train.steps}
         held.add_t5(name, t5, tokens, metrics=metrics, lineage=lineage)
     loaded = held.load(name)
-    return loaded.encoder, loaded.tokens
+    return loaded.t5, loaded.tokens
+
+
+def reading(base: str, task: Task, setup: Setup) -> dict[str, Any]:
+    """What the decoder of a base has from its encoder: losses with its own text and with another's.
+
+    Glosses that are hidden from pretraining are cut up as for span corruption.
+    """
+    t5, tokens = pretrained(base, task, setup)
+    assert tokens.end is not None
+    row = row_of(task.corpus[: setup.asked], tokens)
+    windows = Windows(row, setup.train.window)(256)
+    cut = corrupted(windows, Spans(), t5.config.encoder, tokens.end, np.random.default_rng(0))
+    other = Corrupted(cut.inputs.roll(1, 0), cut.targets)
+    return {"base": base, "own_text": clean_loss(t5, cut), "other_text": clean_loss(t5, other)}
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -263,7 +278,8 @@ def journey(task: Task, setup: Setup, seeds: int, journal: Journal, minilm: Path
     if minilm is not None:
         measured("MiniLM", 0, lambda: searched(task, MiniLM(minilm).encode))
     for base in BASES:
-        encoder, tokens = pretrained(base, task, setup)
+        t5, tokens = pretrained(base, task, setup)
+        encoder = t5.encoder
         longest = setup.contrast.train.window
         plain = Embedder(encoder, tokens, longest)
         measured(f"{base}, not fine-tuned", 0, lambda e=plain: searched(task, e.vectors))  # type: ignore[misc]
@@ -312,7 +328,11 @@ def table(report: Mapping[str, Any]) -> str:
         f"interval over questions; texts_s: texts embedded a CPU second on one thread; "
         f"{report['pairs']:,} pairs to fine-tune with."
     ]
-    return "\n".join([*lines, *grid("systems", report["summary"], 4), ""])
+    lines += grid("systems", report["summary"], 4)
+    lines += grid(
+        "loss of span corruption with the text itself and with another", report["reading"]
+    )
+    return "\n".join([*lines, ""])
 
 
 def plot(report: Mapping[str, Any], path: Path) -> None:
@@ -368,6 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "words": rows[0]["words"],
         "examples": rows[0]["examples"],
         "summary": summary(rows),
+        "reading": [reading(base, task, setup) for base in BASES],
         "rows": rows,
     }
     stem = given.results / setup.name

@@ -17,7 +17,7 @@ import math
 import torch
 
 from soardb.errors import InvalidArgument
-from soardb.models.decoder import Attention, Decoder
+from soardb.models.decoder import Attention, Decoder, Layer
 
 __all__ = ["with_induction"]
 
@@ -51,7 +51,7 @@ def with_induction(decoder: Decoder, seed: int = 0) -> Decoder:
     seen, noted = basis[:, :half], basis[:, half : 2 * half]
     with torch.no_grad():
         rms = _embed(decoder.embedding.weight, random)
-        first, second = decoder.layers[0].attention, decoder.layers[1].attention
+        first, second = _attention(decoder, 0), _attention(decoder, 1)
         _look_back(first, size, _LEVEL * _SCALE / rms)
         first.value.weight[:size] = 0.0
         first.value.weight[:half] = seen.T
@@ -67,6 +67,12 @@ def with_induction(decoder: Decoder, seed: int = 0) -> Decoder:
         second.value.weight[:size] = basis[:, :size].T
         second.out.weight[:, :size] = 2 * rms * basis[:, :size]
     return decoder
+
+
+def _attention(decoder: Decoder, number: int) -> Attention:
+    layer = decoder.layers[number]
+    assert isinstance(layer, Layer)
+    return layer.attention
 
 
 def _embed(weight: torch.Tensor, random: torch.Generator) -> float:
