@@ -95,6 +95,24 @@ class TestOpenAIModel:
             assert body["model"] == "scripted"
         assert len({request.body["seed"] for request in server.requests}) == 2
 
+    @pytest.mark.parametrize(
+        ("said", "text"),
+        [
+            ("```python\nx = 1\n```\n", "x = 1"),
+            ("```\nx = 1  ", "x = 1  "),  # the stop came before the last line
+            ("x = '```'\n", "x = '```'\n"),
+        ],
+    )
+    def test_a_fence_around_what_a_chat_writes_is_no_part_of_it(self, said: str, text: str) -> None:
+        """Of a completion it would be."""
+        for endpoint, came in (("chat", text), ("completions", said)):
+            with (
+                OpenAIServer(lambda *_: [said]) as server,
+                asked(server, endpoint=endpoint) as model,
+            ):
+                (one,) = samples(model.complete(["x"], Wish(1, longest=50))[0])
+            assert one.text == came
+
     def test_a_sample_that_is_cut_off_says_so(self) -> None:
         """At the longest that was wished for."""
         with OpenAIServer(lambda *_: ["a b c d"]) as server, asked(server) as model:

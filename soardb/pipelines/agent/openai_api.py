@@ -11,6 +11,7 @@ the key.
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 import zlib
@@ -42,9 +43,10 @@ CONTINUE = (
 )
 """What a chat is told first: its prompts are files to be written on."""
 
-_MUTE = 3  # requests whose samples all came without log-probabilities, until that is an error
 _MUTE = 3  # requests without any log-probabilities, after which that is an error
 _SEEDS = 2**31  # some servers keep no larger ones
+# A chat may put what it writes between lines of Markdown, though it is told not to.
+_FENCED = re.compile(r"\s*```\w*\n(.*?)(?:\n```\s*)?", re.DOTALL)
 _STATUS: Mapping[int, type[SoarError]] = {
     400: InvalidArgument, 401: NotAllowed, 403: NotAllowed, 404: NotFound, 408: TimedOut,
     409: Unavailable, 413: InvalidArgument, 422: InvalidArgument, 429: Unavailable,
@@ -257,6 +259,8 @@ class OpenAIModel:
         """None for one without log-probabilities."""
         if self._endpoint == "chat":
             text = getattr(getattr(choice, "message", None), "content", None) or ""
+            fenced = _FENCED.fullmatch(text)
+            text = fenced[1] if fenced else text
         else:
             text = getattr(choice, "text", None)
         if not isinstance(text, str):
