@@ -20,6 +20,7 @@ stopped goes on.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import sys
@@ -53,13 +54,13 @@ from soardb.pipelines.agent.compose import Composed
 from soardb.pipelines.agent.language import LanguageModel
 from soardb.pipelines.agent.local import LocalModel
 from soardb.pipelines.agent.machine import Agent, AgentConfig, Question
-from soardb.pipelines.agent.mixture import Targets, mixture
+from soardb.pipelines.agent.mixture import Example, Targets, mixture
 from soardb.pipelines.agent.prompts import Exemplar, read_case, target
 from soardb.pipelines.agent.rest import Rest, RestConfig, evaluate, fine_tuned, grow
 from soardb.pipelines.agent.store import Trajectories, hashed
 from soardb.pipelines.agent.tools import CachedTool, CollectionTool, Snippet, Tool
 from soardb.pipelines.agent.trajectory import Ranking, StepRecord, Trajectory
-from soardb.pipelines.agent.tuning import TuneConfig
+from soardb.pipelines.agent.tuning import TuneConfig, tune
 
 __all__ = ["Setup", "main", "table"]
 
@@ -76,6 +77,8 @@ class Setup:
     base       pretraining of both decoders, which begin with an induction head: two batches of
                three of tokens drawn at random that are said again, and one of the collection's
                texts
+    drills     questions over made-up names whose steps by the teacher the base learns from then,
+               `drilled` steps at most: it has seen the steps and knows nothing of the collection
     rest       generations; its runs are those of validation, `runs` those of the test
     first      who grows generation 1: "g0", or "teacher" where nothing small learns the steps
     snippet    characters
@@ -90,6 +93,8 @@ class Setup:
     policy: DecoderConfig = POLICY
     student: DecoderConfig = STUDENT
     base: TrainConfig = TrainConfig(450, 8, 256, 2e-3, warm=30)  # noqa: RUF009  frozen
+    drills: int = 6000
+    drilled: int = 16_000
     rest: RestConfig = field(
         default_factory=lambda: RestConfig(
             2,
@@ -108,7 +113,7 @@ class Setup:
 TINY = Setup(
     "agent-tiny", {"train": 18, "validation": 6, "test": 6}, 12, 400,
     DecoderConfig(400, 32, 2, 2, context=1024), DecoderConfig(400, 16, 2, 2, context=1024),
-    TrainConfig(8, 4, 32, 1e-2, warm=1),
+    TrainConfig(8, 4, 32, 1e-2, warm=1), 12, 20,
     RestConfig(1, agent=AgentConfig(5, 2, longest=24, tries=1),
                tune=TuneConfig(0.2, 4096, 1e-2), runs=2, is_patient=True), 2, 110,
     first="teacher",
@@ -160,8 +165,8 @@ def opened(setup: Setup, nouns: Lookups, folder: Path) -> Bench:
 
 
 def based(bench: Bench) -> None:
-    """Both base models, which know words and none of the steps: trained on passages of the
-    collection that stand beside each other, as those of a noun and of what it is a kind of.
+    """Both base models: passages of the collection that stand beside each other, as those of a noun
+    and of what it is a kind of, copying, and drills.
     """
     setup, texts = bench.setup, bench.nouns.texts
     missing = {"base": setup.policy, "base-small": setup.student}
@@ -178,11 +183,39 @@ def based(bench: Bench) -> None:
     some = [one.prompt + one.target for one in mixture(shown[:50])]
     tokens = Tokens.trained([*pages[::10], *some], setup.vocabulary, "after")
     row = row_of(pages, tokens)
+    drill, examples = replace(setup.rest.tune, epochs=1.0), drills(bench, tokens)
     for name, config in missing.items():
         decoder = with_induction(Decoder(replace(config, vocabulary=len(tokens)), 0))
         loss = _losses(decoder, row, setup.base)
-        losses = descend([decoder], loss, setup.base, _say, f"{name}: pretraining")
-        bench.registry.add_decoder(name, decoder, tokens, metrics={"loss": losses[-1]})
+        descend([decoder], loss, setup.base, _say, f"{name}: pretraining")
+        progress = functools.partial(_stage, f"{name}: drills")
+        tuned = tune(decoder, tokens, examples, drill, progress)
+        bench.registry.add_decoder(name, decoder, tokens, metrics={"loss": tuned.losses[-1]})
+
+
+def drills(bench: Bench, tokens: Tokens) -> list[Example]:
+    """Steps of the teacher over names that are drawn from the tokenizer's pieces of words.
+
+    They are told apart by nothing but their letters, so that they can only be copied.
+    """
+    setup, texts = bench.setup, list(bench.nouns.texts.values())
+    pieces = [tokens.decode([token]) for token in range(1, len(tokens))]
+    pieces = [piece for piece in pieces if piece.isascii() and piece.isalpha() and len(piece) > 1]
+    glosses = [text.rpartition('". ')[2] for text in texts[::7]]
+    made = lookups.made_up(4 * setup.drills, pieces, glosses)
+    collection = lookups.collection_of(bench.database, "made-up", made)
+    found = CollectionTool(collection, "text", title="title", longest=setup.snippet)
+    (asked,) = lookups.split(
+        made, lambda name: [one.title for one in found.search(name)], {"drills": setup.drills}, 0
+    ).values()
+    store = bench.store("drills")
+    ways = grow(
+        Agent(Teacher(), found, setup.rest.agent), store, [one.question for one in asked], 0, 1,
+        setup.rest.at_once, lambda share: _say("drills: growing", share),
+    )  # fmt: skip
+    examples = mixture(ways)
+    order = np.random.default_rng(0).permutation(len(examples))[: setup.drilled]
+    return [examples[place] for place in order.tolist()]
 
 
 def _losses(decoder: Decoder, row: I64, config: TrainConfig) -> Callable[[int], torch.Tensor]:
@@ -463,6 +496,10 @@ def _mark(setup: Setup) -> str:
     """The name of a folder: what was made with another setup is not taken for this one's."""
     told = json.dumps([asdict(setup), asdict(Faults())], sort_keys=True)
     return f"{setup.name}-{hashlib.sha256(told.encode()).hexdigest()[:10]}"
+
+
+def _stage(name: str, stage: str, share: float) -> None:
+    _say(name, share)
 
 
 def _say(stage: str, share: float | None = None) -> None:

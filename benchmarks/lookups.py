@@ -26,6 +26,10 @@ __all__ = ["Lookups", "collection_of", "made_up", "read", "split"]
 _SIGNS = {"@": "kind", "#p": "whole"}  # of pointers in WordNet's files
 _BRANCH = 4  # steps below the top at which a branch begins
 _NAME = 2  # words of a name, at most
+_PIECES = (
+    "ba", "ke", "li", "mo", "nu", "pra", "sti", "tro", "vel", "zan", "dor", "fin", "gal", "mek",
+    "nis", "pol",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,16 +102,22 @@ def _branches(names: Mapping[str, str], links: Mapping[str, Mapping[str, str]]) 
     return found
 
 
-def made_up(count: int = 600, seed: int = 0) -> Lookups:
-    """The same of made-up names, in trees of three branches each: for tests."""
+def made_up(
+    count: int = 600,
+    pieces: Sequence[str] = _PIECES,
+    glosses: Sequence[str] = ("it is made up",),
+    seed: int = 0,
+) -> Lookups:
+    """The same of made-up names, in trees of about fifty: to read drills, and for tests.
+
+    A name is one word or two, of one to three of the pieces each.
+    """
     random = np.random.default_rng(seed)
-    begins = ["ba", "ke", "li", "mo", "nu", "pra", "sti", "tro", "vel", "zan"]
-    ends = ["dor", "fin", "gal", "mek", "nis", "pol"]
-    names: list[str] = []
-    while len(names) < count:
-        name = "".join(random.choice(begins, 2)) + str(random.choice(ends))
-        if name not in names:
-            names.append(name)
+    found: dict[str, None] = {}
+    while len(found) < count:
+        words = ["".join(random.choice(pieces, random.integers(1, 4))) for _ in range(2)]
+        found[" ".join(words[: int(random.integers(1, 3))])] = None
+    names = list(found)
     facts: dict[str, dict[str, str]] = {}
     branches: dict[str, str] = {}
     trees = max(6, count // 50)
@@ -119,7 +129,8 @@ def made_up(count: int = 600, seed: int = 0) -> Lookups:
             if number % 3 == 0:
                 facts[name]["whole"] = names[number - trees]
     texts = {
-        name: " ".join(f"{statement(name, r, o)}." for r, o in told.items()) + " It is made up."
+        name: " ".join(f"{statement(name, r, o)}." for r, o in told.items())
+        + f" {glosses[int(random.integers(len(glosses)))]}"
         for name, told in facts.items()
     }
     return Lookups(facts, branches, texts)
