@@ -44,6 +44,7 @@ from benchmarks.recipes import WORDNET
 from benchmarks.reports import grid, header, written
 from soardb.errors import SoarError
 from soardb.kernels.layout import I64
+from soardb.models.checkpoint import Checkpoint
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
 from soardb.models.induction import with_induction
@@ -65,7 +66,7 @@ from soardb.pipelines.agent.tuning import TuneConfig, tune
 __all__ = ["Setup", "main", "table"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
-POLICY = DecoderConfig(2048, 128, 3, 2, context=2048, rope_base=500_000.0)
+POLICY = DecoderConfig(2048, 128, 4, 2, context=2048, rope_base=500_000.0)
 STUDENT = DecoderConfig(2048, 80, 2, 2, context=2048, rope_base=500_000.0)
 
 
@@ -77,8 +78,8 @@ class Setup:
     base       pretraining of both decoders, which begin with an induction head: two batches of
                three of tokens drawn at random that are said again, and one of the collection's
                texts
-    drills     questions over made-up names whose steps by the teacher the base learns from then,
-               `drilled` steps at most: it has seen the steps and knows nothing of the collection
+    drills     questions over made-up names; from `drilled` of the teacher's steps there the base
+               learns as `drill` says: it has seen the steps and knows nothing of the collection
     rest       generations; its runs are those of validation, `runs` those of the test
     first      who grows generation 1: "g0", or "teacher" where nothing small learns the steps
     snippet    characters
@@ -93,13 +94,14 @@ class Setup:
     policy: DecoderConfig = POLICY
     student: DecoderConfig = STUDENT
     base: TrainConfig = TrainConfig(450, 8, 256, 2e-3, warm=30)  # noqa: RUF009  frozen
-    drills: int = 6000
-    drilled: int = 16_000
+    drills: int = 12_000
+    drilled: int = 48_000
+    drill: TuneConfig = TuneConfig(1.0, 2048, 1e-3)  # noqa: RUF009  frozen
     rest: RestConfig = field(
         default_factory=lambda: RestConfig(
             2,
             agent=AgentConfig(longest=240),
-            tune=TuneConfig(3.0),
+            tune=TuneConfig(1.0, 2048, 5e-4),
             runs=5,
             is_patient=True,
             at_once=64,
@@ -113,7 +115,7 @@ class Setup:
 TINY = Setup(
     "agent-tiny", {"train": 18, "validation": 6, "test": 6}, 12, 400,
     DecoderConfig(400, 32, 2, 2, context=1024), DecoderConfig(400, 16, 2, 2, context=1024),
-    TrainConfig(8, 4, 32, 1e-2, warm=1), 12, 20,
+    TrainConfig(8, 4, 32, 1e-2, warm=1), 12, 20, TuneConfig(1.0, 4096, 1e-2),
     RestConfig(1, agent=AgentConfig(5, 2, longest=24, tries=1),
                tune=TuneConfig(0.2, 4096, 1e-2), runs=2, is_patient=True), 2, 110,
     first="teacher",
@@ -183,13 +185,14 @@ def based(bench: Bench) -> None:
     some = [one.prompt + one.target for one in mixture(shown[:50])]
     tokens = Tokens.trained([*pages[::10], *some], setup.vocabulary, "after")
     row = row_of(pages, tokens)
-    drill, examples = replace(setup.rest.tune, epochs=1.0), drills(bench, tokens)
+    examples = drills(bench, tokens)
     for name, config in missing.items():
         decoder = with_induction(Decoder(replace(config, vocabulary=len(tokens)), 0))
         loss = _losses(decoder, row, setup.base)
         descend([decoder], loss, setup.base, _say, f"{name}: pretraining")
         progress = functools.partial(_stage, f"{name}: drills")
-        tuned = tune(decoder, tokens, examples, drill, progress)
+        place = Checkpoint(bench.registry.folder.parent / f"{name}.safetensors")
+        tuned = tune(decoder, tokens, examples, setup.drill, progress, place)
         bench.registry.add_decoder(name, decoder, tokens, metrics={"loss": tuned.losses[-1]})
 
 
