@@ -17,6 +17,7 @@ that only reads does the last.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -79,6 +80,8 @@ class Database:
         self._prepare(create, allow_network)
         self._worker = threading.Thread(target=self._work, name="soardb-worker", daemon=True)
         self._worker.start()
+        # An interpreter that ends would end the worker within native code, and abort.
+        atexit.register(self._end_worker)
 
     def _prepare(self, create: bool, allow_network: bool) -> None:
         """Make or find the directory, own it, and finish what a crash interrupted."""
@@ -509,6 +512,7 @@ class Database:
         if self._closed:
             return
         self._end_worker()
+        atexit.unregister(self._end_worker)
         with self._lock:
             self._closed = True
             opening = list(self._opening.values())

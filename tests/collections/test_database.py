@@ -690,3 +690,33 @@ class TestReadOnly:
         with pytest.raises(NotFound, match="expected a soardb database"):
             connect(tmp_path / "db", read_only=True)
         assert not (tmp_path / "db").exists()
+
+
+ENDED = """
+import sys, threading
+import numpy as np
+import soardb
+from soardb import database, topk
+
+begun, scores = threading.Event(), np.random.default_rng(0).random((1, 2_000_000), np.float32)
+
+def tend(self, folder, core):
+    while not core.stop_build.is_set():
+        begun.set()
+        topk.topk(scores, 100)
+
+database.Database._tend = tend
+for folder in sys.argv[1:]:
+    soardb.connect(folder).create_collection("c", 4)
+assert begun.wait(60)
+sys.exit(7)
+"""
+
+
+def test_an_interpreter_may_end_while_the_worker_is_in_native_code(tmp_path: Path) -> None:
+    """It is not aborted. Without care it was in every second run."""
+    folders = [str(tmp_path / str(number)) for number in range(4)]
+    done = subprocess.run(
+        [sys.executable, "-c", ENDED, *folders], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 7, done.stderr
