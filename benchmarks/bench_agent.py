@@ -3,9 +3,10 @@
     lookups.py, lookup_models.py, soardb.pipelines.agent -> [bench_agent.py] -> results/agent.*
 
 Questions need two to four look-ups in a collection of nouns, one after the other. A teacher out of
-rules, which errs on purpose, shows a small decoder the five steps: generation 0. ReST makes 1 and 2
-of it: the policy answers, its samples are ranked by a rater out of rules, and a decoder that starts
-from the same base again learns from them. Beside it, from the same trajectories: targets of lowest
+rules, which errs on purpose, shows a small decoder the five steps, first over made-up names, of
+which nothing is to be known, then over the collection: generation 0. ReST makes 1 and 2 of it: the
+policy answers, its samples are ranked by a rater out of rules, and a decoder that starts from the
+same base again learns from them. Beside it, from the same trajectories: targets of lowest
 perplexity in place of those ranked best, drawn ones and ideal ones, another seed; twice the data, a
 smaller student, and answers without a search. All are measured on questions for tests, whose facts
 are in no other question, ten runs each; drafts tell what the self-checks do.
@@ -108,13 +109,13 @@ class Setup:
         )
     )
     runs: int = 10
-    snippet: int = 80
+    snippet: int = 130
     first: str = "g0"
 
 
 TINY = Setup(
     "agent-tiny", {"train": 18, "validation": 6, "test": 6}, 12, 400,
-    DecoderConfig(400, 32, 2, 2, context=1024), DecoderConfig(400, 16, 2, 2, context=1024),
+    DecoderConfig(400, 64, 2, 2, context=1024), DecoderConfig(400, 32, 2, 1, context=1024),
     TrainConfig(8, 4, 32, 1e-2, warm=1), 12, 20, TuneConfig(1.0, 4096, 1e-2),
     RestConfig(1, agent=AgentConfig(5, 2, longest=24, tries=1),
                tune=TuneConfig(0.2, 4096, 1e-2), runs=2, is_patient=True), 2, 110,
@@ -191,9 +192,12 @@ def based(bench: Bench) -> None:
         loss = _losses(decoder, row, setup.base)
         descend([decoder], loss, setup.base, _say, f"{name}: pretraining")
         progress = functools.partial(_stage, f"{name}: drills")
-        place = Checkpoint(bench.registry.folder.parent / f"{name}.safetensors")
-        tuned = tune(decoder, tokens, examples, setup.drill, progress, place)
+        place = bench.registry.folder.parent / "agent" / f"{name}.safetensors"
+        told = json.dumps([asdict(setup), [asdict(one) for one in examples]], sort_keys=True)
+        kept = Checkpoint(place, told={"drills": hashlib.sha256(told.encode()).hexdigest()})
+        tuned = tune(decoder, tokens, examples, setup.drill, progress, kept)
         bench.registry.add_decoder(name, decoder, tokens, metrics={"loss": tuned.losses[-1]})
+        place.unlink()
 
 
 def drills(bench: Bench, tokens: Tokens) -> list[Example]:
@@ -212,11 +216,11 @@ def drills(bench: Bench, tokens: Tokens) -> list[Example]:
         made, lambda name: [one.title for one in found.search(name)], {"drills": setup.drills}, 0
     ).values()
     store = bench.store("drills")
-    ways = grow(
+    grow(
         Agent(Teacher(), found, setup.rest.agent), store, [one.question for one in asked], 0, 1,
         setup.rest.at_once, lambda share: _say("drills: growing", share),
     )  # fmt: skip
-    examples = mixture(ways)
+    examples = mixture(sorted(store.all(generation=0), key=lambda one: one.question_id))
     order = np.random.default_rng(0).permutation(len(examples))[: setup.drilled]
     return [examples[place] for place in order.tolist()]
 

@@ -42,7 +42,7 @@ from soardb.pipelines.agent.prompts import Case, read_case
 
 __all__ = ["Faults", "Judge", "Rater", "Teacher", "ideal"]
 
-_SAID = re.compile(r'\[link_id=(\d+)\],? "(.+?)" (is a kind of|is part of) "([^"]+)"\.')
+_SAID = re.compile(r'\[link_id=(\d+)\],? "([^"]+)" (is a kind of|is part of) "([^"]+)"\.')
 _RELATION = {"is a kind of": "kind", "is part of": "whole"}
 _UNKNOWN = "The answer was not found."
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.packages import debian_files
-from soardb.errors import CorruptStorage
+from soardb.errors import CorruptStorage, InvalidArgument
 from soardb.pipelines.agent.compose import RELATIONS, Composed, compose, statement
 from soardb.pipelines.agent.store import hashed
 
@@ -108,10 +108,13 @@ def made_up(
     glosses: Sequence[str] = ("it is made up",),
     seed: int = 0,
 ) -> Lookups:
-    """The same of made-up names, in trees of about fifty: to read drills, and for tests.
+    """The same of made-up names, in trees of about fifty: for drills, and for tests.
 
-    A name is one word or two, of one to three of the pieces each.
+    A name is one word or two, of one to three of the pieces each. Errors: InvalidArgument where
+    the pieces are too few for so many.
     """
+    if count > len(pieces) ** 3:
+        raise InvalidArgument(f"expected pieces for {count} names, got {len(pieces)}")
     random = np.random.default_rng(seed)
     found: dict[str, None] = {}
     while len(found) < count:
@@ -139,7 +142,10 @@ def made_up(
 def collection_of(database: Any, name: str, lookups: Lookups, embed: Any = None) -> Any:
     """A collection with a point a noun: title, text. Vectors by embed, or of words' numbers."""
     if name in database.list_collections():
-        return database.get_collection(name)
+        held = database.get_collection(name)
+        if len(held) == len(lookups.texts):
+            return held
+        database.drop_collection(name)  # it was stopped while it was filled
     titles = list(lookups.texts)
     texts = list(lookups.texts.values())
     vectors = (embed or hashed)(texts)

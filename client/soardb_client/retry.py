@@ -4,10 +4,10 @@
 
 Exponential back-off with jitter (the pause is drawn between the half and the whole of a bound that
 doubles), so that many clients of one server that was away do not come back together, and no client
-gives up before grpc itself would look whether the server is back: five attempts take 1.5 s at
-least. A call is tried again where it would do no harm: a read, a write that carries a request id,
-or any call that the server refused before doing anything (it says so by a RetryInfo). Never after
-its deadline, and never when that deadline is what failed.
+gives up before grpc itself would look whether the server is back: five pauses, as by default, take
+1.5 s at least. A call is tried again where it would do no harm: a read, a write that carries a
+request id, or any call that the server refused before doing anything (it says so by a RetryInfo).
+Never after its deadline, and never when that deadline is what failed.
 
 Nothing here sleeps or calls: it says how long to wait.
 """

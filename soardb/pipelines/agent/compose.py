@@ -45,8 +45,8 @@ KINDS = ("chain-4", "same-4", "chain-3", "chain-2", "which-2", "same-2")
 Facts = Mapping[str, Mapping[str, str]]  # name -> relation -> name
 
 _CHAIN = re.compile(r"What is (the .*)\?")
-_SAME = re.compile(r'Do "(.*)" and "(.*)" have the same (.*)\?')
-_WHICH = re.compile(r'Which of "(.*)" and "(.*)" has the kind "(.*)"\?')
+_SAME = re.compile(r'Do "([^"]+)" and "([^"]+)" have the same (.*)\?')
+_WHICH = re.compile(r'Which of "([^"]+)" and "([^"]+)" has the kind "([^"]+)"\?')
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def plan_of(text: str) -> Plan:
         while match := re.match(rf"the ({'|'.join(RELATIONS)}) of ", rest):
             relations.insert(0, match[1])
             rest = rest[match.end() :]
-        if relations and re.fullmatch(r'".+"', rest):
+        if relations and re.fullmatch(r'"[^"]+"', rest):
             return Plan("chain", (Chain(rest[1:-1], tuple(relations)),))
     if found := _SAME.fullmatch(text):
         said = tuple(reversed(found[3].split(" of the ")))
@@ -136,10 +136,13 @@ def compose(
     counts    {split: questions}
 
     Branches are dealt to the splits so that their names are about as many to a question. Errors:
-    InvalidArgument where a split cannot have so many.
+    InvalidArgument where a split cannot have so many, and for names with a quote.
     """
     for split, count in counts.items():
         as_int(count, f"count of {split!r}", 1, 10_000_000)
+    said = {*facts, *(other for told in facts.values() for other in told.values())}
+    if quoted := [name for name in said if '"' in name]:
+        raise InvalidArgument(f"expected names without quotes, got {min(quoted)!r}")
     random = np.random.default_rng(seed)
     dealt = _dealt(branches, counts, random)
     found: dict[str, list[Composed]] = {}

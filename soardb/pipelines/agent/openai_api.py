@@ -10,6 +10,7 @@ the key.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import threading
@@ -46,7 +47,7 @@ CONTINUE = (
 _MUTE = 3  # requests without any log-probabilities, after which that is an error
 _SEEDS = 2**31  # some servers keep no larger ones
 # A chat may put what it writes between lines of Markdown, though it is told not to.
-_FENCED = re.compile(r"\s*```\w*\n(.*?)(?:\n```\s*)?", re.DOTALL)
+_FENCED = re.compile(r"\s*```[^\n`]*\n(.*?)(?:\s*```\s*)?", re.DOTALL)
 _STATUS: Mapping[int, type[SoarError]] = {
     400: InvalidArgument, 401: NotAllowed, 403: NotAllowed, 404: NotFound, 408: TimedOut,
     409: Unavailable, 413: InvalidArgument, 422: InvalidArgument, 429: Unavailable,
@@ -259,13 +260,16 @@ class OpenAIModel:
         """None for one without log-probabilities."""
         if self._endpoint == "chat":
             text = getattr(getattr(choice, "message", None), "content", None) or ""
-            fenced = _FENCED.fullmatch(text)
-            text = fenced[1] if fenced else text
         else:
             text = getattr(choice, "text", None)
         if not isinstance(text, str):
             raise self._malformed("a choice has no text")
-        laws = _logprobs(getattr(choice, "logprobs", None))
+        told = getattr(choice, "logprobs", None)
+        laws = _logprobs(told)
+        fenced = _FENCED.fullmatch(text) if self._endpoint == "chat" else None
+        if fenced is not None and laws is not None:
+            text, (begins, ends) = fenced[1], fenced.span(1)
+            laws = [law for law, at in zip(laws, _ends(told), strict=True) if begins < at <= ends]
         if laws is None and not text:
             laws = []  # of no token there is nothing to send
         if laws is None:
@@ -310,6 +314,12 @@ def _logprobs(told: Any) -> list[float] | None:
     if not isinstance(found, list):
         return None
     return [-100.0 if one is None else max(-100.0, float(one)) for one in found]
+
+
+def _ends(told: Any) -> list[int]:
+    """Where each token of a chat's choice ends in its text."""
+    lengths = [len(str(_field(one, "token") or "")) for one in told.content]
+    return list(itertools.accumulate(lengths))
 
 
 def _field(told: Any, name: str) -> Any:

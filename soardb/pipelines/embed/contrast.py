@@ -102,21 +102,24 @@ def contrasted(
 
 def _levelled(encoder: Encoder) -> Encoder:
     """A copy that levels its vectors."""
-    made = Encoder(replace(encoder.config, levelled=True))
-    given = made.state_dict() | copy.deepcopy(encoder.state_dict())
-    made.load_state_dict(given)
+    made = copy.deepcopy(encoder)
+    if made.level is None:
+        made.config = replace(encoder.config, levelled=True)
+        made.level = Encoder(made.config).level
     return made
 
 
 def _measure_levels(encoder: Encoder, rows: Sequence[list[int]]) -> None:
     """Have the encoder level by the means and deviations of these rows, as it is now."""
     assert encoder.level is not None
-    encoder.level.reset_running_stats()
-    with torch.inference_mode():
-        for first in range(0, len(rows) - 1, _AT_ONCE):
-            part = rows[first : first + _AT_ONCE]
-            if len(part) > 1:
-                encoder.vectors(padded(list(part), encoder.config.pad))
+    assert encoder.level.running_mean is not None
+    assert encoder.level.running_var is not None
+    pad = encoder.config.pad
+    with torch.no_grad():
+        parts = [rows[first : first + _AT_ONCE] for first in range(0, len(rows), _AT_ONCE)]
+        means = torch.cat([encoder.means(padded(list(part), pad)) for part in parts])
+        encoder.level.running_mean.copy_(means.mean(0))
+        encoder.level.running_var.copy_(means.var(0))
 
 
 def contrast(

@@ -2,8 +2,9 @@
 
     models/encoder.py -> [embedder.py] -> cli, benchmarks
 
-A vector is the mean of the encoder's states of a text, at length one, so `cosine` and `dot` rank
-alike. Texts of like length are read together, so that few pads are.
+A vector is the mean of the encoder's states of a text, levelled where the encoder does so, at
+length one, so `cosine` and `dot` rank alike. Texts of like length are read together, so that few
+pads are.
 """
 
 from __future__ import annotations
