@@ -87,7 +87,7 @@ demo: $(STAMPS)/extra-demo $(PACKAGE)  ## build an index over real word vectors 
 	$(INPATH) $(BIN)/soardb demo $(ARGS)
 
 test: $(STAMPS)/extra-test $(PACKAGE)  ## all tests, against the installed package
-	$(RUN) pytest -n $(or $(JOBS),2) --dist loadgroup --durations 25 $(ARGS)
+	$(RUN) pytest -n $(or $(JOBS),2) --dist loadfile --durations 25 $(ARGS)
 
 # ---- what developers run ----
 
