@@ -45,7 +45,6 @@ from benchmarks.recipes import WORDNET
 from benchmarks.reports import grid, header, written
 from soardb.errors import SoarError
 from soardb.kernels.layout import I64
-from soardb.models.checkpoint import Checkpoint
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
 from soardb.models.induction import with_induction
@@ -62,7 +61,7 @@ from soardb.pipelines.agent.rest import Rest, RestConfig, evaluate, fine_tuned, 
 from soardb.pipelines.agent.store import Trajectories, hashed
 from soardb.pipelines.agent.tools import CachedTool, CollectionTool, Snippet, Tool
 from soardb.pipelines.agent.trajectory import Ranking, StepRecord, Trajectory
-from soardb.pipelines.agent.tuning import TuneConfig, tune
+from soardb.pipelines.agent.tuning import TuneConfig
 
 __all__ = ["Setup", "main", "table"]
 
@@ -188,16 +187,14 @@ def based(bench: Bench) -> None:
     row = row_of(pages, tokens)
     examples = drills(bench, tokens)
     for name, config in missing.items():
-        decoder = with_induction(Decoder(replace(config, vocabulary=len(tokens)), 0))
-        loss = _losses(decoder, row, setup.base)
-        descend([decoder], loss, setup.base, _say, f"{name}: pretraining")
+        copying = f"{name}-copying"
+        if copying not in bench.registry.names():
+            decoder = with_induction(Decoder(replace(config, vocabulary=len(tokens)), 0))
+            loss = _losses(decoder, row, setup.base)
+            losses = descend([decoder], loss, setup.base, _say, f"{name}: pretraining")
+            bench.registry.add_decoder(copying, decoder, tokens, metrics={"loss": losses[-1]})
         progress = functools.partial(_stage, f"{name}: drills")
-        place = bench.registry.folder.parent / "agent" / f"{name}.safetensors"
-        told = json.dumps([asdict(setup), [asdict(one) for one in examples]], sort_keys=True)
-        kept = Checkpoint(place, told={"drills": hashlib.sha256(told.encode()).hexdigest()})
-        tuned = tune(decoder, tokens, examples, setup.drill, progress, kept)
-        bench.registry.add_decoder(name, decoder, tokens, metrics={"loss": tuned.losses[-1]})
-        place.unlink()
+        fine_tuned(bench.registry, copying, name, examples, setup.drill, progress)
 
 
 def drills(bench: Bench, tokens: Tokens) -> list[Example]:

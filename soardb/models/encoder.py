@@ -20,7 +20,7 @@ from torch.nn import functional
 from soardb.models.config import DecoderConfig, EncoderConfig
 from soardb.models.decoder import Attention, Mixer
 
-__all__ = ["Encoder", "EncoderLayer", "Stack", "begin", "padded"]
+__all__ = ["Encoder", "EncoderLayer", "Stack", "begin", "level", "padded"]
 
 
 class Encoder(nn.Module):
@@ -32,7 +32,7 @@ class Encoder(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.stack = Stack(config.shape(config.layers))
-        self.level = nn.BatchNorm1d(config.width, affine=False) if config.levelled else None
+        self.level = level(config.width) if config.levelled else None
         begin(self, config.layers, seed)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -100,6 +100,11 @@ class EncoderLayer(nn.Module):
         x = x + look.attend(q, k, v, mask)
         out: Tensor = x + self.mixer(self.mixer_norm(x))
         return out
+
+
+def level(width: int) -> nn.BatchNorm1d:
+    """What brings (b, width) means to mean 0 and deviation 1; it has nothing to learn."""
+    return nn.BatchNorm1d(width, affine=False)
 
 
 def begin(network: nn.Module, layers: int, seed: int) -> None:

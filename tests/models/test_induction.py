@@ -30,7 +30,8 @@ def copied(decoder: Decoder, length: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("width", "heads", "least"), [(128, 1, 0.8), (128, 2, 0.75), (128, 4, 0.4), (256, 4, 0.7)]
+    ("width", "heads", "least"),
+    [(128, 1, 0.8), (128, 2, 0.75), (128, 4, 0.4), (256, 4, 0.7), (100, 2, 0.5)],
 )
 def test_it_copies_before_it_learned_anything(width: int, heads: int, least: float) -> None:
     """Most tokens, with heads of all sizes; a decoder without it copies none."""

@@ -269,7 +269,9 @@ class OpenAIModel:
         fenced = _FENCED.fullmatch(text) if self._endpoint == "chat" else None
         if fenced is not None and laws is not None:
             text, (begins, ends) = fenced[1], fenced.span(1)
-            laws = [law for law, at in zip(laws, _ends(told), strict=True) if begins < at <= ends]
+            places = _ends(told)
+            if places is not None:
+                laws = [law for law, at in zip(laws, places, strict=True) if begins < at <= ends]
         if laws is None and not text:
             laws = []  # of no token there is nothing to send
         if laws is None:
@@ -316,10 +318,12 @@ def _logprobs(told: Any) -> list[float] | None:
     return [-100.0 if one is None else max(-100.0, float(one)) for one in found]
 
 
-def _ends(told: Any) -> list[int]:
-    """Where each token of a chat's choice ends in its text."""
-    lengths = [len(str(_field(one, "token") or "")) for one in told.content]
-    return list(itertools.accumulate(lengths))
+def _ends(told: Any) -> list[int] | None:
+    """Where each token of a choice ends in its text; None where they are not told as in a chat."""
+    listed = getattr(told, "content", None)
+    if not isinstance(listed, list):
+        return None
+    return list(itertools.accumulate(len(str(_field(one, "token") or "")) for one in listed))
 
 
 def _field(told: Any, name: str) -> Any:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from soardb.errors import InvalidArgument
-from soardb.models.encoder import Encoder, padded
+from soardb.models.encoder import Encoder, level, padded
 from soardb.models.tokens import Tokens
 from soardb.models.training import TrainConfig, descend
 from soardb.options import as_number
@@ -105,7 +105,7 @@ def _levelled(encoder: Encoder) -> Encoder:
     made = copy.deepcopy(encoder)
     if made.level is None:
         made.config = replace(encoder.config, levelled=True)
-        made.level = Encoder(made.config).level
+        made.level = level(made.config.width)
     return made
 
 
