@@ -3,9 +3,10 @@
     decoder.py, cache.py, sampling.py -> [batches.py] -> pipelines that sample much
 
 Prompts stand flush right, and what is before them is never seen; rotary positions say only how far
-apart two tokens are, so a prompt that begins later is read as the same. Each is read once, and its
-samples go on from copies of its keys and values. Samples that ended leave the batch when they are a
-quarter of it, so that the time goes to those that are written still.
+apart two tokens are, so a prompt that begins later is read as the same. Each is read once, and four
+of its samples at a time go on as branches of one row of the cache: keys and values of a prompt,
+which are most of what is read for a token, are read for all four. Rows whose samples ended leave
+the batch when they are a quarter of it, so that the time goes to what is written still.
 
 Every sample draws from numbers of its own, so it is what it is whatever is sampled beside it.
 """
@@ -25,9 +26,10 @@ from soardb.models.cache import Cache
 from soardb.models.decoder import Decoder
 from soardb.models.sampling import Sampling
 
-__all__ = ["Draws", "Sample", "continued", "token_at"]
+__all__ = ["Draws", "Sample", "branches", "continued", "token_at"]
 
 _MOST_GOING = 0.75  # of the rows; with fewer, those that ended are dropped
+_BRANCHES = 4  # of a row, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +90,26 @@ def continued(
             f"expected prompts of 1..{context - 1} tokens, got {min(lengths)} and {max(lengths)}"
         )
     limits = [min(draws.longest, context - length) for length in lengths]
+    width = branches(draws.n)
     with torch.inference_mode():
         cache, logits = _read(decoder, prompts)
-        rows = torch.arange(len(prompts)).repeat_interleave(draws.n)
+        rows = torch.arange(len(prompts)).repeat_interleave(draws.n // width)
+        room = max(lengths) + width * max(limits)
         batch = _Batch(
-            decoder, draws, cache.picked(rows, max(lengths) + max(limits)), logits[rows],
-            _numbers(seeds, draws.n, max(limits)), [limits[row] for row in rows.tolist()],
+            decoder, draws, cache.picked(rows, room).branched(width),
+            logits[rows, None].expand(-1, width, -1), _numbers(seeds, draws.n, max(limits)),
+            [limit for limit in limits for _ in range(draws.n)],
         )  # fmt: skip
         while len(batch.going):
             deadline.check()
             batch.step()
     found = batch.samples()
     return [found[first : first + draws.n] for first in range(0, len(found), draws.n)]
+
+
+def branches(n: int) -> int:
+    """Samples of a row of the cache, of n after a prompt: as many in each."""
+    return next(width for width in range(_BRANCHES, 0, -1) if n % width == 0)
 
 
 def token_at(law: Tensor, numbers: Tensor) -> Tensor:
@@ -139,7 +149,9 @@ def _numbers(seeds: Sequence[int], n: int, longest: int) -> Tensor:
 class _Batch:
     """Samples while they are written.
 
-    going  (rows,) which sample each row of the cache is of; is_going: whether it is not ended
+    going  (rows, branches) which sample each branch is of; is_going: whether it is not ended
+
+    logits are (rows, branches, v).
     """
 
     def __init__(
@@ -157,9 +169,9 @@ class _Batch:
         self._written: list[list[int]] = [[] for _ in limits]
         self._logprobs = torch.zeros(len(limits), dtype=torch.float64)
         self._is_finished = [False] * len(limits)
-        self._is_going = torch.ones(len(limits), dtype=torch.bool)
         self._steps = 0
-        self.going = torch.arange(len(limits))
+        self.going = torch.arange(len(limits)).reshape(-1, cache.branches)
+        self._is_going = torch.ones_like(self.going, dtype=torch.bool)
 
     def step(self) -> None:
         """A token more of each that is going."""
@@ -167,18 +179,13 @@ class _Batch:
             self._draws.sampling.law(self._logits), self._numbers[self.going, self._steps]
         )
         laws = self._logits.double().log_softmax(-1)
-        told = laws.gather(-1, tokens[:, None])[:, 0]
+        told = laws.gather(-1, tokens[..., None])[..., 0]
         self._logprobs[self.going] += torch.where(self._is_going, told, 0.0)
         self._steps += 1
-        ended = [
-            row
-            for row, (sample, token) in enumerate(
-                zip(self.going.tolist(), tokens.tolist(), strict=True)
-            )
-            if self._is_going[row] and self._ends(sample, token)
-        ]
-        self._is_going[ended] = False
-        kept = self._is_going.nonzero()[:, 0]
+        writing = self._is_going.nonzero(as_tuple=True)
+        drawn = zip(self.going[writing].tolist(), tokens[writing].tolist(), strict=True)
+        self._is_going[writing] = torch.tensor([not self._ends(*one) for one in drawn])
+        kept = self._is_going.any(1).nonzero()[:, 0]
         if not len(kept):
             self.going = kept
             return
@@ -186,8 +193,7 @@ class _Batch:
             self._cache = self._cache.picked(kept, self._cache.room)
             self.going, tokens = self.going[kept], tokens[kept]
             self._is_going = self._is_going[kept]
-        hidden = self._decoder(tokens[:, None], self._cache)
-        self._logits = self._decoder.logits(hidden[:, -1])
+        self._logits = self._decoder.logits(self._decoder(tokens, self._cache))
 
     def _ends(self, sample: int, token: int) -> bool:
         """Note a token; whether the sample ends with it."""

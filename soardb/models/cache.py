@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from soardb.arrays import as_int
 from soardb.errors import InvalidArgument
 from soardb.models.config import DecoderConfig
 
@@ -23,6 +24,8 @@ class Cache:
     starts  (rows,) the position at which each sequence begins: what is before is never seen, so
             that sequences of unlike lengths end at the same one. The context then limits each
             sequence, which is for the caller to keep, and not the room
+    branches  of each sequence, from branched(): each reads a token a pass, after what they have in
+            common
     """
 
     def __init__(
@@ -39,6 +42,8 @@ class Cache:
         self._held = torch.empty(shape)
         self._mask: tuple[int, Tensor] | None = None
         self.starts = starts
+        self.branches = 1
+        self._stem = 0  # tokens that the branches have in common
         self.length = 0
 
     @property
@@ -59,20 +64,30 @@ class Cache:
         held[1, :, :, self.length : end] = values
         return held[0, :, :, :end], held[1, :, :, :end]
 
+    def first(self, t: int) -> int | Tensor:
+        """The position of the first of t new tokens; (t,) those of all, which branches share."""
+        if self.branches == 1:
+            return self.length
+        return torch.full((t,), self._stem + (self.length - self._stem) // self.branches)
+
     def mask(self, t: int) -> Tensor | None:
         """Where t new tokens may look; None: itself and what is before, with nothing older.
 
         (t, length + t) for all rows; (rows, 1, t, length + t) where they have starts: what is
         before a start sees itself alone, as a law over nothing is no number.
         """
-        if self.starts is None:
+        if self.starts is None and self.branches == 1:
             return _after(t, self.length) if self.length else None
         end = self.length + t
-        if self._mask is None or self._mask[0] != end or self._mask[1].shape[2] != t:
+        if self._mask is None or self._mask[0] != end or self._mask[1].shape[-2] != t:
             places = torch.arange(end)
             new = places[self.length :, None]
-            begun = places >= self.starts[:, None, None, None]
-            self._mask = end, (begun & (places <= new)) | (places == new)
+            seen = places <= new
+            if self.branches > 1:  # the stem, and what the same branch has read
+                seen &= (places < self._stem) | ((new - places) % self.branches == 0)
+            if self.starts is not None:
+                seen = (seen & (places >= self.starts[:, None, None, None])) | (places == new)
+            self._mask = end, seen
         return self._mask[1]
 
     def picked(self, rows: Tensor, room: int) -> Cache:
@@ -81,8 +96,19 @@ class Cache:
         found = Cache(self._config, len(rows), room, starts)
         held = self._held[..., : self.length, :]
         found._held[..., : self.length, :] = held.index_select(2, rows)
-        found.length = self.length
+        found.branches, found._stem, found.length = self.branches, self._stem, self.length
         return found
+
+    def branched(self, branches: int) -> Cache:
+        """From here on each sequence goes on in so many ways: a pass reads one token of each.
+
+        What was read so far is kept once for all of them. Costs of attention grow with the square
+        of the branches, so a few. Returns itself. Errors: InvalidArgument where it has branches.
+        """
+        if self.branches > 1:
+            raise InvalidArgument(f"expected a cache without branches, it has {self.branches}")
+        self.branches, self._stem = as_int(branches, "branches", 1, 1024), self.length
+        return self
 
     def back_to(self, length: int) -> None:
         """Forget all tokens from position `length` on."""

@@ -102,7 +102,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cache: Cache | None = None, number: int = 0) -> Tensor:
         """(b, t, width) normed -> the same."""
-        first = 0 if cache is None else cache.length
+        first = 0 if cache is None else cache.first(x.shape[1])
         q, k, v = self.queries(x, first), self.key_of(x, first), self.value_of(x)
         if cache is not None:
             k, v = cache.put(number, k, v)

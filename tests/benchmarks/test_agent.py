@@ -26,7 +26,7 @@ def test_every_policy_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Generations, other targets, twice the data and students; what is done is kept."""
-    asked = ["--tiny", "--folder", str(tmp_path / "db"), "--results", str(tmp_path)]
+    asked = ["--tiny", "--bounds", "--folder", str(tmp_path / "db"), "--results", str(tmp_path)]
     assert bench_agent.main(asked) == 0
     report = json.loads((tmp_path / "agent-tiny.json").read_text("utf-8"))
     rows = {row["policy"]: row for row in report["rows"]}

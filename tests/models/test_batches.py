@@ -11,7 +11,7 @@ import torch
 
 from soardb import deadline
 from soardb.errors import InvalidArgument, TimedOut
-from soardb.models.batches import Draws, continued, token_at
+from soardb.models.batches import Draws, branches, continued, token_at
 from soardb.models.cache import Cache
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
@@ -63,6 +63,49 @@ class TestPadding:
         for prompt, (one,) in zip(PROMPTS, found, strict=True):
             random = torch.Generator()
             assert one.tokens == list(generate(DecoderModel(model), prompt, 8, GREEDY, random))
+
+
+class TestBranches:
+    @pytest.mark.parametrize("pads", [0, 2])
+    def test_a_branch_sees_the_stem_and_itself(self, pads: int) -> None:
+        """Each is what a session reads that goes that way alone."""
+        model = decoder()
+        stem, ways = [1, 2, 3, 4], [[5, 8, 4], [6, 9, 4], [7, 10, 2]]
+        starts = torch.tensor([pads]) if pads else None
+        with torch.inference_mode():
+            cache = Cache(model.config, 1, 24, starts)
+            model(torch.tensor([[0] * pads + stem]), cache)
+            branched = cache.branched(3)
+            turns = torch.tensor(ways).T
+            found = [model.logits(model(one[None], branched))[0] for one in turns]
+        for number, way in enumerate(ways):
+            expected = DecoderSession(model).read([*stem, *way])[len(stem) :]
+            mine = torch.stack([one[number] for one in found])
+            torch.testing.assert_close(mine, expected, atol=1e-4, rtol=1e-4)
+
+    def test_rows_are_picked_with_their_branches(self) -> None:
+        """Whatever stands in the others."""
+        model = decoder()
+        with torch.inference_mode():
+            cache = Cache(model.config, 2)
+            model(torch.tensor([[1, 2, 3], [4, 5, 6]]), cache)
+            cache.branched(2)
+            model(torch.tensor([[7, 8], [9, 10]]), cache)
+            picked = cache.picked(torch.tensor([1]), cache.room)
+            found = model.logits(model(torch.tensor([[11, 12]]), picked))[0]
+        for number, way in enumerate([[4, 5, 6, 9, 11], [4, 5, 6, 10, 12]]):
+            expected = DecoderSession(model).read(way)[-1]
+            torch.testing.assert_close(found[number], expected, atol=1e-4, rtol=1e-4)
+
+    def test_a_branch_has_no_branches(self) -> None:
+        """They would have to be told apart by more than their place."""
+        with pytest.raises(InvalidArgument, match="without branches, it has 2"):
+            Cache(SMALL).branched(2).branched(2)
+
+    @pytest.mark.parametrize(("n", "expected"), [(1, 1), (4, 4), (6, 3), (7, 1), (16, 4)])
+    def test_rows_have_as_many_each(self, n: int, expected: int) -> None:
+        """Of any number of samples."""
+        assert branches(n) == expected
 
 
 class TestContinued:

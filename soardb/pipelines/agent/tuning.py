@@ -2,10 +2,11 @@
 
     mixture.py, a network -> [tuning.py] -> rest.py
 
-Prompts are without examples and only what is written counts in the loss, its end included; all
-weights learn, or low-rank additions to them that are merged at the end (LoRA, Hu et al., arXiv
-2106.09685), which the method's authors do not use. Sizes, rates and lengths are not told in arXiv
-2312.10003: not verified.
+Prompts are without examples and only what is written counts in the loss, its end included, unless
+a weight is given to what is read: a small model then learns to copy from every name that a prompt
+says again. All weights learn, or low-rank additions to them that are merged at the end (LoRA, Hu et
+al., arXiv 2106.09685), which the method's authors do not use. Sizes, rates and lengths are not told
+in arXiv 2312.10003: not verified.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class TuneConfig:
     tokens   of a batch at most, with its pads
     rate, warm, weight_decay, clip, seed  as of a TrainConfig; warm is a share of the steps
     lora     rank of the additions; None: all weights learn
+    reading  weight of the mean loss of prompts, beside that of what is written
     """
 
     epochs: float = 2.0
@@ -50,12 +52,15 @@ class TuneConfig:
     clip: float = 1.0
     lora: int | None = None
     seed: int = 0
+    reading: float = 0.0
 
     def check(self) -> None:
         """InvalidArgument, naming what is wrong."""
         as_int(self.tokens, "tokens", 16, 100_000_000)
         if as_number(self.epochs, "epochs") <= 0:
             raise InvalidArgument(f"expected epochs above 0, got {self.epochs}")
+        if as_number(self.reading, "reading") < 0:
+            raise InvalidArgument(f"expected reading of at least 0, got {self.reading}")
         if not 0 <= as_number(self.warm, "warm") < 1:
             raise InvalidArgument(f"expected warm as a share of the steps, got {self.warm}")
         if self.lora is not None:
@@ -113,7 +118,7 @@ def tune(
     try:
         losses = descend(
             [learning],
-            lambda step: _loss(network, [rows[row] for row in batches[step]]),
+            lambda step: _loss(network, [rows[row] for row in batches[step]], config.reading),
             config.train(len(batches)),
             progress,
             "fine-tuning",
@@ -176,18 +181,26 @@ def _batches(rows: Sequence[_Row], config: TuneConfig) -> list[list[int]]:
     return [batches[place] for place in random.permutation(len(batches))]
 
 
-def _loss(network: Any, rows: Sequence[_Row]) -> Tensor:
-    """Mean cross entropy of what is written. Pads stand behind, where nobody looks from."""
+def _loss(network: Any, rows: Sequence[_Row], reading: float = 0.0) -> Tensor:
+    """Mean cross entropy of what is written, and a share of that of prompts. Pads stand behind,
+    where nobody looks from.
+    """
     read = padded([row.tokens for row in rows], 0)
-    counts = torch.zeros(read.shape, dtype=torch.bool)
+    written = torch.zeros(read.shape, dtype=torch.bool)
+    prompts = torch.zeros_like(written)
     for number, row in enumerate(rows):
-        counts[number, row.begins : len(row.tokens)] = True
-    before = counts[:, 1:]
-    if isinstance(network, Decoder):
-        logits = network.logits(network(read[:, :-1])[before])
-    else:
-        logits = network(input_ids=read[:, :-1]).logits[before]
-    return functional.cross_entropy(logits, read[:, 1:][before])
+        written[number, row.begins : len(row.tokens)] = True
+        prompts[number, 1 : row.begins] = True
+    is_ours = isinstance(network, Decoder)
+    states = network(read[:, :-1]) if is_ours else network(input_ids=read[:, :-1]).logits
+
+    def loss(counts: Tensor) -> Tensor:
+        some = states[counts[:, 1:]]
+        logits = network.logits(some) if is_ours else some
+        return functional.cross_entropy(logits, read[:, 1:][counts[:, 1:]])
+
+    found = loss(written)
+    return found + reading * loss(prompts) if reading and bool(prompts.any()) else found
 
 
 def _context(network: Any) -> int:
