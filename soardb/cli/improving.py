@@ -81,6 +81,9 @@ def improve(
     lora: Annotated[
         int | None, typer.Option(min=1, help="Rank of additions that learn; else all weights do.")
     ] = None,
+    reading: Annotated[
+        float, typer.Option(help="Weight of the loss of prompts; 1 teaches small models to copy.")
+    ] = 0.0,
     searches: asking.Searches = 10,
     samples: asking.Samples = 4,
     temperature: asking.Temperature = 0.5,
@@ -102,8 +105,8 @@ def improve(
     config = RestConfig(
         generations, repetitions, targets.value,
         AgentConfig(searches, samples, temperature, longest, seed=seed),
-        tune=TuneConfig(epochs, rate=rate, lora=lora, seed=seed), runs=runs, is_patient=patient,
-        at_once=at_once,
+        tune=TuneConfig(epochs, rate=rate, lora=lora, seed=seed, reading=reading), runs=runs,
+        is_patient=patient, at_once=at_once,
     )  # fmt: skip
     config.check()
     asked, held_out = read_questions(questions, answer=None), read_questions(validation)

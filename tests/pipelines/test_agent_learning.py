@@ -336,6 +336,30 @@ class TestJudge:
         with pytest.raises(InvalidArgument, match="reference"):
             accuracy(Judge(), [Question("a", "A?")], runs)
 
+    def test_verdicts_that_are_there_are_used(self) -> None:
+        """Of the same judge, on the same words; those that cannot be read are not kept."""
+
+        def nothing(verdicts: object) -> None:
+            pytest.fail(f"kept {verdicts}")
+
+        question = Question("a", "A?", ("one",))
+        one = Trajectory("t", "a", "A?", "m", draft="two", answer="The answer is one.")
+        kept: dict[str, Any] = {}
+        assert accuracy(Judge(), [question], [[one]], keep=kept.update).mean == 1.0
+        assert [(v.judge, v.answer, v.reference, v.is_implied) for v in kept["t"]] == [
+            ("judge", "The answer is one.", "one", True), ("judge", "two", "one", False),
+        ]  # fmt: skip
+        judged_one = replace(one, verdicts=kept["t"])
+        mute = Script(lambda text: "hm")
+        mute.name = "judge"
+        assert accuracy(mute, [question], [[judged_one]], keep=nothing).mean == 1.0
+        assert not mute.prompts
+        mute.name = "another"
+        assert accuracy(mute, [question], [[judged_one]], keep=nothing).unread == 1.0
+        told = replace(judged_one, answer="The answer is two.")
+        accuracy(Judge(), [question], [[told]], keep=kept.update)
+        assert [v.answer for v in kept["t"]] == ["The answer is one.", "two", "The answer is two."]
+
     def test_agreement(self) -> None:
         """Of two measures of the same agents."""
         found = agreement([1, 2, 3, 4], [10, 20, 20, 80])
@@ -521,6 +545,18 @@ class TestTuning:
         each = [held_out(decoder, tokens, [example]) for example in (one, long)]
         assert both == pytest.approx(np.mean(each), rel=1e-5)
 
+    def test_the_prompt_counts_where_it_is_read(self, lines: list[Example], tokens: Tokens) -> None:
+        """By its weight: the mean of its tokens but the first, which nothing is before."""
+        one = lines[0]
+        begins = len(tokens.encode(one.prompt))
+        row = torch.tensor([[*tokens.encode(one.prompt), *tokens.encode(one.target), 0]])
+        decoder = small(tokens)
+        logs = decoder.logits(decoder(row[:, :-1])).log_softmax(-1)[0]
+        told = -logs.gather(-1, row[0, 1:, None]).detach()
+        wanted = float(told[begins - 1 :].mean() + 0.5 * told[: begins - 1].mean())
+        found = tune(decoder, tokens, [one], TuneConfig(1, 512, reading=0.5))
+        assert found.losses == [pytest.approx(wanted, rel=1e-5)]
+
     def test_what_does_not_fit(self, lines: list[Example], tokens: Tokens) -> None:
         """Is left out and counted; nothing at all is an error."""
         long = replace(lines[0], prompt="otter " * 600)
@@ -532,7 +568,7 @@ class TestTuning:
     @pytest.mark.parametrize(
         "config",
         [TuneConfig(0), TuneConfig(tokens=1), TuneConfig(lora=0), TuneConfig(warm=1),
-         TuneConfig(rate=0)],
+         TuneConfig(rate=0), TuneConfig(reading=-1)],
     )  # fmt: skip
     def test_settings_that_cannot_be(
         self, lines: list[Example], tokens: Tokens, config: TuneConfig
@@ -698,3 +734,8 @@ class TestRest:
             fine_tuned(loop.registry, "base", "student", examples, TuneConfig(0.1, 4096))
         perfect = Agent(Teacher(faults=Faults.none()), tool)
         assert evaluate(perfect, Judge(), loop.measured, loop.questions[:3], 0, 2).mean == 1.0
+        assert all(one.verdicts for one in loop.measured.all())
+        mute = Script(lambda text: "hm")
+        mute.name = Judge().name
+        assert evaluate(perfect, mute, loop.measured, loop.questions[:3], 0, 2).mean == 1.0
+        assert not mute.prompts  # verdicts are as they were

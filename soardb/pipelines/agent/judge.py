@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from soardb.errors import InvalidArgument, MalformedOutput
 from soardb.pipelines.agent.actions import END
 from soardb.pipelines.agent.language import LanguageModel, Wish
 from soardb.pipelines.agent.machine import Question
-from soardb.pipelines.agent.trajectory import Trajectory
+from soardb.pipelines.agent.trajectory import Trajectory, Verdict
 from soardb.pipelines.stored import plain
 
 __all__ = ["Accuracy", "Claim", "accuracy", "agreement", "judged", "judging_prompt", "read_verdict"]
@@ -173,12 +173,15 @@ def accuracy(
     questions: Sequence[Question],
     runs: Iterable[Sequence[Trajectory]],
     kinds: Mapping[str, str] | None = None,
+    keep: Callable[[Mapping[str, Sequence[Verdict]]], object] = lambda verdicts: None,
 ) -> Accuracy:
     """Judge runs of trajectories over the same questions.
 
     kinds  of questions by id. A question of several references is right where one is implied
+    keep   gets all verdicts on the trajectories of a run that have new ones, as Trajectories.judge
 
-    A draft counts as what it is worth though a self-check after it failed.
+    A draft counts as what it is worth though a self-check after it failed. What a trajectory has a
+    verdict of this judge on is not asked about again.
 
     Errors: InvalidArgument where a run does not answer each question once, or one has no reference.
     """
@@ -196,11 +199,13 @@ def accuracy(
             raise InvalidArgument(
                 f"expected a trajectory for each of {len(held)} questions, got {len(run)}"
             )
-        answers = [one.answer if one.is_complete else None for one in run]
-        right, missed = _right(judge, held, run, answers)
-        unread += missed
+        verdicts = _verdicts(judge, held, run, keep)
+        answers = [_claims(held, one, _answer(one)) for one in run]
+        drafts = [_claims(held, one, one.draft) for one in run]
+        right = [any(verdicts[claim] for claim in claims) for claims in answers]
+        unread += [verdicts[claim] is None for claims in answers for claim in claims]
         after.append(float(np.mean(right)))
-        before.append(float(np.mean(_right(judge, held, run, [one.draft for one in run])[0])))
+        before.append(float(np.mean([any(verdicts[claim] for claim in some) for some in drafts])))
         for one, is_right in zip(run, right, strict=True):
             of_question[one.question_id].append(is_right)
             if kinds is not None:
@@ -235,24 +240,49 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _right(
+def _verdicts(
     judge: LanguageModel,
     questions: Mapping[str, Question],
     run: Sequence[Trajectory],
-    answers: Sequence[str | None],
-) -> tuple[list[bool], list[bool]]:
-    """Whether each of a run is right by these answers, None is not; whether verdicts lack."""
+    keep: Callable[[Mapping[str, Sequence[Verdict]]], object],
+) -> dict[Claim, bool | None]:
+    """On the answers and drafts of a run: those that it has, and the others, which are kept."""
+    found: dict[Claim, bool | None] = {
+        Claim(one.question, verdict.answer, verdict.reference): verdict.is_implied
+        for one in run
+        for verdict in one.verdicts
+        if verdict.judge == judge.name
+    }
+    made: dict[str, Sequence[Verdict]] = {}
     claims = [
-        (number, Claim(one.question, answer, reference))
-        for number, (one, answer) in enumerate(zip(run, answers, strict=True))
-        if answer is not None
-        for reference in questions[one.question_id].references
+        [*_claims(questions, one, _answer(one)), *_claims(questions, one, one.draft)] for one in run
     ]
-    right = [False] * len(run)
-    verdicts = judged(judge, [claim for _, claim in claims])
-    for (number, _), is_implied in zip(claims, verdicts, strict=True):
-        right[number] |= bool(is_implied)
-    return right, [verdict is None for verdict in verdicts]
+    missing = [[claim for claim in dict.fromkeys(some) if claim not in found] for some in claims]
+    asked = [claim for some in missing for claim in some]
+    found |= zip(asked, judged(judge, asked), strict=True)
+    for one, some in zip(run, missing, strict=True):
+        new = [
+            Verdict(judge.name, claim.answer, claim.reference, is_implied)
+            for claim in some
+            if (is_implied := found[claim]) is not None
+        ]
+        if new:
+            made[one.id] = (*one.verdicts, *new)
+    if made:
+        keep(made)
+    return found
+
+
+def _answer(one: Trajectory) -> str | None:
+    """After both checks; None where it failed."""
+    return one.answer if one.is_complete else None
+
+
+def _claims(questions: Mapping[str, Question], one: Trajectory, answer: str | None) -> list[Claim]:
+    """That an answer implies any of the references."""
+    if answer is None:
+        return []
+    return [Claim(one.question, answer, told) for told in questions[one.question_id].references]
 
 
 def _sd(values: Sequence[float]) -> float:

@@ -297,11 +297,13 @@ def evaluate(
     kinds: Mapping[str, str] | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Accuracy:
-    """Accuracy over runs, each a trajectory for every question; those that are there are used."""
+    """Accuracy over runs, each a trajectory for every question; those that are there are used, and
+    so are the verdicts of this judge on them, which are kept.
+    """
     ways = grow(agent, measured, questions, generation, runs, at_once, progress)
     each = len(questions)
     by_run = [ways[first : first + each] for first in range(0, len(ways), each)]
-    return accuracy(judge, questions, by_run, kinds)
+    return accuracy(judge, questions, by_run, kinds, measured.judge)
 
 
 def fine_tuned(

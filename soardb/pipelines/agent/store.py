@@ -19,7 +19,7 @@ import numpy as np
 from soardb.errors import InvalidArgument
 from soardb.filters.expr import Expr, F
 from soardb.kernels.layout import F32
-from soardb.pipelines.agent.trajectory import Ranking, StepRecord, Trajectory, step_of
+from soardb.pipelines.agent.trajectory import Ranking, StepRecord, Trajectory, Verdict, step_of
 from soardb.pipelines.stored import pages, set_fields
 
 __all__ = ["SCHEMA", "Trajectories", "hashed"]
@@ -100,6 +100,11 @@ class Trajectories:
         changes = [{"ranking": asdict(one), "is_ranked": True} for one in rankings.values()]
         return set_fields(self.collection, ids, changes)
 
+    def judge(self, verdicts: Mapping[str, Sequence[Verdict]]) -> int:
+        """Put all verdicts on trajectories on record, by their ids; how many trajectories."""
+        changes = [{"verdicts": [asdict(one) for one in some]} for some in verdicts.values()]
+        return set_fields(self.collection, list(verdicts), changes)
+
     def __len__(self) -> int:
         return int(self.collection.count(self._where({"kind": "trajectory"})))
 
@@ -147,9 +152,10 @@ class Trajectories:
         }  # fmt: skip
         told = one.to_json()
         del told["steps"]
+        verdicts = told.pop("verdicts")
         yield one.id, {
             **shared, "kind": "trajectory", "searches": one.searches, "answer": one.answer,
-            "error": one.error, "record": told,
+            "error": one.error, "verdicts": verdicts, "record": told,
         }  # fmt: skip
         for number, step in enumerate(one.steps):
             yield f"{one.id}/{number}", {
@@ -179,7 +185,9 @@ def _without_ranking(step: StepRecord) -> dict[str, Any]:
 
 
 def _trajectory(head: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> Trajectory:
-    found = Trajectory.of_json({**head["record"], "steps": []})
+    found = Trajectory.of_json(
+        {**head["record"], "verdicts": head.get("verdicts", ()), "steps": []}
+    )
     ordered = sorted(steps, key=lambda one: one["number"])
     return found.with_steps(
         tuple(step_of({**one["record"], "ranking": one.get("ranking")}) for one in ordered)

@@ -15,7 +15,7 @@ from soardb.pipelines.agent.actions import Step
 from soardb.pipelines.agent.language import Completion
 from soardb.pipelines.agent.tools import Snippet
 
-__all__ = ["Ranking", "Sample", "StepRecord", "ToolUse", "Trajectory"]
+__all__ = ["Ranking", "Sample", "StepRecord", "ToolUse", "Trajectory", "Verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,16 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a model said of an answer, or a draft: whether it implies a reference."""
+
+    judge: str
+    answer: str
+    reference: str
+    is_implied: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Trajectory:
     """The way to one answer.
 
@@ -103,6 +113,7 @@ class Trajectory:
     searches     how many there were
     error        why it ended early, as "Name: message"; None for a complete one
     seconds      that it took
+    verdicts     of judges, on the answer and on the draft
     """
 
     id: str
@@ -120,6 +131,7 @@ class Trajectory:
     searches: int = 0
     error: str | None = None
     seconds: float = 0.0
+    verdicts: tuple[Verdict, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -142,6 +154,7 @@ class Trajectory:
         held = dict(told)
         held["links"] = {int(number): document for number, document in told["links"].items()}
         held["steps"] = tuple(map(step_of, told["steps"]))
+        held["verdicts"] = tuple(Verdict(**one) for one in told.get("verdicts", ()))
         return cls(**held)
 
 
