@@ -3,10 +3,11 @@
     decoder.py, cache.py, sampling.py -> [batches.py] -> pipelines that sample much
 
 Prompts stand flush right, and what is before them is never seen; rotary positions say only how far
-apart two tokens are, so a prompt that begins later is read as the same. Each is read once, and four
-of its samples at a time go on as branches of one row of the cache: keys and values of a prompt,
-which are most of what is read for a token, are read for all four. Rows whose samples ended leave
-the batch when they are a quarter of it, so that the time goes to what is written still.
+apart two tokens are, so a prompt that begins later is read as the same. Each is read once, and up
+to four of its samples, as many as divide them evenly, go on as branches of one row of the cache:
+keys and values of a prompt, which are most of what is read for a token, are read for all of these.
+Rows whose samples ended leave the batch when they are a quarter of it, so that the time goes to
+what is written still.
 
 Every sample draws from numbers of its own, so it is what it is whatever is sampled beside it.
 """
@@ -26,7 +27,7 @@ from soardb.models.cache import Cache
 from soardb.models.decoder import Decoder
 from soardb.models.sampling import Sampling
 
-__all__ = ["Draws", "Sample", "branches", "continued", "token_at"]
+__all__ = ["Draws", "Sample", "continued", "token_at", "tokens_held"]
 
 _MOST_GOING = 0.75  # of the rows; with fewer, those that ended are dropped
 _BRANCHES = 4  # of a row, at most
@@ -74,9 +75,10 @@ def continued(
 
     seeds  one of each prompt: with it, and the same prompt, the samples are the same
 
-    Costs a pass over all prompts, as long as the longest, and one over a token of each sample that
-    is not ended, a token. Errors: InvalidArgument for a prompt that fills the context, or is empty;
-    TimedOut.
+    Costs a pass over all prompts, as long as the longest, and for each token one over all rows
+    that have a sample which is not ended; memory by tokens_held().
+
+    Errors: InvalidArgument for a prompt that fills the context, or is empty; TimedOut.
     """
     draws.check()
     context = decoder.config.context
@@ -90,14 +92,17 @@ def continued(
             f"expected prompts of 1..{context - 1} tokens, got {min(lengths)} and {max(lengths)}"
         )
     limits = [min(draws.longest, context - length) for length in lengths]
-    width = branches(draws.n)
+    width = _branches(draws.n)
+    room = max(lengths) + width * max(limits)
     with torch.inference_mode():
-        cache, logits = _read(decoder, prompts)
-        rows = torch.arange(len(prompts)).repeat_interleave(draws.n // width)
-        room = max(lengths) + width * max(limits)
+        cache, logits = _read(decoder, prompts, room)
+        if draws.n > width:
+            rows = torch.arange(len(prompts)).repeat_interleave(draws.n // width)
+            cache, logits = cache.picked(rows, room), logits[rows]
+        cache.branch(width)
         batch = _Batch(
-            decoder, draws, cache.picked(rows, room).branched(width),
-            logits[rows, None].expand(-1, width, -1), _numbers(seeds, draws.n, max(limits)),
+            decoder, draws, cache, logits[:, None].expand(-1, width, -1),
+            _numbers(seeds, draws.n, max(limits)),
             [limit for limit in limits for _ in range(draws.n)],
         )  # fmt: skip
         while len(batch.going):
@@ -107,7 +112,17 @@ def continued(
     return [found[first : first + draws.n] for first in range(0, len(found), draws.n)]
 
 
-def branches(n: int) -> int:
+def tokens_held(n: int, length: int, longest: int) -> int:
+    """Tokens whose keys and values continued() holds at most for one of its prompts.
+
+    n samples of `longest` tokens after it; length: of the longest prompt beside it
+    """
+    width = _branches(n)
+    rows = n // width
+    return (rows + (rows > 1)) * (length + width * longest)
+
+
+def _branches(n: int) -> int:
     """Samples of a row of the cache, of n after a prompt: as many in each."""
     return next(width for width in range(_BRANCHES, 0, -1) if n % width == 0)
 
@@ -125,14 +140,14 @@ def token_at(law: Tensor, numbers: Tensor) -> Tensor:
     return torch.minimum(found, last)
 
 
-def _read(decoder: Decoder, prompts: Sequence[Sequence[int]]) -> tuple[Cache, Tensor]:
+def _read(decoder: Decoder, prompts: Sequence[Sequence[int]], room: int) -> tuple[Cache, Tensor]:
     """The keys and values of all prompts, flush right, and (prompts, v) logits after them."""
     width = max(map(len, prompts))
     tokens = torch.zeros(len(prompts), width, dtype=torch.int64)
     for row, prompt in enumerate(prompts):
         tokens[row, width - len(prompt) :] = torch.tensor(list(prompt))
     starts = torch.tensor([width - len(prompt) for prompt in prompts])
-    cache = Cache(decoder.config, len(prompts), width, starts)
+    cache = Cache(decoder.config, len(prompts), room, starts)
     return cache, decoder.logits(decoder(tokens, cache)[:, -1])
 
 
@@ -149,9 +164,9 @@ def _numbers(seeds: Sequence[int], n: int, longest: int) -> Tensor:
 class _Batch:
     """Samples while they are written.
 
-    going  (rows, branches) which sample each branch is of; is_going: whether it is not ended
-
-    logits are (rows, branches, v).
+    going     (rows, branches) which sample each branch is of
+    is_going  (rows, branches) whether it is not ended
+    logits    (rows, branches, v) after what was written so far
     """
 
     def __init__(
@@ -190,7 +205,7 @@ class _Batch:
             self.going = kept
             return
         if len(kept) <= _MOST_GOING * len(self.going):
-            self._cache = self._cache.picked(kept, self._cache.room)
+            self._cache.keep(kept)
             self.going, tokens = self.going[kept], tokens[kept]
             self._is_going = self._is_going[kept]
         self._logits = self._decoder.logits(self._decoder(tokens, self._cache))

@@ -20,11 +20,11 @@ __all__ = ["Cache"]
 class Cache:
     """Of `rows` sequences of equal length, up to `room` tokens; the context unless told.
 
-    length  how many tokens of each are in it
+    length  how many tokens of each are in it, those of all branches counted
     starts  (rows,) the position at which each sequence begins: what is before is never seen, so
             that sequences of unlike lengths end at the same one. The context then limits each
             sequence, which is for the caller to keep, and not the room
-    branches  of each sequence, from branched(): each reads a token a pass, after what they have in
+    branches  of each sequence, from branch(): each reads a token a pass, after what they have in
             common
     """
 
@@ -68,6 +68,8 @@ class Cache:
         """The position of the first of t new tokens; (t,) those of all, which branches share."""
         if self.branches == 1:
             return self.length
+        if t != self.branches:
+            raise InvalidArgument(f"expected a token of each of {self.branches} branches, got {t}")
         return torch.full((t,), self._stem + (self.length - self._stem) // self.branches)
 
     def mask(self, t: int) -> Tensor | None:
@@ -94,26 +96,39 @@ class Cache:
         """A copy of some rows, in this order, each as often as it is named, with other room."""
         starts = None if self.starts is None else self.starts[rows]
         found = Cache(self._config, len(rows), room, starts)
-        held = self._held[..., : self.length, :]
-        found._held[..., : self.length, :] = held.index_select(2, rows)
+        for mine, held in zip(found._held, self._held, strict=True):
+            mine[..., : self.length, :] = held[:, rows, :, : self.length]
         found.branches, found._stem, found.length = self.branches, self._stem, self.length
         return found
 
-    def branched(self, branches: int) -> Cache:
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone, in ascending order; no room is taken nor given back."""
+        for held in self._held:
+            held[:, : len(rows), :, : self.length] = held[:, rows, :, : self.length]
+        self._held = self._held[:, :, : len(rows)]
+        self.starts = None if self.starts is None else self.starts[rows]
+        self._mask = None
+
+    def branch(self, branches: int) -> None:
         """From here on each sequence goes on in so many ways: a pass reads one token of each.
 
         What was read so far is kept once for all of them. Costs of attention grow with the square
-        of the branches, so a few. Returns itself. Errors: InvalidArgument where it has branches.
+        of the branches, so a few. Errors: InvalidArgument where it has branches.
         """
         if self.branches > 1:
             raise InvalidArgument(f"expected a cache without branches, it has {self.branches}")
-        self.branches, self._stem = as_int(branches, "branches", 1, 1024), self.length
-        return self
+        self.branches = as_int(branches, "branches", 1, 1024)
+        self._stem = self.length if branches > 1 else 0
+        self._mask = None
 
     def back_to(self, length: int) -> None:
-        """Forget all tokens from position `length` on."""
-        if not 0 <= length <= self.length:
-            raise InvalidArgument(f"expected a length in 0..{self.length}, got {length}")
+        """Forget all tokens from `length` on; with branches, whole passes of them alone."""
+        if not self._stem <= length <= self.length:
+            raise InvalidArgument(f"expected a length in {self._stem}..{self.length}, got {length}")
+        if (length - self._stem) % self.branches:
+            raise InvalidArgument(
+                f"expected {self._stem} and a multiple of {self.branches} branches, got {length}"
+            )
         self.length = length
 
 

@@ -5,13 +5,17 @@ soardb/models/batches.py, small.py -> [test_batches.py]
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from soardb import deadline
 from soardb.errors import InvalidArgument, TimedOut
-from soardb.models.batches import Draws, branches, continued, token_at
+from soardb.models import batches
+from soardb.models import cache as cache_module
+from soardb.models.batches import Draws, continued, token_at, tokens_held
 from soardb.models.cache import Cache
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
@@ -75,37 +79,87 @@ class TestBranches:
         with torch.inference_mode():
             cache = Cache(model.config, 1, 24, starts)
             model(torch.tensor([[0] * pads + stem]), cache)
-            branched = cache.branched(3)
+            cache.branch(3)
             turns = torch.tensor(ways).T
-            found = [model.logits(model(one[None], branched))[0] for one in turns]
+            found = [model.logits(model(one[None], cache))[0] for one in turns]
         for number, way in enumerate(ways):
             expected = DecoderSession(model).read([*stem, *way])[len(stem) :]
             mine = torch.stack([one[number] for one in found])
             torch.testing.assert_close(mine, expected, atol=1e-4, rtol=1e-4)
 
-    def test_rows_are_picked_with_their_branches(self) -> None:
+    @pytest.mark.parametrize("is_copy", [True, False])
+    @pytest.mark.parametrize("pads", [0, 2])
+    def test_rows_are_taken_with_their_branches(self, is_copy: bool, pads: int) -> None:
         """Whatever stands in the others."""
         model = decoder()
         with torch.inference_mode():
-            cache = Cache(model.config, 2)
-            model(torch.tensor([[1, 2, 3], [4, 5, 6]]), cache)
-            cache.branched(2)
+            cache = Cache(model.config, 2, 24, torch.tensor([1, pads]) if pads else None)
+            model(torch.tensor([[0] * pads + [1, 2, 3], [0] * pads + [4, 5, 6]]), cache)
+            cache.branch(2)
             model(torch.tensor([[7, 8], [9, 10]]), cache)
-            picked = cache.picked(torch.tensor([1]), cache.room)
-            found = model.logits(model(torch.tensor([[11, 12]]), picked))[0]
+            if is_copy:
+                cache = cache.picked(torch.tensor([1]), cache.room)
+            else:
+                cache.keep(torch.tensor([1]))
+            found = model.logits(model(torch.tensor([[11, 12]]), cache))[0]
         for number, way in enumerate([[4, 5, 6, 9, 11], [4, 5, 6, 10, 12]]):
             expected = DecoderSession(model).read(way)[-1]
             torch.testing.assert_close(found[number], expected, atol=1e-4, rtol=1e-4)
 
     def test_a_branch_has_no_branches(self) -> None:
         """They would have to be told apart by more than their place."""
+        cache = Cache(SMALL)
+        cache.branch(2)
         with pytest.raises(InvalidArgument, match="without branches, it has 2"):
-            Cache(SMALL).branched(2).branched(2)
+            cache.branch(2)
 
-    @pytest.mark.parametrize(("n", "expected"), [(1, 1), (4, 4), (6, 3), (7, 1), (16, 4)])
-    def test_rows_have_as_many_each(self, n: int, expected: int) -> None:
-        """Of any number of samples."""
-        assert branches(n) == expected
+    def test_what_would_be_read_wrongly_is_refused(self) -> None:
+        """Other than a token of each, and going back into what they have in common."""
+        model = decoder()
+        with torch.inference_mode():
+            cache = Cache(model.config)
+            model(torch.tensor([[1, 2, 3]]), cache)
+            cache.branch(2)
+            with pytest.raises(InvalidArgument, match="a token of each of 2 branches, got 4"):
+                model(torch.tensor([[1, 2, 3, 4]]), cache)
+            model(torch.tensor([[4, 5]]), cache)
+            model(torch.tensor([[6, 7]]), cache)
+            with pytest.raises(InvalidArgument, match=r"in 3\.\.7, got 2"):
+                cache.back_to(2)
+            with pytest.raises(InvalidArgument, match="a multiple of 2 branches, got 6"):
+                cache.back_to(6)
+            cache.back_to(5)
+            found = model.logits(model(torch.tensor([[6, 8]]), cache))[0, 1]
+        expected = DecoderSession(model).read([1, 2, 3, 5, 8])[-1]
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+    def test_a_mask_is_not_that_of_before(self) -> None:
+        """As many tokens to the same place, before they branched and after."""
+        model = decoder()
+        with torch.inference_mode():
+            cache = Cache(model.config, 1, 24, torch.tensor([0]))
+            model(torch.tensor([[1, 2, 3]]), cache)
+            model(torch.tensor([[4, 5]]), cache)
+            cache.back_to(3)
+            cache.branch(2)
+            found = model.logits(model(torch.tensor([[4, 5]]), cache))[0, 1]
+        expected = DecoderSession(model).read([1, 2, 3, 5])[-1]
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+    @pytest.mark.parametrize("n", [1, 4, 6, 7, 16])
+    def test_what_is_held_is_bounded(self, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By what is promised, for any number of samples."""
+        held: list[int] = []
+
+        class Counted(Cache):
+            def __init__(self, config: DecoderConfig, rows: int, room: int, starts: Any) -> None:
+                super().__init__(config, rows, room, starts)
+                held.append(rows * self.room)
+
+        monkeypatch.setattr(batches, "Cache", Counted)
+        monkeypatch.setattr(cache_module, "Cache", Counted)
+        continued(decoder(), PROMPTS, Draws(n, 6), [0] * 4)
+        assert sum(held) == len(PROMPTS) * tokens_held(n, 7, 6)
 
 
 class TestContinued:

@@ -19,7 +19,7 @@ import torch
 from soardb import deadline
 from soardb.arrays import as_int
 from soardb.errors import InvalidArgument
-from soardb.models.batches import Draws, Sample, branches, continued, token_at
+from soardb.models.batches import Draws, Sample, continued, token_at, tokens_held
 from soardb.models.decoder import Decoder
 from soardb.models.registry import Loaded
 from soardb.models.sampling import Sampling
@@ -135,9 +135,8 @@ class LocalModel:
         for one in sorted(prompts, key=lambda one: -len(one.tokens)):
             # The first is the longest of its batch, so it says how wide that is.
             if batch:
-                width = branches(draws.n)
-                room = len(batch[0].tokens) + width * draws.longest  # of a row
-                if (len(batch) + 1) * draws.n // width * room > self._at_once:
+                each = tokens_held(draws.n, len(batch[0].tokens), draws.longest)
+                if (len(batch) + 1) * each > self._at_once:
                     yield batch
                     batch = []
             batch.append(one)
