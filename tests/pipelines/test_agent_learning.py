@@ -22,7 +22,13 @@ import torch
 import soardb
 from benchmarks import lookups
 from benchmarks.lookup_models import Faults, Judge, Rater, Teacher
-from soardb.errors import AlreadyExists, InvalidArgument, MalformedOutput, NotFound
+from soardb.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    MalformedOutput,
+    NotFound,
+    Unavailable,
+)
 from soardb.models.checkpoint import Checkpoint
 from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
@@ -349,7 +355,7 @@ class TestJudge:
         assert [(v.judge, v.answer, v.reference, v.is_implied) for v in kept["t"]] == [
             ("judge", "The answer is one.", "one", True), ("judge", "two", "one", False),
         ]  # fmt: skip
-        judged_one = replace(one, verdicts=kept["t"])
+        judged_one = replace(one, verdicts=tuple(kept["t"]))
         mute = Script(lambda text: "hm")
         mute.name = "judge"
         assert accuracy(mute, [question], [[judged_one]], keep=nothing).mean == 1.0
@@ -358,7 +364,46 @@ class TestJudge:
         assert accuracy(mute, [question], [[judged_one]], keep=nothing).unread == 1.0
         told = replace(judged_one, answer="The answer is two.")
         accuracy(Judge(), [question], [[told]], keep=kept.update)
-        assert [v.answer for v in kept["t"]] == ["The answer is one.", "two", "The answer is two."]
+        assert [v.answer for v in kept["t"]] == ["The answer is two."]
+        other = replace(question, references=("one", "two"))
+        accuracy(Judge(), [other], [[told]], keep=kept.update)
+        assert [(v.answer, v.reference, v.is_implied) for v in kept["t"]] == [
+            ("The answer is two.", "one", False), ("The answer is two.", "two", True),
+            ("two", "two", False),
+        ]  # fmt: skip
+
+    def test_a_claim_is_judged_once_over_all_runs(self) -> None:
+        """And every trajectory has the verdict on its answer."""
+        model = Script(lambda text: "Check_Answer(ORIGINAL_QUESTION, ANSWER, REF_ANSWER) = True")
+        question = Question("a", "A?", ("one",))
+        kept: dict[str, Any] = {}
+        runs = [
+            [Trajectory(str(number), "a", "A?", "m", draft="one", answer="one")]
+            for number in range(3)
+        ]
+        assert accuracy(model, [question], runs, keep=kept.update).runs == (1.0, 1.0, 1.0)
+        assert len(model.prompts) == 1
+        assert [[v.answer for v in kept[name]] for name in ("0", "1", "2")] == [["one"]] * 3
+
+    def test_what_was_judged_before_a_judge_failed_is_kept(self) -> None:
+        """Some at a time."""
+
+        def say(text: str) -> str:
+            if "'answer 20'" in text:
+                raise Unavailable("gone")
+            return "Check_Answer(ORIGINAL_QUESTION, ANSWER, REF_ANSWER) = True"
+
+        questions = [Question(str(n), "A?", ("one",)) for n in range(30)]
+        run = [
+            Trajectory(
+                one.id, one.id, "A?", "m", draft=f"answer {one.id}", answer=f"answer {one.id}"
+            )
+            for one in questions
+        ]
+        kept: dict[str, Any] = {}
+        with pytest.raises(Unavailable):
+            accuracy(Script(say), questions, [run], keep=kept.update)
+        assert 0 < len(kept) <= 20
 
     def test_agreement(self) -> None:
         """Of two measures of the same agents."""
@@ -739,3 +784,13 @@ class TestRest:
         mute.name = Judge().name
         assert evaluate(perfect, mute, loop.measured, loop.questions[:3], 0, 2).mean == 1.0
         assert not mute.prompts  # verdicts are as they were
+        no = Script(lambda text: "Check_Answer(ORIGINAL_QUESTION, ANSWER, REF_ANSWER) = False")
+        no.name = Judge().name
+        told = (perfect, no, loop.measured, loop.questions[:3], 0, 2)
+        assert evaluate(*told, judge_anew=True).mean == 0.0
+        assert evaluate(perfect, mute, *told[2:]).mean == 0.0  # its verdicts are in their place
+        assert not mute.prompts
+        no.name = "another"
+        assert evaluate(*told).mean == 0.0
+        judges = [{v.judge for v in one.verdicts} for one in loop.measured.all()]
+        assert judges == [{"judge", "another"}] * 6

@@ -27,6 +27,8 @@ from soardb.pipelines.stored import plain
 
 __all__ = ["Accuracy", "Claim", "accuracy", "agreement", "judged", "judging_prompt", "read_verdict"]
 
+_AT_ONCE = 16  # trajectories whose verdicts are kept together: what is lost where a judge fails
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -174,14 +176,17 @@ def accuracy(
     runs: Iterable[Sequence[Trajectory]],
     kinds: Mapping[str, str] | None = None,
     keep: Callable[[Mapping[str, Sequence[Verdict]]], object] = lambda verdicts: None,
+    anew: bool = False,
 ) -> Accuracy:
     """Judge runs of trajectories over the same questions.
 
     kinds  of questions by id. A question of several references is right where one is implied
-    keep   gets all verdicts on the trajectories of a run that have new ones, as Trajectories.judge
+    keep   gets new verdicts by trajectory, a few trajectories at a time, as Trajectories.judge does
+    anew   ask the judge about all, whatever verdicts of its name there are
 
-    A draft counts as what it is worth though a self-check after it failed. What a trajectory has a
-    verdict of this judge on is not asked about again.
+    A draft counts as what it is worth though a self-check after it failed. The same claim is asked
+    about once, and not at all where one of these trajectories has a verdict of this judge on it.
+    What could not be read is no verdict.
 
     Errors: InvalidArgument where a run does not answer each question once, or one has no reference.
     """
@@ -194,12 +199,15 @@ def accuracy(
     of_question: dict[str, list[bool]] = {one.id: [] for one in questions}
     unread: list[bool] = []
     every: list[Trajectory] = []
+    verdicts: dict[Claim, bool | None] = {}
     for run in runs:
         if sorted(one.question_id for one in run) != sorted(held):
             raise InvalidArgument(
                 f"expected a trajectory for each of {len(held)} questions, got {len(run)}"
             )
-        verdicts = _verdicts(judge, held, run, keep)
+        if not anew:
+            verdicts |= _told(judge.name, run)
+        _judge(judge, held, run, verdicts, keep)
         answers = [_claims(held, one, _answer(one)) for one in run]
         drafts = [_claims(held, one, one.draft) for one in run]
         right = [any(verdicts[claim] for claim in claims) for claims in answers]
@@ -240,37 +248,46 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _verdicts(
-    judge: LanguageModel,
-    questions: Mapping[str, Question],
-    run: Sequence[Trajectory],
-    keep: Callable[[Mapping[str, Sequence[Verdict]]], object],
-) -> dict[Claim, bool | None]:
-    """On the answers and drafts of a run: those that it has, and the others, which are kept."""
-    found: dict[Claim, bool | None] = {
+def _told(judge: str, run: Sequence[Trajectory]) -> dict[Claim, bool | None]:
+    """Verdicts of that judge that trajectories have."""
+    return {
         Claim(one.question, verdict.answer, verdict.reference): verdict.is_implied
         for one in run
         for verdict in one.verdicts
-        if verdict.judge == judge.name
+        if verdict.judge == judge
     }
-    made: dict[str, Sequence[Verdict]] = {}
-    claims = [
-        [*_claims(questions, one, _answer(one)), *_claims(questions, one, one.draft)] for one in run
-    ]
-    missing = [[claim for claim in dict.fromkeys(some) if claim not in found] for some in claims]
-    asked = [claim for some in missing for claim in some]
-    found |= zip(asked, judged(judge, asked), strict=True)
-    for one, some in zip(run, missing, strict=True):
-        new = [
-            Verdict(judge.name, claim.answer, claim.reference, is_implied)
-            for claim in some
-            if (is_implied := found[claim]) is not None
+
+
+def _judge(
+    judge: LanguageModel,
+    questions: Mapping[str, Question],
+    run: Sequence[Trajectory],
+    verdicts: dict[Claim, bool | None],
+    keep: Callable[[Mapping[str, Sequence[Verdict]]], object],
+) -> None:
+    """Add to the verdicts those on the answers and drafts of a run; keep those that are new."""
+    for first in range(0, len(run), _AT_ONCE):
+        part = run[first : first + _AT_ONCE]
+        claims = [
+            dict.fromkeys(
+                [*_claims(questions, one, _answer(one)), *_claims(questions, one, one.draft)]
+            )
+            for one in part
         ]
+        asked = dict.fromkeys(claim for some in claims for claim in some)
+        missing = [claim for claim in asked if claim not in verdicts]
+        verdicts |= zip(missing, judged(judge, missing), strict=True)
+        new: dict[str, list[Verdict]] = {}
+        for one, some in zip(part, claims, strict=True):
+            for claim in some:
+                is_implied = verdicts[claim]
+                if is_implied is None:
+                    continue
+                verdict = Verdict(judge.name, claim.answer, claim.reference, is_implied)
+                if verdict not in one.verdicts:
+                    new.setdefault(one.id, []).append(verdict)
         if new:
-            made[one.id] = (*one.verdicts, *new)
-    if made:
-        keep(made)
-    return found
+            keep(new)
 
 
 def _answer(one: Trajectory) -> str | None:

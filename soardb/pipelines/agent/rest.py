@@ -184,7 +184,7 @@ class Rest:
             if lineage.get(part) != value:
                 raise InvalidArgument(
                     f"expected {name!r} with {part} {value!r}, the one that is there has "
-                    f"{lineage.get(part)!r}; remove it, or take another name"
+                    f"{lineage.get(part)!r}; take another name"
                 )
 
     def _measured(self, number: int, name: str, agent: Agent, progress: Progress) -> Generation:
@@ -296,14 +296,17 @@ def evaluate(
     at_once: int = 64,
     kinds: Mapping[str, str] | None = None,
     progress: Callable[[float], None] = lambda share: None,
+    judge_anew: bool = False,
 ) -> Accuracy:
     """Accuracy over runs, each a trajectory for every question; those that are there are used, and
-    so are the verdicts of this judge on them, which are kept.
+    so are the verdicts of a judge of this name on them, which are kept.
+
+    judge_anew  ask the judge about all of them, as where another stands behind its name now
     """
     ways = grow(agent, measured, questions, generation, runs, at_once, progress)
     each = len(questions)
     by_run = [ways[first : first + each] for first in range(0, len(ways), each)]
-    return accuracy(judge, questions, by_run, kinds, measured.judge)
+    return accuracy(judge, questions, by_run, kinds, measured.judge, judge_anew)
 
 
 def fine_tuned(

@@ -101,9 +101,18 @@ class Trajectories:
         return set_fields(self.collection, ids, changes)
 
     def judge(self, verdicts: Mapping[str, Sequence[Verdict]]) -> int:
-        """Put all verdicts on trajectories on record, by their ids; how many trajectories."""
-        changes = [{"verdicts": [asdict(one) for one in some]} for some in verdicts.values()]
-        return set_fields(self.collection, list(verdicts), changes)
+        """Add verdicts on trajectories to those on record, by their ids; how many trajectories.
+
+        One of the same judge on the same answer and reference is replaced.
+        """
+        ids = list(verdicts)
+        changes = []
+        for id_, point in zip(ids, self.collection.get(ids), strict=True):
+            held = [] if point is None else point.payload.get("verdicts", [])
+            told = [Verdict(**one) for one in held] + list(verdicts[id_])
+            by_claim = {(one.judge, one.answer, one.reference): asdict(one) for one in told}
+            changes.append({"verdicts": list(by_claim.values())})
+        return set_fields(self.collection, ids, changes)
 
     def __len__(self) -> int:
         return int(self.collection.count(self._where({"kind": "trajectory"})))

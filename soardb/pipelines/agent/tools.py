@@ -108,7 +108,8 @@ class CollectionTool:
         ]
 
     def _cut(self, text: str) -> str:
-        return text if len(text) <= self._longest else text[: self._longest - 3] + "..."
+        most = self._longest
+        return text if len(text) <= most else (text[: max(0, most - 3)] + "...")[:most]
 
 
 class CachedTool:

@@ -77,7 +77,9 @@ class TuneConfig:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """losses: of each step, nats a token; examples that were learned from; too_long: others."""
+    """losses: of each step, nats a token of what is written, with the weighted one of prompts where
+    these have a weight; examples that were learned from; too_long: others.
+    """
 
     losses: list[float]
     examples: int
@@ -182,8 +184,9 @@ def _batches(rows: Sequence[_Row], config: TuneConfig) -> list[list[int]]:
 
 
 def _loss(network: Any, rows: Sequence[_Row], reading: float = 0.0) -> Tensor:
-    """Mean cross entropy of what is written, and a share of that of prompts. Pads stand behind,
-    where nobody looks from.
+    """Mean cross entropy of what is written, and that of prompts times `reading`; a scalar, nats.
+
+    Pads stand behind, where nobody looks from.
     """
     read = padded([row.tokens for row in rows], 0)
     written = torch.zeros(read.shape, dtype=torch.bool)
