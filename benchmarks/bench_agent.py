@@ -3,14 +3,13 @@
     lookups.py, lookup_models.py, soardb.pipelines.agent -> [bench_agent.py] -> results/agent.*
 
 Questions need two to four look-ups in a collection of nouns, one after the other. A teacher out of
-rules, which errs on purpose, shows a small decoder the five steps, first over made-up names, of
-which nothing is to be known, then over the collection: generation 0. ReST makes 1 and 2 of it: the
-policy answers, its samples are ranked by a rater out of rules, and a decoder that starts from the
-same base again learns from them. Beside it, from the same trajectories: targets of lowest
-perplexity in place of those ranked best, twice the data, a smaller student, and answers without a
-search; with --bounds, targets that are drawn and ideal ones, and another seed. All are measured on
-questions for tests, whose facts are in no other question, ten runs each; drafts tell what the
-self-checks do.
+rules, which errs on purpose, shows a small decoder the five steps over made-up names, of which
+nothing is to be known: generation 0. ReST makes 1 and 2 of it over the collection: the policy
+answers, its samples are ranked by a rater out of rules, and the decoder of generation 0 learns from
+them. Beside it, from the same trajectories: targets of lowest perplexity in place of those ranked
+best, twice the data, a smaller student, and answers without a search; with --bounds, targets that
+are drawn and ideal ones, and another seed. All are measured on questions for tests, whose facts are
+in no other question, ten runs each; drafts tell what the self-checks do.
 
     python -m benchmarks.bench_agent [--threads N] [--bounds]
     python -m benchmarks.bench_agent --tiny
@@ -75,23 +74,24 @@ STUDENT = DecoderConfig(2048, 80, 2, 2, context=2048, rope_base=500_000.0)
 class Setup:
     """What one run measures.
 
-    questions  of each split; shown: of those for training that the teacher answers
+    questions  of each split; shown: of those for training that the teacher answers, for the
+               tokenizer alone
     base       pretraining of both decoders, which begin with an induction head: two batches of
                three of tokens drawn at random that are said again, and one of the collection's
                texts
-    drills     questions over made-up names; from `drilled` of the teacher's steps there the base
-               learns as `drill` says, to read too: it has seen the steps and knows nothing of the
+    drills     questions over made-up names; from `drilled` of the teacher's steps there both learn
+               as `drill` says, to read too: they have seen the steps and know no question of the
                collection
     rest       generations; its runs are those of validation, `runs` those of the test
-    first      who grows generation 1: "g0", or "teacher" where nothing small learns the steps
+    first      who grows generation 1: "base", or "teacher" where nothing small learns the steps
     snippet    characters
     """
 
     name: str = "agent"
     questions: Mapping[str, int] = field(
-        default_factory=lambda: {"train": 700, "validation": 60, "test": 100}
+        default_factory=lambda: {"train": 700, "validation": 60, "test": 80}
     )
-    shown: int = 700
+    shown: int = 50
     vocabulary: int = 2048
     policy: DecoderConfig = POLICY
     student: DecoderConfig = STUDENT
@@ -111,7 +111,7 @@ class Setup:
     )
     runs: int = 10
     snippet: int = 130
-    first: str = "g0"
+    first: str = "base"
 
 
 TINY = Setup(
@@ -183,8 +183,9 @@ def based(bench: Bench) -> None:
         for other in told.values()
         if name in texts and other in texts
     ]
-    shown = grown(bench, "teacher", Teacher(), bench.of("train")[: setup.shown], 1)
-    some = [one.prompt + one.target for one in mixture(shown[:50])]
+    by_id = sorted(bench.of("train"), key=lambda one: one.id)
+    shown = grown(bench, "teacher", Teacher(), by_id[: setup.shown], 1)
+    some = [one.prompt + one.target for one in mixture(shown)]
     tokens = Tokens.trained([*pages[::10], *some], setup.vocabulary, "after")
     row = row_of(pages, tokens)
     examples = drills(bench, tokens)
@@ -321,28 +322,23 @@ def rows_of(bench: Bench, is_bounded: bool = False) -> list[dict[str, Any]]:
     """All policies, made and measured."""
     setup, last = bench.setup, bench.setup.rest.generations
     based(bench)
-    shown = grown(bench, "teacher", Teacher(), bench.of("train")[: setup.shown], 1)
-    learned(bench, "g0", "base", shown, "perplexity")
-    learned(bench, "g0-student", "base-small", shown, "perplexity")
     store = bench.store("rest")
-    first = Teacher() if setup.first == "teacher" else bench.policy("g0")
+    first = Teacher() if setup.first == "teacher" else bench.policy("base")
     loop = Rest(
         "rest", bench.registry, "base", first, bench.tool, Rater(), Judge(), store,
         bench.store("validation"), bench.of("train"), bench.of("validation"), setup.rest,
     )  # fmt: skip
     generations = loop.run(_say)
-    names = ["g0"]
-    for number in range(1, last + 1):
-        ways = store.all(generation=number, repetition=0)
-        names += [f"rest-g{number}", f"g{number}-perplexity"]
-        learned(bench, names[-1], "base", ways, "perplexity")
+    ways = store.all(generation=last, repetition=0)
+    learned(bench, f"g{last}-perplexity", "base", ways, "perplexity")
     learned(bench, f"g{last}-student", "base-small", ways, "ranked")
     # As many ways again to the same questions, by the policy that went the first.
     before = bench.agent(first if last == 1 else bench.policy(f"rest-g{last - 1}"))
     twice = replace(loop, config=replace(setup.rest, repetitions=2))
     twice.improve(last, before, _say)
     learned(bench, f"g{last}-twice", "base", store.all(generation=last), "ranked")
-    names += [f"g{last}-twice", "g0-student", f"g{last}-student"]
+    names = ["base", *(f"rest-g{number}" for number in range(1, last + 1))]
+    names += [f"g{last}-perplexity", f"g{last}-twice", "base-small", f"g{last}-student"]
     if is_bounded:
         names += bounds(bench, last, ways)
     scripted: dict[str, LanguageModel] = {
@@ -394,9 +390,9 @@ def gaps(rows: Sequence[Mapping[str, Any]], last: int) -> list[dict[str, Any]]:
     held = {row["policy"]: row["by_question"] for row in rows}
     final = f"rest-g{last}"
     pairs = [
-        (final, "g0"), ("rest-g1", "g0"), (final, "rest-g1"), (final, f"g{last}-perplexity"),
+        (final, "base"), ("rest-g1", "base"), (final, "rest-g1"), (final, f"g{last}-perplexity"),
         (final, f"g{last}-drawn"), (f"g{last}-ideal", final), (f"g{last}-twice", final),
-        (f"g{last}-seed-1", final), (f"g{last}-student", "g0-student"),
+        (f"g{last}-seed-1", final), (f"g{last}-student", "base-small"),
         (final, f"g{last}-student"), (final, "closed-book"), (final, "teacher"),
     ]  # fmt: skip
     random = np.random.default_rng(0)
@@ -435,7 +431,7 @@ def table(report: Mapping[str, Any]) -> str:
     setup = report["setup"]
     lines = [
         f"# Agent: {setup['questions']['test']} questions, {setup['runs']} runs", "",
-        "`python -m benchmarks.bench_agent`, commit "
+        f"`python -m benchmarks.bench_agent{' --bounds' * report['bounds']}`, commit "
         f"{report['commit'][:12]}; mean and standard deviation over runs; gaps with 95 % intervals "
         f"of a bootstrap over questions. A coin: {report['floor']:.3f}.",
         *grid("Accuracy", shown), *grid("Gaps", report["gaps"]),
@@ -494,6 +490,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     last = setup.rest.generations
     report |= {"gaps": gaps(rows, last), "floor": floor(bench.questions["test"])}
     report |= {
+        "bounds": options.bounds,
         "threads": options.threads,
         "faults": asdict(Faults()),
         "rater_wrong": Rater().wrong,
