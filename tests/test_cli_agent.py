@@ -21,6 +21,7 @@ from soardb.models.config import DecoderConfig
 from soardb.models.decoder import Decoder
 from soardb.models.registry import Registry
 from soardb.models.tokens import Tokens
+from soardb.pipelines.agent.store import Trajectories, hashed
 from soardb.pipelines.agent.tools import CollectionTool
 from tests.pipelines.openai_server import OpenAIServer
 
@@ -91,18 +92,25 @@ def test_improve_evaluate_and_export(
         "agent", "improve", folder, "--name", "first", "--base", "base",
         *common(folder, server, "--model", "teacher", "--rater", "rater", "--judge", "judge"),
         "--questions", folder.parent / "train.jsonl", "--validation", folder.parent / "held.jsonl",
-        "--generations", 1, "--epochs", 0.2, "--longest", 200, "--json",
+        "--generations", 1, "--epochs", 0.2, "--reading", 1, "--longest", 200,
+        "--passages", 2, "--passage-length", 90, "--json",
     ]  # fmt: skip
     assert run(*told) == 0
     first = json.loads(capsys.readouterr().out)
     assert [one["model"] for one in first] == ["teacher", "first-g1"]
     assert 0 <= first[1]["validation"]["mean"] <= first[0]["validation"]["mean"] <= 1
-    assert Registry(folder).get("first-g1").lineage["agent"] is True
+    lineage = Registry(folder).get("first-g1").lineage
+    assert lineage["agent"] is True
+    assert lineage["tune"]["reading"] == 1.0
+    with soardb.connect(folder, read_only=True) as database:
+        ways = Trajectories(database.get_collection("trajectories"), hashed, "first").all()
+    uses = [step.tool.found for one in ways for step in one.steps if step.tool is not None]
+    assert max(map(len, uses)) == 2
+    assert max(len(one.text) for found in uses for one in found) == 90
     asked = len(server.requests)
     assert run(*told) == 0
     assert json.loads(capsys.readouterr().out) == first
-    # The judge is asked again, and nobody else.
-    assert {one.body["model"] for one in server.requests[asked:]} <= {"judge"}
+    assert len(server.requests) == asked
 
     out = folder.parent / "steps.jsonl"
     assert run("agent", "export", folder, out, "--name", "first", "--generation", 1) == 0
@@ -122,12 +130,19 @@ def test_evaluate(folder: Path, server: OpenAIServer, capsys: pytest.CaptureFixt
     command = ["agent", "evaluate", folder, *told, "--questions", held]
     assert run(*command, "--judge", "judge", "--json") == 0
     assert json.loads(capsys.readouterr().out)["mean"] == 1.0
+    cut = ["--passage-length", 20, "--passages", 1, "--name", "cut"]
+    assert run(*command, *cut, "--judge", "judge", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["mean"] == 0.0  # what it needs was cut off
     assert run(*command, "--judge", "judge") == 0
     assert "1.000 ± 0.000" in capsys.readouterr().out
     assert run(*command, "--judge", "mute") == 0
     assert "0.000 ± 0.000, before the self-checks 0.000, no answer 0.000, no verdict 1.000" in (
         capsys.readouterr().out
     )
+    asked = len(server.requests)
+    assert run(*command, "--judge", "judge", "--judge-anew") == 0
+    assert "1.000 ± 0.000" in capsys.readouterr().out
+    assert {one.body["model"] for one in server.requests[asked:]} == {"judge"}
     others = [one if one != "perfect" else "teacher" for one in command]
     assert run(*others, "--judge", "judge", "--name", "perfect") == 2  # the name is another's
     assert "expected trajectories with model 'teacher'" in capsys.readouterr().err

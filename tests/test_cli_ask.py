@@ -92,6 +92,16 @@ class TestDirectory:
         assert len(told["steps"]) == 8
         assert {one["point"] for step in told["steps"] for one in step["found"]} == {"11", "12"}
 
+    def test_passages_are_cut(
+        self, folder: Path, behind: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The model is shown so many characters, and so is who asks."""
+        assert run("ask", QUESTION, folder, *behind, "--passage-length", "20", "--json") == 0
+        steps = json.loads(capsys.readouterr().out)["steps"]
+        texts = {one["text"] for step in steps for one in step["found"]}
+        assert texts
+        assert {len(text) for text in texts} == {20}
+
     def test_nothing_found_and_no_end_of_searches(
         self, folder: Path, behind: list[str], capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -160,10 +170,14 @@ def test_a_server_is_asked_like_a_directory(
     with Served(folder, "--llm", json.dumps(told)) as server:
         assert run("ask", QUESTION, server.target, "--model", "own", *FEW, "--json") == 0
         there = json.loads(capsys.readouterr().out)
+        cut = ["--passage-length", "20", "--json"]
+        assert run("ask", QUESTION, server.target, "--model", "own", *FEW, *cut) == 0
+        steps = json.loads(capsys.readouterr().out)["steps"]
         assert run("ask", QUESTION, server.target, "--model", "own", *FEW) == 0
         shown = capsys.readouterr()
         assert run("ask", QUESTION, server.target, *behind) == 2
         assert "its own settings name" in capsys.readouterr().err
     assert there | {"seconds": 0} == here | {"seconds": 0}
+    assert {len(one["text"]) for step in steps for one in step["found"]} == {20}
     assert shown.out.startswith(ANSWER)
     assert "search Glass Orchard" in shown.err

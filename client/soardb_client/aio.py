@@ -727,6 +727,7 @@ class AsyncClient:
         embedder: str | None = None,
         filter: Filter = None,
         passages: int = 3,
+        passage_length: int = 500,
         searches: int = 10,
         samples: int = 4,
         temperature: float = 0.5,
@@ -743,7 +744,8 @@ class AsyncClient:
         """
         call = agent.ask(
             collection, question, model, text_field, title_field, embedder, filter, passages,
-            searches, samples, temperature, longest, self_checks, shots, grammars, seed,
+            passage_length, searches, samples, temperature, longest, self_checks, shots, grammars,
+            seed,
         )  # fmt: skip
         return AsyncAsking(self._wire.parts(call, timeout))
 

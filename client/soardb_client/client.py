@@ -793,6 +793,7 @@ class Client:
         embedder: str | None = None,
         filter: Filter = None,
         passages: int = 3,
+        passage_length: int = 500,
         searches: int = 10,
         samples: int = 4,
         temperature: float = 0.5,
@@ -810,7 +811,8 @@ class Client:
         embedder     a model of the registry by which queries are searched for as vectors too; words
                      alone without it, for which the field has to be declared as text
         filter       of these points alone
-        passages     that a search finds; searches: at most, 1 to 10
+        passages     that a search finds; passage_length: characters of one that are shown
+        searches     at most, 1 to 10
         samples, temperature, longest  of each step; longest in tokens
         self_checks  whether the answer is checked twice
         shots        whether prompts show examples; None: to models that were not fine-tuned for it
@@ -823,7 +825,8 @@ class Client:
         """
         call = agent.ask(
             collection, question, model, text_field, title_field, embedder, filter, passages,
-            searches, samples, temperature, longest, self_checks, shots, grammars, seed,
+            passage_length, searches, samples, temperature, longest, self_checks, shots, grammars,
+            seed,
         )  # fmt: skip
         return Asking(self._wire.parts(call, timeout))
 

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Agent"]
 
-_FIELD, _PASSAGES, _SEARCHES, _SAMPLES, _TEMPERATURE, _LONGEST = "text", 3, 10, 4, 0.5, 512
-_MOST = {"passages": 20, "samples": 32, "longest": 4096}
+_FIELD, _PASSAGES, _LENGTH, _SEARCHES, _SAMPLES = "text", 3, 500, 10, 4
+_TEMPERATURE, _LONGEST = 0.5, 512
+_MOST = {"passages": 20, "passage_length": 10_000, "samples": 32, "longest": 4096}
 _LONGEST_QUESTION = 10_000  # characters
 
 
@@ -70,6 +71,7 @@ class Agent:
                 title=request.title_field or None,
                 embed=embed,
                 count=request.passages or _PASSAGES,
+                longest=request.passage_length or _LENGTH,
                 where=filter_of(request.filter),
             )
             shots = shots_for(request.shots if request.HasField("shots") else None, lineage)

@@ -422,6 +422,7 @@ class AskBody(_Body):
     embedder: str | None = Field(None, description="Search by vectors of this model too.")
     filter: Filter | None = None
     passages: int = Field(3, description="That a search finds.")
+    passage_length: int = Field(500, description="Characters of one that are shown.")
     searches: int = Field(10, description="At most.")
     samples: int = Field(4, description="Of each step.")
     temperature: float = 0.5
@@ -444,6 +445,7 @@ class AskBody(_Body):
             embedder=self.embedder or "",
             filter=_filter(self.filter),
             passages=_uint(self.passages, "passages", least=1),
+            passage_length=_uint(self.passage_length, "passage_length", least=1),
             searches=_uint(self.searches, "searches", least=1),
             samples=_uint(self.samples, "samples", least=1),
             temperature=self.temperature,

@@ -57,6 +57,9 @@ EmbedderName = Annotated[
     typer.Option("--embedder", help="Search by vectors of this model of the registry too."),
 ]
 Passages = Annotated[int, typer.Option(min=1, help="That a search finds.")]
+PassageLength = Annotated[
+    int, typer.Option(min=1, max=10_000, help="Characters of one that are shown.")
+]
 Searches = Annotated[int, typer.Option(min=1, max=10, help="At most.")]
 Samples = Annotated[int, typer.Option(min=1, help="Of each step.")]
 Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")]
@@ -93,6 +96,7 @@ class _Wishes:
     embedder: str | None
     where: str | None
     passages: int = 3
+    passage_length: int = 500
     searches: int = 10
     samples: int = 4
     temperature: float = 0.5
@@ -119,6 +123,7 @@ def ask(
     embedder: EmbedderName = None,
     where: sources.Where = None,
     passages: Passages = 3,
+    passage_length: PassageLength = 500,
     searches: Searches = 10,
     samples: Samples = 4,
     temperature: Temperature = 0.5,
@@ -131,8 +136,9 @@ def ask(
 ) -> None:
     """Answer a question by searching a collection: each step as it is done, then the answer."""
     wishes = _Wishes(
-        model, url, key_file, endpoint.value, text, title, embedder, where, passages, searches,
-        samples, temperature, longest, self_checks, shots, grammars, seed,
+        model, url, key_file, endpoint.value, text, title, embedder, where, passages,
+        passage_length, searches, samples, temperature, longest, self_checks, shots, grammars,
+        seed,
     )  # fmt: skip
     told = []
     with (
@@ -167,6 +173,7 @@ def mcp(
     endpoint: Endpoint = EndpointName.completions,
     embedder: EmbedderName = None,
     passages: Passages = 3,
+    passage_length: PassageLength = 500,
     searches: Searches = 10,
     samples: Samples = 4,
     temperature: Temperature = 0.5,
@@ -195,7 +202,8 @@ def mcp(
         if model is not None:
             wishes = _Wishes(
                 model, url, key_file, endpoint.value, text, title, embedder, None, passages,
-                searches, samples, temperature, longest, self_checks, shots, grammars,
+                passage_length, searches, samples, temperature, longest, self_checks, shots,
+                grammars,
             )  # fmt: skip
             asker = stack.enter_context(_asker(place, database, wishes))
         if http is not None:
@@ -261,7 +269,7 @@ def _asker(place: str, database: Any, wishes: _Wishes) -> Iterator[Callable[[str
     def asked(collection: str, question: str) -> Any:
         tool = CollectionTool(
             database.get_collection(collection), wishes.text, title=wishes.title, embed=embed,
-            count=wishes.passages, where=wishes.where,
+            count=wishes.passages, longest=wishes.passage_length, where=wishes.where,
         )  # fmt: skip
         return asking(question, model, tool, config, shots)
 
@@ -272,9 +280,10 @@ def _served(database: Any, collection: str, question: str, wishes: _Wishes) -> A
     return database.ask(
         collection, question, model=wishes.model, text_field=wishes.text,
         title_field=wishes.title, embedder=wishes.embedder, filter=wishes.where,
-        passages=wishes.passages, searches=wishes.searches, samples=wishes.samples,
-        temperature=wishes.temperature, longest=wishes.longest, self_checks=wishes.self_checks,
-        shots=wishes.shots, grammars=wishes.grammars, seed=wishes.seed,
+        passages=wishes.passages, passage_length=wishes.passage_length,
+        searches=wishes.searches, samples=wishes.samples, temperature=wishes.temperature,
+        longest=wishes.longest, self_checks=wishes.self_checks, shots=wishes.shots,
+        grammars=wishes.grammars, seed=wishes.seed,
     )  # fmt: skip
 
 

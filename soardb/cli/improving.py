@@ -84,6 +84,8 @@ def improve(
     reading: Annotated[
         float, typer.Option(help="Weight of the loss of prompts; 1 teaches small models to copy.")
     ] = 0.0,
+    passages: asking.Passages = 3,
+    passage_length: asking.PassageLength = 500,
     searches: asking.Searches = 10,
     samples: asking.Samples = 4,
     temperature: asking.Temperature = 0.5,
@@ -111,7 +113,11 @@ def improve(
     config.check()
     asked, held_out = read_questions(questions, answer=None), read_questions(validation)
     place = _Place(directory, url, key_file, endpoint.value)
-    with place.opened(collection, text, title, embedder) as (database, tool, embed):
+    with place.opened(collection, text, title, embedder, passages, passage_length) as (
+        database,
+        tool,
+        embed,
+    ):
         loop = Rest(
             name,
             models.registry_of(directory),
@@ -154,6 +160,11 @@ def evaluate(
         str | None, typer.Option(help="Of the measurement; the model's unless told.")
     ] = None,
     runs: Runs = 10,
+    judge_anew: Annotated[
+        bool, typer.Option("--judge-anew", help="Ask about what was judged before, too.")
+    ] = False,
+    passages: asking.Passages = 3,
+    passage_length: asking.PassageLength = 500,
     searches: asking.Searches = 10,
     samples: asking.Samples = 4,
     temperature: asking.Temperature = 0.5,
@@ -173,12 +184,17 @@ def evaluate(
     name = name or model
     asked = read_questions(questions)
     place = _Place(directory, url, key_file, endpoint.value)
-    with place.opened(collection, text, title, embedder) as (database, tool, embed):
+    with place.opened(collection, text, title, embedder, passages, passage_length) as (
+        database,
+        tool,
+        embed,
+    ):
         agent = Agent(place.model(model), tool, config, place.shots(model, shots))
         with tables.bars() as progress:
             found = measured(
                 agent, place.model(judge or model), _kept(database, kept, embed, _measured(name)),
                 asked, 0, runs, at_once, progress=lambda share: progress("evaluate", share),
+                judge_anew=judge_anew,
             )  # fmt: skip
     if as_json:
         print(json.dumps(found.to_json()))
@@ -250,7 +266,13 @@ class _Place:
 
     @contextlib.contextmanager
     def opened(
-        self, collection: str, text: str, title: str | None, embedder: str | None
+        self,
+        collection: str,
+        text: str,
+        title: str | None,
+        embedder: str | None,
+        passages: int,
+        passage_length: int,
     ) -> Iterator[tuple[Any, Any, Any]]:
         """The database, the tool with its answers kept, and what embeds questions."""
         from soardb.connect import connect
@@ -262,7 +284,7 @@ class _Place:
         with connect(str(self._directory)) as database:
             found = CollectionTool(
                 database.get_collection(collection), text, title=title, embed=embed,
-                by=embedder or "",
+                count=passages, longest=passage_length, by=embedder or "",
             )  # fmt: skip
             (self._directory / "agent").mkdir(exist_ok=True)
             tool = CachedTool(found, self._directory / "agent" / "answers.sqlite")

@@ -60,6 +60,7 @@ SANE: dict[str, list[Any]] = {
     "length": [0, 1, 20],
     "prompt_tokens": [0, 1, 5],
     "passages": [0, 1, 10],
+    "passage_length": [0, 1, 20],
     "temperature": [0.0, 0.5, 1.0, 1e-300, 1e300],
     "top_k": [1, 3, 10**6],
     "top_p": [0.5, 1.0, 1e-9],

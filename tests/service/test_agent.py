@@ -221,6 +221,14 @@ class TestAnswers:
         assert len(steps[0].found) == 2
         assert client.get_collection("facts").count() == 3
 
+    def test_passages_are_cut(self, client: Any) -> None:
+        """The model is shown as much as was asked for."""
+        whole, _ = asked(client, EMPTY, embedder="eye")
+        steps, _ = asked(client, EMPTY, embedder="eye", passage_length=20)
+        for one, cut in zip(whole[0].found, steps[0].found, strict=True):
+            assert len(one.text) > 20
+            assert cut.text == one.text[:17] + "..."
+
     def test_settings_come_before_the_registry(self, client: Any) -> None:
         """Nobody takes a name of theirs by an upload."""
         assert asked(client, model="eye")[1].searches == 2
@@ -298,6 +306,8 @@ class TestWhatEndsThem:
             ({"samples": 0}, InvalidArgument, "samples"),
             ({"longest": 5000}, InvalidArgument, "longest of at most 4,096"),
             ({"passages": 21}, InvalidArgument, "passages of at most 20"),
+            ({"passage_length": 0}, InvalidArgument, "passage_length"),
+            ({"passage_length": 10_001}, InvalidArgument, "passage_length of at most 10,000"),
             ({"temperature": -1.0}, InvalidArgument, "temperature"),
             ({"temperature": float("nan")}, InvalidArgument, "temperature"),
             ({"seed": -1}, InvalidArgument, "seed"),
@@ -337,7 +347,15 @@ class TestOtherDoors:
                 assert steps[0]["step"]["found"][0]["point"] == "11"
                 assert last["answer"]["sources"][0]["point"] == "12"
                 assert last["answer"]["searches"] == 2
-                for bad in ({"searches": 0}, {"url": "http://x"}, {"filter": "none = 1"}):
+                cut = http.post("/v1/collections/facts/ask", json=body | {"passage_length": 20})
+                first = json.loads(cut.text.splitlines()[0])
+                assert len(first["step"]["found"][0]["text"]) == 20
+                for bad in (
+                    {"searches": 0},
+                    {"passage_length": 0},
+                    {"url": "http://x"},
+                    {"filter": "none = 1"},
+                ):
                     answer = http.post("/v1/collections/facts/ask", json=body | bad)
                     assert answer.status_code == 400, answer.text
                 lost = {"question": QUESTION, "model": "none"}

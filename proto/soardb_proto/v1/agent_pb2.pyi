@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AskRequest(_message.Message):
-    __slots__ = ("collection", "question", "model", "text_field", "title_field", "embedder", "filter", "passages", "searches", "samples", "temperature", "longest", "seed", "self_checks", "shots", "grammars")
+    __slots__ = ("collection", "question", "model", "text_field", "title_field", "embedder", "filter", "passages", "searches", "samples", "temperature", "longest", "seed", "self_checks", "shots", "grammars", "passage_length")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class AskRequest(_message.Message):
     SELF_CHECKS_FIELD_NUMBER: _ClassVar[int]
     SHOTS_FIELD_NUMBER: _ClassVar[int]
     GRAMMARS_FIELD_NUMBER: _ClassVar[int]
+    PASSAGE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     collection: str
     question: str
     model: str
@@ -41,7 +42,8 @@ class AskRequest(_message.Message):
     self_checks: bool
     shots: bool
     grammars: bool
-    def __init__(self, collection: _Optional[str] = ..., question: _Optional[str] = ..., model: _Optional[str] = ..., text_field: _Optional[str] = ..., title_field: _Optional[str] = ..., embedder: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., passages: _Optional[int] = ..., searches: _Optional[int] = ..., samples: _Optional[int] = ..., temperature: _Optional[float] = ..., longest: _Optional[int] = ..., seed: _Optional[int] = ..., self_checks: bool = ..., shots: bool = ..., grammars: bool = ...) -> None: ...
+    passage_length: int
+    def __init__(self, collection: _Optional[str] = ..., question: _Optional[str] = ..., model: _Optional[str] = ..., text_field: _Optional[str] = ..., title_field: _Optional[str] = ..., embedder: _Optional[str] = ..., filter: _Optional[_Union[_types_pb2.Filter, _Mapping]] = ..., passages: _Optional[int] = ..., searches: _Optional[int] = ..., samples: _Optional[int] = ..., temperature: _Optional[float] = ..., longest: _Optional[int] = ..., seed: _Optional[int] = ..., self_checks: bool = ..., shots: bool = ..., grammars: bool = ..., passage_length: _Optional[int] = ...) -> None: ...
 
 class AskReply(_message.Message):
     __slots__ = ("step", "answer")
