@@ -103,7 +103,7 @@ class Setup:
         default_factory=lambda: RestConfig(
             2,
             agent=AgentConfig(longest=240),
-            tune=TuneConfig(1.0, 2048, 5e-4),
+            tune=TuneConfig(1.0, 2048, 1e-4),
             runs=3,
             is_patient=True,
             at_once=64,
