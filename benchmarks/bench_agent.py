@@ -5,11 +5,12 @@
 Questions need two to four look-ups in a collection of nouns, one after the other. A teacher out of
 rules, which errs on purpose, shows a small decoder the five steps over made-up names, of which
 nothing is to be known: generation 0. ReST makes 1 and 2 of it over the collection: the policy
-answers, its samples are ranked by a rater out of rules, and the decoder of generation 0 learns from
-them. Beside it, from the same trajectories: targets of lowest perplexity in place of those ranked
-best, twice the data, a smaller student, and answers without a search; with --bounds, targets that
-are drawn and ideal ones, and another seed. All are measured on questions for tests, whose facts are
-in no other question, ten runs each; drafts tell what the self-checks do.
+answers, its samples are ranked by a rater out of rules, which may refuse all of a step, and the
+decoder of generation 0 learns from them. Beside it, from the same trajectories: all steps kept,
+targets of lowest perplexity in place of those ranked best, twice the data, a smaller student, and
+answers without a search; with --bounds, targets that are drawn and ideal ones, and another seed.
+All are measured on questions for tests, whose facts are in no other question, ten runs each; drafts
+tell what the self-checks do.
 
     python -m benchmarks.bench_agent [--threads N] [--bounds]
     python -m benchmarks.bench_agent --tiny
@@ -52,6 +53,7 @@ from soardb.models.registry import Registry
 from soardb.models.tokens import Tokens
 from soardb.models.training import TrainConfig, Windows, cross_entropy, descend, row_of
 from soardb.pipelines.agent.compose import Composed
+from soardb.pipelines.agent.feedback import RankConfig
 from soardb.pipelines.agent.language import LanguageModel
 from soardb.pipelines.agent.local import LocalModel
 from soardb.pipelines.agent.machine import Agent, AgentConfig, Question
@@ -75,7 +77,7 @@ class Setup:
     """What one run measures.
 
     questions  of each split; shown: of those for training that the teacher answers, for the
-               tokenizer alone
+               tokenizer alone; asked: that policies answer to learn from
     base       pretraining of both decoders, which begin with an induction head: two batches of
                three of tokens drawn at random that are said again, and one of the collection's
                texts
@@ -89,9 +91,10 @@ class Setup:
 
     name: str = "agent"
     questions: Mapping[str, int] = field(
-        default_factory=lambda: {"train": 700, "validation": 60, "test": 80}
+        default_factory=lambda: {"train": 700, "validation": 60, "test": 100}
     )
     shown: int = 50
+    asked: int = 500
     vocabulary: int = 2048
     policy: DecoderConfig = POLICY
     student: DecoderConfig = STUDENT
@@ -103,6 +106,8 @@ class Setup:
         default_factory=lambda: RestConfig(
             2,
             agent=AgentConfig(longest=240),
+            growing=AgentConfig(samples=8, temperature=0.8, longest=240),
+            rank=RankConfig(may_refuse=True, shown=8),
             tune=TuneConfig(1.0, 2048, 1e-4),
             runs=3,
             is_patient=True,
@@ -115,11 +120,12 @@ class Setup:
 
 
 TINY = Setup(
-    "agent-tiny", {"train": 18, "validation": 6, "test": 6}, 12, 400,
+    "agent-tiny", {"train": 18, "validation": 6, "test": 6}, 12, 18, 400,
     DecoderConfig(400, 64, 2, 2, context=1024), DecoderConfig(400, 32, 2, 1, context=1024),
     TrainConfig(8, 4, 32, 1e-2, warm=1), 12, 20, TuneConfig(1.0, 4096, 1e-2, reading=1.0),
     RestConfig(1, agent=AgentConfig(5, 2, longest=24, tries=1),
-               tune=TuneConfig(0.2, 4096, 1e-2), runs=2, is_patient=True), 2, 110,
+               rank=RankConfig(may_refuse=True), tune=TuneConfig(0.2, 4096, 1e-2), runs=2,
+               is_patient=True), 2, 110,
     first="teacher",
 )  # fmt: skip
 
@@ -143,8 +149,8 @@ class Bench:
         return Trajectories.create(self.database, "trajectories", hashed, run)
 
     def of(self, split: str) -> list[Question]:
-        """Questions of a split."""
-        return [one.question for one in self.questions[split]]
+        """Questions of a split, by their ids, in which kinds are mixed."""
+        return sorted((one.question for one in self.questions[split]), key=lambda one: one.id)
 
     def agent(self, model: LanguageModel) -> Agent:
         """With this setup's steps."""
@@ -183,8 +189,7 @@ def based(bench: Bench) -> None:
         for other in told.values()
         if name in texts and other in texts
     ]
-    by_id = sorted(bench.of("train"), key=lambda one: one.id)
-    shown = grown(bench, "teacher", Teacher(), by_id[: setup.shown], 1)
+    shown = grown(bench, "teacher", Teacher(), bench.of("train")[: setup.shown], 1)
     some = [one.prompt + one.target for one in mixture(shown)]
     tokens = Tokens.trained([*pages[::10], *some], setup.vocabulary, "after")
     row = row_of(pages, tokens)
@@ -326,11 +331,13 @@ def rows_of(bench: Bench, is_bounded: bool = False) -> list[dict[str, Any]]:
     first = Teacher() if setup.first == "teacher" else bench.policy("base")
     loop = Rest(
         "rest", bench.registry, "base", first, bench.tool, Rater(), Judge(), store,
-        bench.store("validation"), bench.of("train"), bench.of("validation"), setup.rest,
+        bench.store("validation"), bench.of("train")[: setup.asked], bench.of("validation"),
+        setup.rest,
     )  # fmt: skip
     generations = loop.run(_say)
     ways = store.all(generation=last, repetition=0)
     learned(bench, f"g{last}-perplexity", "base", ways, "perplexity")
+    learned(bench, f"g{last}-kept", "base", list(map(kept, ways)), "ranked")
     learned(bench, f"g{last}-student", "base-small", ways, "ranked")
     # As many ways again to the same questions, by the policy that went the first.
     before = bench.agent(first if last == 1 else bench.policy(f"rest-g{last - 1}"))
@@ -338,7 +345,8 @@ def rows_of(bench: Bench, is_bounded: bool = False) -> list[dict[str, Any]]:
     twice.improve(last, before, _say)
     learned(bench, f"g{last}-twice", "base", store.all(generation=last), "ranked")
     names = ["base", *(f"rest-g{number}" for number in range(1, last + 1))]
-    names += [f"g{last}-perplexity", f"g{last}-twice", "base-small", f"g{last}-student"]
+    names += [f"g{last}-{way}" for way in ("kept", "perplexity", "twice")]
+    names += ["base-small", f"g{last}-student"]
     if is_bounded:
         names += bounds(bench, last, ways)
     scripted: dict[str, LanguageModel] = {
@@ -352,6 +360,15 @@ def rows_of(bench: Bench, is_bounded: bool = False) -> list[dict[str, Any]]:
         if row["policy"] in by_model:
             row["validation"] = by_model[row["policy"]].validation.to_json()
     return rows
+
+
+def kept(way: Trajectory) -> Trajectory:
+    """With all steps to be learned from, those too whose samples are all bad, as in the paper."""
+    steps = [
+        one if one.ranking is None else replace(one, ranking=replace(one.ranking, is_good=True))
+        for one in way.steps
+    ]
+    return way.with_steps(tuple(steps))
 
 
 def bounds(bench: Bench, last: int, ways: Sequence[Trajectory]) -> list[str]:
@@ -390,7 +407,8 @@ def gaps(rows: Sequence[Mapping[str, Any]], last: int) -> list[dict[str, Any]]:
     held = {row["policy"]: row["by_question"] for row in rows}
     final = f"rest-g{last}"
     pairs = [
-        (final, "base"), ("rest-g1", "base"), (final, "rest-g1"), (final, f"g{last}-perplexity"),
+        (final, "base"), ("rest-g1", "base"), (final, "rest-g1"), (final, f"g{last}-kept"),
+        (f"g{last}-kept", f"g{last}-perplexity"),
         (final, f"g{last}-drawn"), (f"g{last}-ideal", final), (f"g{last}-twice", final),
         (f"g{last}-seed-1", final), (f"g{last}-student", "base-small"),
         (final, f"g{last}-student"), (final, "closed-book"), (final, "teacher"),

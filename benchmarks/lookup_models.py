@@ -44,6 +44,7 @@ __all__ = ["Faults", "Judge", "Rater", "Teacher", "ideal"]
 
 _SAID = re.compile(r'\[link_id=(\d+)\],? "([^"]+)" (is a kind of|is part of) "([^"]+)"\.')
 _RELATION = {"is a kind of": "kind", "is part of": "whole"}
+_RIGHT = 4.0  # the score of a sample that is as it should be
 _UNKNOWN = "The answer was not found."
 
 
@@ -363,7 +364,10 @@ def _other_name(case: Case, random: np.random.Generator) -> str:
 
 @dataclass
 class Rater(_Scripted):
-    """Ranks samples of a step by what can be seen. wrong: how often it ranks by chance."""
+    """Ranks samples of a step by what can be seen; refuses all where none is right, if it may.
+
+    wrong  how often it ranks by chance
+    """
 
     name: str = "rater"
     wrong: float = 0.05
@@ -372,17 +376,20 @@ class Rater(_Scripted):
         """Three lines."""
         seen = prompt.partition("Model can see:\n")[2].partition("\nModel output #1:\n")[0]
         parts = re.split(r"\nModel output #\d+:\n", prompt)[1:]
-        parts[-1] = parts[-1].partition("\n\nChoose the best")[0]
+        parts[-1], _, asked = parts[-1].partition("\n\nChoose the best")
         case = read_case(seen)
+        is_good = True
         if random.random() < self.wrong:
             order = random.permutation(len(parts)).tolist()
             why = "they are much alike"
         else:
             scored = [_score(case, part) for part in parts]
             order = sorted(range(len(parts)), key=lambda place: -scored[place][0])
-            why = scored[order[0]][1]
+            best, why = scored[order[0]]
+            is_good = best >= _RIGHT or '"Answer: none"' not in asked
         ranks = [f"#{place + 1}" for place in order]
-        return f"Explanation: {why}\nAnswer: {ranks[0]}\nRanking: {' > '.join(ranks)}"
+        answer = ranks[0] if is_good else "none"
+        return f"Explanation: {why}\nAnswer: {answer}\nRanking: {' > '.join(ranks)}"
 
 
 def _score(case: Case, text: str) -> tuple[float, str]:
@@ -394,7 +401,7 @@ def _score(case: Case, text: str) -> tuple[float, str]:
     good = ideal(case)
     score, why = 0.0, []
     if _essence(output) == _essence(good):
-        score, why = 4.0, ["it is what is needed now"]
+        score, why = _RIGHT, ["it is what is needed now"]
     elif type(output.action) is type(good.action):
         score, why = 1.0, ["it is of the right kind"]
     if not getattr(output.action, "thoughts", "given"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,6 +73,10 @@ def improve(
     generations: Annotated[int, typer.Option(min=1, help="At most.")] = 2,
     repetitions: Annotated[int, typer.Option(min=1, help="Of each question.")] = 1,
     targets: Targets = TargetsName.ranked,
+    may_refuse: Annotated[
+        bool,
+        typer.Option("--may-refuse", help="Steps of bad samples alone are not learned from."),
+    ] = False,
     runs: Runs = 10,
     patient: Annotated[
         bool, typer.Option("--patient", help="Go on after a generation that was no better.")
@@ -89,6 +94,12 @@ def improve(
     searches: asking.Searches = 10,
     samples: asking.Samples = 4,
     temperature: asking.Temperature = 0.5,
+    grow_samples: Annotated[
+        int | None, typer.Option(min=1, help="Of each step where it grows; as --samples else.")
+    ] = None,
+    grow_temperature: Annotated[
+        float | None, typer.Option(min=0, help="Where it grows; as --temperature else.")
+    ] = None,
     longest: asking.Longest = 512,
     shots: asking.Shots = None,
     at_once: AtOnce = 64,
@@ -99,14 +110,20 @@ def improve(
 
     Policies are kept as NAME-g1, NAME-g2.
     """
+    from soardb.pipelines.agent.feedback import RankConfig
     from soardb.pipelines.agent.machine import AgentConfig
     from soardb.pipelines.agent.questions import read_questions
     from soardb.pipelines.agent.rest import Rest, RestConfig
     from soardb.pipelines.agent.tuning import TuneConfig
 
+    measured = AgentConfig(searches, samples, temperature, longest, seed=seed)
+    growing = replace(
+        measured, samples=samples if grow_samples is None else grow_samples,
+        temperature=temperature if grow_temperature is None else grow_temperature,
+    )  # fmt: skip
     config = RestConfig(
-        generations, repetitions, targets.value,
-        AgentConfig(searches, samples, temperature, longest, seed=seed),
+        generations, repetitions, targets.value, measured, growing,
+        rank=RankConfig(seed=seed, may_refuse=may_refuse),
         tune=TuneConfig(epochs, rate=rate, lora=lora, seed=seed, reading=reading), runs=runs,
         is_patient=patient, at_once=at_once,
     )  # fmt: skip

@@ -31,13 +31,14 @@ def test_every_policy_is_measured(
     report = json.loads((tmp_path / "agent-tiny.json").read_text("utf-8"))
     rows = {row["policy"]: row for row in report["rows"]}
     assert list(rows) == [
-        "teacher", "without faults", "base", "rest-g1", "g1-perplexity", "g1-twice", "base-small",
-        "g1-student", "g1-drawn", "g1-ideal", "g1-seed-1", "closed-book",
+        "teacher", "without faults", "base", "rest-g1", "g1-kept", "g1-perplexity", "g1-twice",
+        "base-small", "g1-student", "g1-drawn", "g1-ideal", "g1-seed-1", "closed-book",
     ]  # fmt: skip
     assert rows["teacher"]["mean"] < rows["without faults"]["mean"] == 1.0
     assert len(rows["teacher"]["runs"]) == 2
     examples = {name: sum(row.get("examples", {}).values()) for name, row in rows.items()}
-    assert examples["rest-g1"] == examples["g1-perplexity"] == examples["g1-student"] > 0
+    assert examples["g1-kept"] == examples["g1-perplexity"]
+    assert examples["g1-kept"] > examples["rest-g1"] == examples["g1-student"] > 0
     assert examples["g1-twice"] > examples["rest-g1"]
     assert examples["base"] == examples["base-small"] == 20
     assert rows["g1-student"]["parameters"] < rows["rest-g1"]["parameters"]

@@ -133,7 +133,7 @@ class TestStore:
         """And change the target of their step, and nothing else."""
         store = Trajectories.create(database, "ways", hashed)
         store.add(shown)
-        ranking = Ranking("because", (2, 0, 1), "rater")
+        ranking = Ranking("because", (2, 0, 1), "rater", is_good=False)
         assert store.rank({(shown[0].id, 1): ranking}) == 1
         found = store.all(question_id=shown[0].question_id)[0]
         assert found.steps[1].ranking == ranking
@@ -179,6 +179,10 @@ class TestMixture:
         one = shown[0].with_steps((step, *shown[0].steps[1:]))
         assert mixture([one])[0].target.startswith(step.samples[3].text)
         assert mixture([one], "perplexity")[0].target.startswith(step.text)
+        refused = replace(step, ranking=Ranking("x", (3, 1), "rater", is_good=False))
+        other = shown[0].with_steps((refused, *shown[0].steps[1:]))
+        assert mixture([other]) == mixture([one])[1:]
+        assert len(mixture([other], "perplexity")) == len(shown[0].steps)
         with pytest.raises(InvalidArgument, match="targets"):
             mixture([one], "best")  # type: ignore[arg-type]
 
@@ -191,6 +195,13 @@ def record(*texts: str, bad: Sequence[int] = ()) -> StepRecord:
         for n, text in enumerate(written)
     )
     return StepRecord("answer", "what is seen", samples, 0)
+
+
+def emptied(step: StepRecord) -> str:
+    """What was written, without thoughts and comments."""
+    action: Any = act.read_output(step.step, step.text).action
+    bare = replace(action, thoughts="") if hasattr(action, "thoughts") else action
+    return act.written_output(step.step, act.Output((), bare))
 
 
 class TestFeedback:
@@ -248,7 +259,35 @@ class TestFeedback:
     def test_three_lines(self) -> None:
         """With words around the numbers."""
         text = "Explanation: it is: good\nAnswer: #2\nRanking: #2 > #1 > #3\n"
-        assert read_ranking(text, 3) == ("it is: good", [1, 0, 2])
+        assert read_ranking(text, 3) == ("it is: good", [1, 0, 2], True)
+
+    def test_all_are_refused(self) -> None:
+        """Where the rater may, also a sample that stands alone; and told so in the prompt."""
+        text = "Explanation: none helps\nAnswer: none\nRanking: #2 > #1\n"
+        assert read_ranking(text, 2, True) == ("none helps", [1, 0], False)
+        with pytest.raises(MalformedOutput, match="'none'"):
+            read_ranking(text, 2)
+        may = RankConfig(may_refuse=True)
+        model = Script(lambda text: "Explanation: no\nAnswer: None.\nRanking: #1")
+        alone = record("a", "a")
+        assert list(ranked(model, [alone], may)) == [(0, Ranking("no", (0,), model.name, False))]
+        assert '"Answer: none"' in model.prompts[0]
+        assert list(ranked(model, [alone])) == []
+        assert '"Answer: none"' not in ranking_prompt(alone, [0])
+
+    def test_the_scripted_rater_refuses_what_is_wrong(self, shown: list[Trajectory]) -> None:
+        """A step none of whose samples is as it should be, and no other."""
+        steps = [step for one in shown for step in one.steps]
+        may = RankConfig(may_refuse=True)
+        came = [ranking for _, ranking in ranked(Rater(wrong=0.0), steps, may)]
+        assert len(came) == len(steps)
+        assert np.mean([one is not None and one.is_good for one in came]) > 0.9  # one of four is
+        bad = [
+            replace(one, samples=(replace(one.samples[0], text=emptied(one)),), chosen=0)
+            for one in steps
+        ]
+        came = [ranking for _, ranking in ranked(Rater(wrong=0.0), bad, may)]
+        assert [one is not None and one.is_good for one in came] == [False] * len(bad)
 
     def test_a_sample_cannot_forge_another(self) -> None:
         """Nor the rater's lines: whatever it holds stands on one line, as a literal."""

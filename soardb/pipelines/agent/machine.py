@@ -260,9 +260,13 @@ class Agent:
         del told["seed"]
         return told
 
+    def configured(self, config: AgentConfig) -> Agent:
+        """The same model and tool, used in another way."""
+        return Agent(self._model, self._tool, config, self._shots)
+
     def reseeded(self, seed: int) -> Agent:
         """The same one, drawing other samples."""
-        return Agent(self._model, self._tool, replace(self.config, seed=seed), self._shots)
+        return self.configured(replace(self.config, seed=seed))
 
     def ask(self, question: str) -> Iterator[StepRecord | Trajectory]:
         """Answer a question: each step as it is done, and at last the whole trajectory.

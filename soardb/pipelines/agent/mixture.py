@@ -41,8 +41,8 @@ class Example:
 def mixture(trajectories: Iterable[Trajectory], targets: Targets = "ranked") -> list[Example]:
     """The steps of all complete trajectories, in their order; others have none.
 
-    targets  "ranked": the sample that was ranked best, where a step was ranked; "perplexity": the
-             one that was gone on from
+    targets  "ranked": the sample that was ranked best, where a step was ranked, and none where all
+             were refused; "perplexity": the one that was gone on from
     """
     if targets not in ("ranked", "perplexity"):
         raise InvalidArgument(f"expected targets 'ranked' or 'perplexity', got {targets!r}")
@@ -58,6 +58,7 @@ def mixture(trajectories: Iterable[Trajectory], targets: Targets = "ranked") -> 
         for one in trajectories
         if one.is_complete
         for number, step in enumerate(one.steps)
+        if targets == "perplexity" or step.ranking is None or step.ranking.is_good
     ]
 
 

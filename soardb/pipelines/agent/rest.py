@@ -48,6 +48,7 @@ class RestConfig:
     repetitions  trajectories of each question and generation
     targets      "ranked", or "perplexity" for the samples that were gone on from
     agent, rank, tune  of growing and measuring, of feedback, of fine-tuning
+    growing      of growing alone, where its samples are to differ more than an answer needs
     runs         of the questions for validation: 10 in the paper
     is_patient   whether to go on after a generation that was no better than the one before
     at_once      questions side by side
@@ -57,6 +58,7 @@ class RestConfig:
     repetitions: int = 1
     targets: Targets = "ranked"
     agent: AgentConfig = field(default_factory=AgentConfig)
+    growing: AgentConfig | None = None
     rank: RankConfig = field(default_factory=RankConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     runs: int = 10
@@ -70,6 +72,8 @@ class RestConfig:
         as_int(self.runs, "runs", 1, 1000)
         as_int(self.at_once, "at_once", 1, 100_000)
         self.agent.check()
+        if self.growing is not None:
+            self.growing.check()
         self.rank.check()
         self.tune.check()
 
@@ -134,7 +138,8 @@ class Rest:
                 examples = self.improve(number, agent, progress)
                 fine_tuned(
                     self.registry, self.base, name, examples, self.config.tune, progress,
-                    {"generation": number, "targets": self.config.targets},
+                    {"generation": number, "targets": self.config.targets,
+                     "may_refuse": self.config.rank.may_refuse},
                 )  # fmt: skip
             agent = Agent(LocalModel(self.registry.load(name)), self.tool, self.config.agent)
             found.append(self._measured(number, name, agent, progress))
@@ -146,6 +151,8 @@ class Rest:
     def improve(self, number: int, agent: Agent, progress: Progress) -> list[Example]:
         """Grow generation `number` with an agent, have it ranked; what is to be learned from."""
         config = self.config
+        if config.growing is not None:
+            agent = agent.configured(config.growing)
         ids = {
             one.id
             for one in grow(
@@ -158,10 +165,10 @@ class Rest:
                 self.rater, self.trajectories, number, config.rank,
                 lambda share: progress(f"rank {number}", share),
             )  # fmt: skip
-            if came["unread"] > came["ranked"]:
+            if came["unread"] > (read := came["ranked"] + came["refused"]):
                 raise InvalidArgument(
                     f"expected rankings in three lines, {came['unread']} of model "
-                    f"{self.rater.name} could not be read and {came['ranked']} could; take "
+                    f"{self.rater.name} could not be read and {read} could; take "
                     "another rater, or targets='perplexity'"
                 )
         # Not all that is there: questions may have been others once, or more.
@@ -178,7 +185,8 @@ class Rest:
         """InvalidArgument where a policy is there that was made in another way."""
         lineage = self.registry.get(name).lineage
         wanted = {
-            "parent": self.base, "targets": self.config.targets, "tune": asdict(self.config.tune)
+            "parent": self.base, "targets": self.config.targets, "tune": asdict(self.config.tune),
+            "may_refuse": self.config.rank.may_refuse,
         }  # fmt: skip
         for part, value in wanted.items():
             if lineage.get(part) != value:
@@ -259,9 +267,10 @@ def rank(
 ) -> dict[str, int]:
     """Have the steps of a generation ranked, but for those that are: how many are now, by outcome.
 
-    "ranked"; "alike": all samples that can be read are one; "unread": no answer could be read.
+    "ranked"; "refused": all samples are bad; "alike": all samples that can be read are one;
+    "unread": no answer could be read.
     """
-    found = {"ranked": 0, "alike": 0, "unread": 0}
+    found = {"ranked": 0, "refused": 0, "alike": 0, "unread": 0}
     every = [one for one in trajectories.all(generation=generation) if one.is_complete]
     for first in range(0, len(every), _AT_ONCE):
         some = every[first : first + _AT_ONCE]
@@ -271,7 +280,7 @@ def rank(
             for number, step in enumerate(one.steps)
             if step.ranking is None
         ]
-        found["ranked"] += sum(len(one.steps) for one in some) - len(steps)
+        held = [step.ranking for one in some for step in one.steps if step.ranking is not None]
         came: dict[tuple[str, int], Ranking] = {}
         asked = 0
         for place, ranking in ranked(rater, [step for _, _, step in steps], config):
@@ -279,7 +288,8 @@ def rank(
             if ranking is not None:
                 came[steps[place][:2]] = ranking
         trajectories.rank(came)
-        found["ranked"] += len(came)
+        for ranking in (*held, *came.values()):
+            found["ranked" if ranking.is_good else "refused"] += 1
         found["unread"] += asked - len(came)
         found["alike"] += len(steps) - asked
         progress((first + len(some)) / len(every))

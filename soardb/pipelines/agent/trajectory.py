@@ -41,11 +41,13 @@ class Ranking:
     explanation  in its words
     order        numbers of samples, best first; of equal texts the first stands for all
     model        that ranked
+    is_good      whether the best is good: where not, the step is not learned from
     """
 
     explanation: str
     order: tuple[int, ...]
     model: str
+    is_good: bool = True
 
     @property
     def best(self) -> int:
@@ -170,6 +172,7 @@ def step_of(told: Mapping[str, Any]) -> StepRecord:
             tool["query"], tuple(Snippet(**one) for one in tool["found"]), tuple(tool["links"])
         ),
         ranking=None if ranking is None else Ranking(
-            ranking["explanation"], tuple(ranking["order"]), ranking["model"]
+            ranking["explanation"], tuple(ranking["order"]), ranking["model"],
+            ranking.get("is_good", True),
         ),
     )  # fmt: skip
