@@ -757,6 +757,26 @@ class TestRest:
         assert {one.question_id for one in some} == {one.id for one in loop.questions[:2]}
         assert [one for one in every if one in some] == some
 
+    def test_it_grows_with_settings_of_its_own(self, loop: Rest) -> None:
+        """And is measured with the others; the rater is shown as many samples as it is to be."""
+        growing = replace(loop.config.agent, samples=16, temperature=0.9)
+        config = replace(loop.config, growing=growing, rank=RankConfig(shown=16, may_refuse=True))
+        found = replace(loop, config=config).run()
+        assert {len(s.samples) for one in loop.trajectories.all() for s in one.steps} == {16}
+        assert all(one.settings["temperature"] == 0.9 for one in loop.trajectories.all())
+        assert {one.settings["samples"] for one in loop.measured.all()} == {
+            loop.config.agent.samples
+        }
+        rankings = [s.ranking for one in loop.trajectories.all() for s in one.steps]
+        assert max(len(one.order) for one in rankings if one is not None) > 4
+        refused = sum(one is not None and not one.is_good for one in rankings)
+        steps = sum(len(one.steps) for one in loop.trajectories.all(is_complete=True))
+        assert sum(found[1].examples.values()) == steps - refused
+        lineage = loop.registry.get(found[1].model).lineage
+        assert lineage["may_refuse"] is True
+        with pytest.raises(InvalidArgument, match="with may_refuse False"):
+            replace(loop, config=replace(config, rank=RankConfig())).run()
+
     def test_a_rater_that_cannot_rank(self, loop: Rest) -> None:
         """Is an error, and not quietly the targets of lowest perplexity."""
         with pytest.raises(InvalidArgument, match="expected rankings in three lines"):
