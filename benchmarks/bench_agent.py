@@ -77,7 +77,8 @@ class Setup:
     """What one run measures.
 
     questions  of each split; shown: of those for training that the teacher answers, for the
-               tokenizer alone; asked: that policies answer to learn from
+               tokenizer alone; asked: that policies answer to learn from;
+               tested: of those for tests
     base       pretraining of both decoders, which begin with an induction head: two batches of
                three of tokens drawn at random that are said again, and one of the collection's
                texts
@@ -95,6 +96,7 @@ class Setup:
     )
     shown: int = 50
     asked: int = 500
+    tested: int = 60
     vocabulary: int = 2048
     policy: DecoderConfig = POLICY
     student: DecoderConfig = STUDENT
@@ -120,7 +122,7 @@ class Setup:
 
 
 TINY = Setup(
-    "agent-tiny", {"train": 18, "validation": 6, "test": 6}, 12, 18, 400,
+    "agent-tiny", {"train": 18, "validation": 6, "test": 6}, 12, 18, 6, 400,
     DecoderConfig(400, 64, 2, 2, context=1024), DecoderConfig(400, 32, 2, 1, context=1024),
     TrainConfig(8, 4, 32, 1e-2, warm=1), 12, 20, TuneConfig(1.0, 4096, 1e-2, reading=1.0),
     RestConfig(1, agent=AgentConfig(5, 2, longest=24, tries=1),
@@ -311,7 +313,7 @@ def measured(
     kinds = {one.question.id: one.kind for one in bench.questions["test"]}
     found = evaluate(
         Agent(model, tool or bench.tool, setup.rest.agent), Judge(),
-        bench.store(f"test {name}"), bench.of("test"), 0, setup.runs,
+        bench.store(f"test {name}"), bench.of("test")[: setup.tested], 0, setup.runs,
         setup.rest.at_once, kinds, lambda share: _say(f"{name}: test", share),
     )  # fmt: skip
     told = {"policy": name, **found.to_json(), "cpu_s": time.process_time() - began,
@@ -425,9 +427,11 @@ def gaps(rows: Sequence[Mapping[str, Any]], last: int) -> list[dict[str, Any]]:
     return found
 
 
-def floor(questions: Sequence[Composed]) -> float:
-    """Of a coin that knows what is asked for: half of what has two answers."""
-    return float(np.mean([0.0 if one.kind.startswith("chain") else 0.5 for one in questions]))
+def floor(bench: Bench) -> float:
+    """Of a coin that knows what is asked for: half of the questions that have two answers."""
+    kinds = {one.question.id: one.kind for one in bench.questions["test"]}
+    asked = [kinds[one.id] for one in bench.of("test")[: bench.setup.tested]]
+    return float(np.mean([0.0 if kind.startswith("chain") else 0.5 for kind in asked]))
 
 
 def table(report: Mapping[str, Any]) -> str:
@@ -448,7 +452,7 @@ def table(report: Mapping[str, Any]) -> str:
     kinds = [{"policy": row["policy"], **row["by_kind"]} for row in rows]
     setup = report["setup"]
     lines = [
-        f"# Agent: {setup['questions']['test']} questions, {setup['runs']} runs", "",
+        f"# Agent: {setup['tested']} questions, {setup['runs']} runs", "",
         f"`python -m benchmarks.bench_agent{' --bounds' * report['bounds']}`, commit "
         f"{report['commit'][:12]}; mean and standard deviation over runs; gaps with 95 % intervals "
         f"of a bootstrap over questions. A coin: {report['floor']:.3f}.",
@@ -506,7 +510,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bench.database.close()
     report = header("agent", commit, setup, ("torch", "tokenizers"))
     last = setup.rest.generations
-    report |= {"gaps": gaps(rows, last), "floor": floor(bench.questions["test"])}
+    report |= {"gaps": gaps(rows, last), "floor": floor(bench)}
     report |= {
         "bounds": options.bounds,
         "threads": options.threads,
