@@ -77,8 +77,8 @@ class Setup:
     """What one run measures.
 
     questions  of each split; shown: of those for training that the teacher answers, for the
-               tokenizer alone; asked: that policies answer to learn from;
-               tested: of those for tests
+               tokenizer alone; asked: the first by their ids, that policies answer to learn
+               from; tested: of those for tests
     base       pretraining of both decoders, which begin with an induction head: two batches of
                three of tokens drawn at random that are said again, and one of the collection's
                texts
@@ -150,8 +150,14 @@ class Bench:
         """Trajectories of one undertaking."""
         return Trajectories.create(self.database, "trajectories", hashed, run)
 
+    def tested(self) -> list[Composed]:
+        """Those of the questions for tests that are asked, as many of each kind as can be."""
+        every = self.questions["test"]
+        places = np.linspace(0, len(every) - 1, self.setup.tested).round().astype(int)
+        return [every[place] for place in places.tolist()]
+
     def of(self, split: str) -> list[Question]:
-        """Questions of a split, by their ids, in which kinds are mixed."""
+        """Questions of a split, by their ids as texts."""
         return sorted((one.question for one in self.questions[split]), key=lambda one: one.id)
 
     def agent(self, model: LanguageModel) -> Agent:
@@ -310,11 +316,12 @@ def measured(
     """Accuracy on the test questions, before and after self-checks; with another tool, if told."""
     setup = bench.setup
     began, written_before = time.process_time(), model.usage.completion_tokens
-    kinds = {one.question.id: one.kind for one in bench.questions["test"]}
+    asked = [one.question for one in bench.tested()]
+    kinds = {one.question.id: one.kind for one in bench.tested()}
     found = evaluate(
         Agent(model, tool or bench.tool, setup.rest.agent), Judge(),
-        bench.store(f"test {name}"), bench.of("test")[: setup.tested], 0, setup.runs,
-        setup.rest.at_once, kinds, lambda share: _say(f"{name}: test", share),
+        bench.store(f"test {name}"), asked, 0, setup.runs, setup.rest.at_once, kinds,
+        lambda share: _say(f"{name}: test", share),
     )  # fmt: skip
     told = {"policy": name, **found.to_json(), "cpu_s": time.process_time() - began,
             "tokens": model.usage.completion_tokens - written_before}  # fmt: skip
@@ -427,11 +434,9 @@ def gaps(rows: Sequence[Mapping[str, Any]], last: int) -> list[dict[str, Any]]:
     return found
 
 
-def floor(bench: Bench) -> float:
-    """Of a coin that knows what is asked for: half of the questions that have two answers."""
-    kinds = {one.question.id: one.kind for one in bench.questions["test"]}
-    asked = [kinds[one.id] for one in bench.of("test")[: bench.setup.tested]]
-    return float(np.mean([0.0 if kind.startswith("chain") else 0.5 for kind in asked]))
+def floor(questions: Sequence[Composed]) -> float:
+    """Of a coin that knows what is asked for: half of what has two answers."""
+    return float(np.mean([0.0 if one.kind.startswith("chain") else 0.5 for one in questions]))
 
 
 def table(report: Mapping[str, Any]) -> str:
@@ -510,7 +515,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bench.database.close()
     report = header("agent", commit, setup, ("torch", "tokenizers"))
     last = setup.rest.generations
-    report |= {"gaps": gaps(rows, last), "floor": floor(bench)}
+    report |= {"gaps": gaps(rows, last), "floor": floor(bench.tested())}
     report |= {
         "bounds": options.bounds,
         "threads": options.threads,
