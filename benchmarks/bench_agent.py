@@ -39,7 +39,7 @@ from torch.nn import functional
 import soardb
 from benchmarks import lookups, provenance
 from benchmarks.environment import cache_folder
-from benchmarks.lookup_models import Faults, Judge, Rater, Teacher, ideal
+from benchmarks.lookup_models import Faults, Judge, Rater, Teacher, ideal, is_right
 from benchmarks.lookups import Lookups
 from benchmarks.packages import fetch
 from benchmarks.recipes import WORDNET
@@ -52,6 +52,7 @@ from soardb.models.induction import with_induction
 from soardb.models.registry import Registry
 from soardb.models.tokens import Tokens
 from soardb.models.training import TrainConfig, Windows, cross_entropy, descend, row_of
+from soardb.pipelines.agent.actions import STEPS
 from soardb.pipelines.agent.compose import Composed
 from soardb.pipelines.agent.feedback import RankConfig
 from soardb.pipelines.agent.language import LanguageModel
@@ -325,11 +326,24 @@ def measured(
     )  # fmt: skip
     told = {"policy": name, **found.to_json(), "cpu_s": time.process_time() - began,
             "tokens": model.usage.completion_tokens - written_before}  # fmt: skip
+    told["first_faults"] = first_faults(bench.store(f"test {name}").all())
     if name in bench.registry.names():
         entry = bench.registry.get(name)
         told["parameters"], told["examples"] = entry.parameters, entry.lineage["examples"]
     print(f"\n{name:<24} {found.mean:.3f} +- {found.sd:.3f}", flush=True)
     return told
+
+
+def first_faults(ways: Sequence[Trajectory]) -> dict[str, float]:
+    """The share of trajectories whose first step that is not as it should be is of which kind.
+
+    "none": of those without any; "unread": of those that end before it by what cannot be read.
+    """
+    found = dict.fromkeys(("none", *STEPS, "unread"), 0.0)
+    for way in ways:
+        bad = [step.step for step in way.steps if not is_right(step.prompt, step.text)]
+        found[bad[0] if bad else "none" if way.is_complete else "unread"] += 1 / len(ways)
+    return found
 
 
 def rows_of(bench: Bench, is_bounded: bool = False) -> list[dict[str, Any]]:
@@ -455,6 +469,7 @@ def table(report: Mapping[str, Any]) -> str:
         for row in rows
     ]
     kinds = [{"policy": row["policy"], **row["by_kind"]} for row in rows]
+    faults = [{"policy": row["policy"], **row["first_faults"]} for row in rows]
     setup = report["setup"]
     lines = [
         f"# Agent: {setup['tested']} questions, {setup['runs']} runs", "",
@@ -463,6 +478,7 @@ def table(report: Mapping[str, Any]) -> str:
         f"of a bootstrap over questions. A coin: {report['floor']:.3f}.",
         *grid("Accuracy", shown), *grid("Gaps", report["gaps"]),
         *grid("By kind of question", kinds),
+        *grid("The first step that is not as it should be, share of trajectories", faults),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -481,10 +497,12 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     spread = [row["sd"] for row in rows]
     axes.bar(places, after, yerr=spread, capsize=3, color="#1f5fa8", label="answer")
     axes.plot(places, before, "o", color="#c98a1e", label="before the self-checks")
+    faultless = [row["first_faults"]["none"] for row in rows]
+    axes.plot(places, faultless, "^", color="#3a8a4d", label="all steps as they should be")
     axes.set_xticks(places, [row["policy"] for row in rows], rotation=30, ha="right")
-    axes.set_ylabel("accuracy")
+    axes.set_ylabel("accuracy, share")
     axes.set_ylim(0, 1.02)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper right")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 

@@ -40,7 +40,7 @@ from soardb.pipelines.agent.compose import Chain, Plan, beginning, plan_of, stat
 from soardb.pipelines.agent.language import Completion, Usage, Wish
 from soardb.pipelines.agent.prompts import Case, read_case
 
-__all__ = ["Faults", "Judge", "Rater", "Teacher", "ideal"]
+__all__ = ["Faults", "Judge", "Rater", "Teacher", "ideal", "is_right"]
 
 _SAID = re.compile(r'\[link_id=(\d+)\],? "([^"]+)" (is a kind of|is part of) "([^"]+)"\.')
 _RELATION = {"is a kind of": "kind", "is part of": "whole"}
@@ -105,6 +105,11 @@ def ideal(case: Case) -> Output:
     if case.step == "answer":
         return Output((), Answer(why, said))
     return _check(case, said, why)
+
+
+def is_right(prompt: str, text: str) -> bool:
+    """Whether a step is as it should be, from what can be seen there: what the rater calls good."""
+    return _score(read_case(prompt), text)[0] >= _RIGHT
 
 
 def _decision(plan: Plan, case: Case, facts: _Facts) -> ActionWrapper:

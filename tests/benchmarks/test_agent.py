@@ -43,6 +43,9 @@ def test_every_policy_is_measured(
     assert examples["base"] == examples["base-small"] == 20
     assert rows["g1-student"]["parameters"] < rows["rest-g1"]["parameters"]
     assert "validation" in rows["rest-g1"]
+    assert rows["without faults"]["first_faults"]["none"] == pytest.approx(1.0)
+    assert 0 < rows["teacher"]["first_faults"]["none"] < 1
+    assert all(sum(row["first_faults"].values()) == pytest.approx(1.0) for row in rows.values())
     gap = next(one for one in report["gaps"] if one["over"] == "teacher")
     assert gap["gap"] == pytest.approx(-rows["teacher"]["mean"])
     assert gap["from"] <= gap["gap"] <= gap["to"]
