@@ -10,7 +10,8 @@ decoder of generation 0 learns from them. Beside it, from the same trajectories:
 targets of lowest perplexity in place of those ranked best, twice the data, a smaller student, and
 answers without a search; with --bounds, targets that are drawn and ideal ones, and another seed.
 All are measured on questions for tests, whose facts are in no other question, ten runs each; drafts
-tell what the self-checks do.
+tell what the self-checks do. Chains ask for a name, other questions for one of two answers, so
+accuracy over chains is without luck.
 
     python -m benchmarks.bench_agent [--threads N] [--bounds]
     python -m benchmarks.bench_agent --tiny
@@ -326,6 +327,9 @@ def measured(
     )  # fmt: skip
     told = {"policy": name, **found.to_json(), "cpu_s": time.process_time() - began,
             "tokens": model.usage.completion_tokens - written_before}  # fmt: skip
+    told["chains"] = float(
+        np.mean([found.by_question[name] for name, kind in kinds.items() if _is_chain(kind)])
+    )
     told["first_faults"] = first_faults(bench.store(f"test {name}").all())
     if name in bench.registry.names():
         entry = bench.registry.get(name)
@@ -425,8 +429,13 @@ def bounds(bench: Bench, last: int, ways: Sequence[Trajectory]) -> list[str]:
 # --- reporting ----------------------------------------------------------------------------------
 
 
-def gaps(rows: Sequence[Mapping[str, Any]], last: int) -> list[dict[str, Any]]:
-    """Differences of policies by question, with 95 % intervals of a bootstrap over questions."""
+def gaps(
+    rows: Sequence[Mapping[str, Any]], last: int, kinds: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Differences of policies by question, with 95 % intervals of a bootstrap over questions.
+
+    Of all questions, and of chains, whose answers cannot be guessed. kinds: of questions by id
+    """
     held = {row["policy"]: row["by_question"] for row in rows}
     final = f"rest-g{last}"
     pairs = [
@@ -439,18 +448,30 @@ def gaps(rows: Sequence[Mapping[str, Any]], last: int) -> list[dict[str, Any]]:
     random = np.random.default_rng(0)
     found = []
     for one, other in dict.fromkeys(pairs):
-        if one != other and {one, other} <= set(held):
-            by = np.array([held[one][name] - held[other][name] for name in held[one]])
+        if one == other or not {one, other} <= set(held):
+            continue
+        told: dict[str, Any] = {"policy": one, "over": other}
+        for what, ids in (
+            ("", list(kinds)),
+            (" of chains", [i for i in kinds if _is_chain(kinds[i])]),
+        ):
+            by = np.array([held[one][name] - held[other][name] for name in ids])
             drawn = by[random.integers(0, len(by), (2000, len(by)))].mean(axis=1)
             low, high = np.quantile(drawn, [0.025, 0.975])
-            found.append({"policy": one, "over": other, "gap": float(by.mean()),
-                          "from": float(low), "to": float(high)})  # fmt: skip
+            told |= {f"gap{what}": float(by.mean()), f"from{what}": float(low),
+                     f"to{what}": float(high)}  # fmt: skip
+        found.append(told)
     return found
+
+
+def _is_chain(kind: str) -> bool:
+    """Whether a question of that kind asks for a name: others have two answers."""
+    return kind.startswith("chain")
 
 
 def floor(questions: Sequence[Composed]) -> float:
     """Of a coin that knows what is asked for: half of what has two answers."""
-    return float(np.mean([0.0 if one.kind.startswith("chain") else 0.5 for one in questions]))
+    return float(np.mean([0.0 if _is_chain(one.kind) else 0.5 for one in questions]))
 
 
 def table(report: Mapping[str, Any]) -> str:
@@ -460,6 +481,7 @@ def table(report: Mapping[str, Any]) -> str:
         {
             "policy": row["policy"],
             "accuracy": f"{row['mean']:.3f} ± {row['sd']:.3f}",
+            "of chains": row["chains"],
             "before checks": row["before_mean"],
             "no answer": row["failed"],
             "searches": row["searches"],
@@ -498,6 +520,8 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     axes.bar(places, after, yerr=spread, capsize=3, color="#1f5fa8", label="answer")
     axes.plot(places, before, "o", color="#c98a1e", label="before the self-checks")
     faultless = [row["first_faults"]["none"] for row in rows]
+    chains = [row["chains"] for row in rows]
+    axes.plot(places, chains, "s", color="#8a3a6d", label="answers that cannot be guessed")
     axes.plot(places, faultless, "^", color="#3a8a4d", label="all steps as they should be")
     axes.set_xticks(places, [row["policy"] for row in rows], rotation=30, ha="right")
     axes.set_ylabel("accuracy, share")
@@ -533,7 +557,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bench.database.close()
     report = header("agent", commit, setup, ("torch", "tokenizers"))
     last = setup.rest.generations
-    report |= {"gaps": gaps(rows, last), "floor": floor(bench.tested())}
+    kinds = {one.question.id: one.kind for one in bench.tested()}
+    report |= {"gaps": gaps(rows, last, kinds), "floor": floor(bench.tested())}
     report |= {
         "bounds": options.bounds,
         "threads": options.threads,

@@ -45,6 +45,7 @@ def test_every_policy_is_measured(
     assert "validation" in rows["rest-g1"]
     assert rows["without faults"]["first_faults"]["none"] == pytest.approx(1.0)
     assert 0 < rows["teacher"]["first_faults"]["none"] < 1
+    assert rows["without faults"]["chains"] == 1.0 > rows["teacher"]["chains"]
     assert all(sum(row["first_faults"].values()) == pytest.approx(1.0) for row in rows.values())
     gap = next(one for one in report["gaps"] if one["over"] == "teacher")
     assert gap["gap"] == pytest.approx(-rows["teacher"]["mean"])
