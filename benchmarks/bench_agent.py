@@ -79,8 +79,8 @@ class Setup:
     """What one run measures.
 
     questions  of each split; shown: of those for training that the teacher answers, for the
-               tokenizer alone; asked: the first by their ids, that policies answer to learn
-               from; tested: of those for tests
+               tokenizer alone; asked: the first by their ids, of all kinds but same-2, that
+               policies answer to learn from; tested: of those for tests
     base       pretraining of both decoders, which begin with an induction head: two batches of
                three of tokens drawn at random that are said again, and one of the collection's
                texts
@@ -153,7 +153,7 @@ class Bench:
         return Trajectories.create(self.database, "trajectories", hashed, run)
 
     def tested(self) -> list[Composed]:
-        """Those of the questions for tests that are asked, as many of each kind as can be."""
+        """Those of the questions for tests that are asked, of all kinds."""
         every = self.questions["test"]
         places = np.linspace(0, len(every) - 1, self.setup.tested).round().astype(int)
         return [every[place] for place in places.tolist()]

@@ -93,7 +93,7 @@ def test_improve_evaluate_and_export(
         *common(folder, server, "--model", "teacher", "--rater", "rater", "--judge", "judge"),
         "--questions", folder.parent / "train.jsonl", "--validation", folder.parent / "held.jsonl",
         "--generations", 1, "--epochs", 0.2, "--reading", 1, "--longest", 200,
-        "--passages", 2, "--passage-length", 90, "--json",
+        "--passages", 2, "--passage-length", 90, "--grow-samples", 12, "--may-refuse", "--json",
     ]  # fmt: skip
     assert run(*told) == 0
     first = json.loads(capsys.readouterr().out)
@@ -104,6 +104,10 @@ def test_improve_evaluate_and_export(
     assert lineage["tune"]["reading"] == 1.0
     with soardb.connect(folder, read_only=True) as database:
         ways = Trajectories(database.get_collection("trajectories"), hashed, "first").all()
+    steps = [step for one in ways for step in one.steps]
+    assert {len(step.samples) for step in steps} == {12}
+    assert max(len(step.ranking.order) for step in steps if step.ranking is not None) > 4
+    assert lineage["may_refuse"] is True
     uses = [step.tool.found for one in ways for step in one.steps if step.tool is not None]
     assert max(map(len, uses)) == 2
     assert max(len(one.text) for found in uses for one in found) == 90

@@ -123,7 +123,7 @@ def improve(
     )  # fmt: skip
     config = RestConfig(
         generations, repetitions, targets.value, measured, growing,
-        rank=RankConfig(seed=seed, may_refuse=may_refuse),
+        rank=RankConfig(seed=seed, may_refuse=may_refuse, shown=max(4, growing.samples)),
         tune=TuneConfig(epochs, rate=rate, lora=lora, seed=seed, reading=reading), runs=runs,
         is_patient=patient, at_once=at_once,
     )  # fmt: skip

@@ -265,6 +265,9 @@ class TestFeedback:
         """Where the rater may, also a sample that stands alone; and told so in the prompt."""
         text = "Explanation: none helps\nAnswer: none\nRanking: #2 > #1\n"
         assert read_ranking(text, 2, True) == ("none helps", [1, 0], False)
+        for said in ('"none"', "#none", "None of them", "NONE."):
+            told = text.replace(": none\n", f": {said}\n")
+            assert read_ranking(told, 2, True) == ("none helps", [1, 0], False)
         with pytest.raises(MalformedOutput, match="'none'"):
             read_ranking(text, 2)
         may = RankConfig(may_refuse=True)
@@ -775,7 +778,28 @@ class TestRest:
         lineage = loop.registry.get(found[1].model).lineage
         assert lineage["may_refuse"] is True
         with pytest.raises(InvalidArgument, match="with may_refuse False"):
-            replace(loop, config=replace(config, rank=RankConfig())).run()
+            replace(loop, config=replace(config, rank=RankConfig(shown=16))).run()
+        with pytest.raises(InvalidArgument, match="with growing"):
+            replace(loop, config=replace(config, growing=None)).run()
+
+    def test_what_the_rater_refuses_is_not_learned_from(self, loop: Rest) -> None:
+        """Of one sample a step, some are wrong; of none that is good nothing is left."""
+        one = replace(loop.config.agent, samples=1)
+        config = replace(loop.config, growing=one, rank=RankConfig(may_refuse=True))
+        found = replace(loop, config=config).run()
+        steps = [s for one in loop.trajectories.all(is_complete=True) for s in one.steps]
+        refused = [s for s in steps if s.ranking is not None and not s.ranking.is_good]
+        assert 0 < len(refused) < len(steps)
+        assert sum(found[1].examples.values()) == len(steps) - len(refused)
+        none = Script(lambda text: "Explanation: bad\nAnswer: none\nRanking: #1")
+        again = replace(
+            loop, name="other", rater=none, config=config,
+            trajectories=Trajectories(loop.trajectories.collection, hashed, "again"),
+        )  # fmt: skip
+        with pytest.raises(InvalidArgument, match="script refused all of generation 1"):
+            again.run()
+        with pytest.raises(InvalidArgument, match="beside may_refuse"):
+            replace(config, targets="perplexity").check()
 
     def test_a_rater_that_cannot_rank(self, loop: Rest) -> None:
         """Is an error, and not quietly the targets of lowest perplexity."""
@@ -849,7 +873,11 @@ class TestRest:
         assert evaluate(*told, judge_anew=True).mean == 0.0
         assert evaluate(perfect, mute, *told[2:]).mean == 0.0  # its verdicts are in their place
         assert not mute.prompts
+        half = Script(lambda text: "hm")
+        half.name = Judge().name
+        assert evaluate(perfect, half, *told[2:], judge_anew=True).unread == 1.0
+        assert evaluate(perfect, half, *told[2:]).unread == 1.0  # nothing of before is taken
         no.name = "another"
         assert evaluate(*told).mean == 0.0
         judges = [{v.judge for v in one.verdicts} for one in loop.measured.all()]
-        assert judges == [{"judge", "another"}] * 6
+        assert judges == [{"another"}] * 6

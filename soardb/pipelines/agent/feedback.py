@@ -44,6 +44,7 @@ _REFUSED = """\
 Where all of them are bad, write "Answer: none" for the second line, and rank them all the same.
 """
 _NUMBER = re.compile(r"#\s*(\d+)")
+_NONE = re.compile(r"\W*none\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def read_ranking(text: str, count: int, may_refuse: bool = False) -> tuple[str, 
     best = [int(number) - 1 for number in _NUMBER.findall(told["Answer"])]
     if sorted(places) != list(range(count)):
         raise MalformedOutput(f"expected #1..#{count} ranked, got {told['Ranking']!r}")
-    is_good = not (may_refuse and told["Answer"].strip(" .").lower() == "none")
+    is_good = not (may_refuse and _NONE.match(told["Answer"]))
     if is_good and best != places[:1]:
         raise MalformedOutput(
             f"expected the best of the ranking as the answer, got {told['Answer']!r}"

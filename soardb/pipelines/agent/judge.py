@@ -176,13 +176,11 @@ def accuracy(
     runs: Iterable[Sequence[Trajectory]],
     kinds: Mapping[str, str] | None = None,
     keep: Callable[[Mapping[str, Sequence[Verdict]]], object] = lambda verdicts: None,
-    anew: bool = False,
 ) -> Accuracy:
     """Judge runs of trajectories over the same questions.
 
     kinds  of questions by id. A question of several references is right where one is implied
     keep   gets new verdicts by trajectory, a few trajectories at a time, as Trajectories.judge does
-    anew   ask the judge about all, whatever verdicts of its name there are
 
     A draft counts as what it is worth though a self-check after it failed. The same claim is asked
     about once, and not at all where one of these trajectories has a verdict of this judge on it.
@@ -199,14 +197,13 @@ def accuracy(
     of_question: dict[str, list[bool]] = {one.id: [] for one in questions}
     unread: list[bool] = []
     every: list[Trajectory] = []
-    verdicts: dict[Claim, bool | None] = {}
+    runs = list(runs)
+    verdicts = _told(judge.name, [one for run in runs for one in run])
     for run in runs:
         if sorted(one.question_id for one in run) != sorted(held):
             raise InvalidArgument(
                 f"expected a trajectory for each of {len(held)} questions, got {len(run)}"
             )
-        if not anew:
-            verdicts |= _told(judge.name, run)
         _judge(judge, held, run, verdicts, keep)
         answers = [_claims(held, one, _answer(one)) for one in run]
         drafts = [_claims(held, one, one.draft) for one in run]
@@ -248,11 +245,11 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _told(judge: str, run: Sequence[Trajectory]) -> dict[Claim, bool | None]:
+def _told(judge: str, ways: Sequence[Trajectory]) -> dict[Claim, bool | None]:
     """Verdicts of that judge that trajectories have."""
     return {
         Claim(one.question, verdict.answer, verdict.reference): verdict.is_implied
-        for one in run
+        for one in ways
         for verdict in one.verdicts
         if verdict.judge == judge
     }

@@ -71,6 +71,8 @@ class RestConfig:
         as_int(self.repetitions, "repetitions", 1, 1000)
         as_int(self.runs, "runs", 1, 1000)
         as_int(self.at_once, "at_once", 1, 100_000)
+        if self.targets == "perplexity" and self.rank.may_refuse:
+            raise InvalidArgument("expected targets 'ranked' beside may_refuse, got 'perplexity'")
         self.agent.check()
         if self.growing is not None:
             self.growing.check()
@@ -138,8 +140,7 @@ class Rest:
                 examples = self.improve(number, agent, progress)
                 fine_tuned(
                     self.registry, self.base, name, examples, self.config.tune, progress,
-                    {"generation": number, "targets": self.config.targets,
-                     "may_refuse": self.config.rank.may_refuse},
+                    {"generation": number, "targets": self.config.targets, **self._growing()},
                 )  # fmt: skip
             agent = Agent(LocalModel(self.registry.load(name)), self.tool, self.config.agent)
             found.append(self._measured(number, name, agent, progress))
@@ -174,6 +175,11 @@ class Rest:
         # Not all that is there: questions may have been others once, or more.
         grown = [one for one in self.trajectories.all(generation=number) if one.id in ids]
         examples = mixture(grown, config.targets)
+        if not examples and any(one.is_complete for one in grown):
+            raise InvalidArgument(
+                f"expected steps to learn from, {self.rater.name} refused all of generation "
+                f"{number}; take another rater, or may_refuse=False"
+            )
         if not examples:
             raise InvalidArgument(
                 f"expected trajectories that came to an answer, none of {len(grown)} of generation "
@@ -181,15 +187,22 @@ class Rest:
             )
         return examples
 
+    def _growing(self) -> dict[str, Any]:
+        """How the steps came that a policy learns from."""
+        growing = asdict(self.config.growing or self.config.agent)
+        del growing["seed"]
+        rank = self.config.rank
+        return {"growing": growing, "shown": rank.shown, "may_refuse": rank.may_refuse}
+
     def _expect_policy(self, name: str) -> None:
         """InvalidArgument where a policy is there that was made in another way."""
         lineage = self.registry.get(name).lineage
         wanted = {
             "parent": self.base, "targets": self.config.targets, "tune": asdict(self.config.tune),
-            "may_refuse": self.config.rank.may_refuse,
+            **self._growing(),
         }  # fmt: skip
         for part, value in wanted.items():
-            if lineage.get(part) != value:
+            if lineage.get(part, value) != value:
                 raise InvalidArgument(
                     f"expected {name!r} with {part} {value!r}, the one that is there has "
                     f"{lineage.get(part)!r}; take another name"
@@ -267,8 +280,8 @@ def rank(
 ) -> dict[str, int]:
     """Have the steps of a generation ranked, but for those that are: how many are now, by outcome.
 
-    "ranked"; "refused": all samples are bad; "alike": all samples that can be read are one;
-    "unread": no answer could be read.
+    Rankings that are there stay, whatever they were made with. "ranked"; "refused": all samples are
+    bad; "alike": all samples that can be read are one; "unread": no answer could be read.
     """
     found = {"ranked": 0, "refused": 0, "alike": 0, "unread": 0}
     every = [one for one in trajectories.all(generation=generation) if one.is_complete]
@@ -311,12 +324,14 @@ def evaluate(
     """Accuracy over runs, each a trajectory for every question; those that are there are used, and
     so are the verdicts of a judge of this name on them, which are kept.
 
-    judge_anew  ask the judge about all of them, as where another stands behind its name now
+    judge_anew  drop the verdicts of this name first, as where another judge stands behind it now
     """
     ways = grow(agent, measured, questions, generation, runs, at_once, progress)
+    if judge_anew:
+        ways = measured.unjudge(ways, judge.name)
     each = len(questions)
     by_run = [ways[first : first + each] for first in range(0, len(ways), each)]
-    return accuracy(judge, questions, by_run, kinds, measured.judge, judge_anew)
+    return accuracy(judge, questions, by_run, kinds, measured.judge)
 
 
 def fine_tuned(

@@ -114,6 +114,16 @@ class Trajectories:
             changes.append({"verdicts": list(by_claim.values())})
         return set_fields(self.collection, ids, changes)
 
+    def unjudge(self, trajectories: Sequence[Trajectory], judge: str) -> list[Trajectory]:
+        """Drop the verdicts of a judge on trajectories, here and on record; these without them."""
+        bare = [
+            replace(one, verdicts=tuple(v for v in one.verdicts if v.judge != judge))
+            for one in trajectories
+        ]
+        changes = [{"verdicts": [asdict(verdict) for verdict in one.verdicts]} for one in bare]
+        set_fields(self.collection, [one.id for one in bare], changes)
+        return bare
+
     def __len__(self) -> int:
         return int(self.collection.count(self._where({"kind": "trajectory"})))
 
