@@ -121,9 +121,10 @@ def improve(
         measured, samples=samples if grow_samples is None else grow_samples,
         temperature=temperature if grow_temperature is None else grow_temperature,
     )  # fmt: skip
+    shown = min(100, max(4, grow_samples or 0))
     config = RestConfig(
         generations, repetitions, targets.value, measured, growing,
-        rank=RankConfig(seed=seed, may_refuse=may_refuse, shown=max(4, growing.samples)),
+        rank=RankConfig(seed=seed, may_refuse=may_refuse, shown=shown),
         tune=TuneConfig(epochs, rate=rate, lora=lora, seed=seed, reading=reading), runs=runs,
         is_patient=patient, at_once=at_once,
     )  # fmt: skip

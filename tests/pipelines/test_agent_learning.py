@@ -782,6 +782,13 @@ class TestRest:
         with pytest.raises(InvalidArgument, match="with growing"):
             replace(loop, config=replace(config, growing=None)).run()
 
+    def test_a_model_that_is_no_policy_of_the_loop(self, loop: Rest) -> None:
+        """Is not taken for one, whatever its name: it has no lineage."""
+        base = loop.registry.load("base")
+        loop.registry.add_decoder("policy-g1", base.decoder, base.tokens)
+        with pytest.raises(InvalidArgument, match="'policy-g1' with parent 'base'.*has None"):
+            loop.run()
+
     def test_what_the_rater_refuses_is_not_learned_from(self, loop: Rest) -> None:
         """Of one sample a step, some are wrong; of none that is good nothing is left."""
         one = replace(loop.config.agent, samples=1)

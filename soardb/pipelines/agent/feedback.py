@@ -51,15 +51,15 @@ _NONE = re.compile(r"\W*none\b", re.IGNORECASE)
 class RankConfig:
     """How steps are ranked.
 
-    shown    samples of a step at most, those of lowest perplexity: 4 in the paper
     temperature, longest  of the answer (not told by the paper: not verified)
+    tries       how often a step is asked about until the answer can be read
+    at_once     prompts in one call of the model
+    seed        of the order of samples
     may_refuse  whether the rater may say that all samples of a step are bad, which is then not
-             learned from, also where there is one sample alone. Not in the paper, which keeps every
-             step of its trajectories and lost by dropping some by hand; for policies that are often
-             wrong in the same way in all samples
-    tries    how often a step is asked about until the answer can be read
-    at_once  prompts in one call of the model
-    seed     of the order of samples
+                learned from, also where there is one sample alone. Not in the paper, which keeps
+                every step of its trajectories and lost by dropping some by hand; for policies that
+                are often wrong in the same way in all samples
+    shown       samples of a step at most, those of lowest perplexity: 4 in the paper
     """
 
     temperature: float = 0.0
@@ -84,8 +84,7 @@ def ranked(
     """The number of each step that was asked about, and how its samples were ranked.
 
     Steps with fewer than two different samples that can be read are not asked about, unless all may
-    be refused. None: no
-    answer could be read, however often it was asked.
+    be refused. None: no answer could be read, however often it was asked.
     """
     config = RankConfig() if config is None else config
     config.check()

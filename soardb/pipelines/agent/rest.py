@@ -202,7 +202,7 @@ class Rest:
             **self._growing(),
         }  # fmt: skip
         for part, value in wanted.items():
-            if lineage.get(part, value) != value:
+            if lineage.get(part) != value:
                 raise InvalidArgument(
                     f"expected {name!r} with {part} {value!r}, the one that is there has "
                     f"{lineage.get(part)!r}; take another name"
